@@ -1,0 +1,161 @@
+"""Counts and checks of a folder of challenge annotations."""
+
+import os
+from dataclasses import dataclass, field
+
+import numpy as np
+import torch
+
+from hiptrack.boxes import iou_and_giou, xywh_to_xyxy
+from hiptrack.data.labels import (
+    CLASSES,
+    CV_FLAGS,
+    VLM_FLAGS,
+    Annotation,
+    Problem,
+    annotation_path,
+    draw_class,
+    fixed_generator,
+    iter_annotations,
+)
+from hiptrack.data.sequences import image_names, read_boxes, subfolders
+from hiptrack.errors import DataError
+
+SPLITS = ("", "train", "val", "test")
+GOOD_OVERLAP = 0.9
+
+
+@dataclass
+class AnnotationReport:
+    """What `check_annotations` found.
+
+    `problems`: one text for every malformed line or unreadable file, `file:line: reason`. `class_counts`:
+    [10], by the draw that is fixed outside training. `flag_counts`: [9], columns as in `FrameLabels`.
+    `not_found`: annotated sequences without frames in the data, `without_file`: folders without their own
+    annotation file. `frames`: number of frames of the sequences found, `annotated`: how many of them have
+    a valid line. `stated` and `truth`: [K, 4], ground_truth_bbox as written and the box of the same frame
+    in groundtruth.txt (xywh, with an area).
+    """
+
+    sequences: int = 0
+    lines: int = 0
+    problems: list[str] = field(default_factory=list)
+    class_counts: np.ndarray = field(default_factory=lambda: np.zeros(len(CLASSES), np.int64))
+    flag_counts: np.ndarray = field(default_factory=lambda: np.zeros(len(CLASSES) - 1, np.int64))
+    without_file: list[str] = field(default_factory=list)
+    not_found: list[str] = field(default_factory=list)
+    frames: int = 0
+    annotated: int = 0
+    stated: list[tuple[float, ...]] = field(default_factory=list)
+    truth: list[tuple[float, ...]] = field(default_factory=list)
+
+    def agreement(self) -> dict[str, tuple[float, float]] | None:
+        """Reading of ground_truth_bbox -> (mean IoU, share of IoU > 0.9); None where nothing was compared."""
+        if not self.truth:
+            return None
+        stated = torch.tensor(self.stated, dtype=torch.float64)
+        truth_xyxy = xywh_to_xyxy(torch.tensor(self.truth, dtype=torch.float64))
+        result = {}
+        for reading, stated_xyxy in (("xywh", xywh_to_xyxy(stated)), ("xyxy", stated)):
+            iou = iou_and_giou(stated_xyxy, truth_xyxy)[0]
+            result[reading] = (iou.mean().item(), (iou > GOOD_OVERLAP).double().mean().item())
+        return result
+
+
+def check_annotations(directory: str, data: str | None = None) -> AnnotationReport:
+    """Reads every `<directory>/<sequence>/<sequence>.jsonl` to its end.
+
+    `data`: a folder of sequences, or one with the splits train, val and test; with it lines are matched
+    to images and boxes, without it by `frame_id` alone. Raises DataError where a folder is missing or
+    holds no annotation file; everything else is collected in the report.
+    """
+    for path, content in ((directory, "<sequence>/<sequence>.jsonl"), (data, "sequences or their splits")):
+        if path is not None and not os.path.isdir(path):
+            raise DataError(f"{path}: does not exist or is no folder. Give the folder that holds {content}.")
+    report = AnnotationReport()
+    for name in subfolders(directory):
+        if os.path.lexists(annotation_path(directory, name)):
+            _check_sequence(report, annotation_path(directory, name), name, data)
+        else:
+            report.without_file.append(name)
+    if not report.sequences:
+        raise DataError(
+            f"{directory}: no annotation file in {len(report.without_file)} folders. Expected "
+            "<sequence>/<sequence>.jsonl in it; give the folder that holds the sequences' folders."
+        )
+    return report
+
+
+def format_report(report: AnnotationReport) -> str:
+    """The report as text of several lines, malformed lines first."""
+    rows = [*report.problems]
+    rows.append(f"{report.sequences} sequences, {report.lines} lines, {len(report.problems)} problems")
+    if report.without_file:
+        rows.append(f"folders without an annotation file of their own: {_names(report.without_file)}")
+    rows.append("frames per class (one class a frame):")
+    rows += [f"  {name:<22}{count:>9}" for name, count in zip(CLASSES, report.class_counts, strict=True)]
+    rows.append("frames per flag (several a frame possible):")
+    rows += [f"  {name:<22}{report.flag_counts[index]:>9}" for name, index in (VLM_FLAGS | CV_FLAGS).items()]
+    if report.frames:
+        rows.append(f"frames without a valid line: {report.frames - report.annotated} of {report.frames}")
+    else:
+        rows.append("frames without a valid line: not done (no frames given; see --data)")
+    if report.not_found:
+        rows.append(f"sequences without frames in the data: {_names(report.not_found)}")
+    agreement = report.agreement()
+    if agreement is None:
+        rows.append("agreement of ground_truth_bbox: not done (no ground truth given; see --data)")
+    else:
+        rows.append(f"agreement of ground_truth_bbox with groundtruth.txt on {len(report.truth)} frames:")
+        for reading, (mean, share) in agreement.items():
+            rows.append(f"  read as {reading}: mean IoU {mean:.3f}, IoU > {GOOD_OVERLAP} in {share:.1%}")
+    return "\n".join(rows)
+
+
+def _check_sequence(report, path, name, data):
+    report.sequences += 1
+    images, boxes = None, ()
+    if data is not None:
+        try:
+            images, boxes = _images_and_boxes(report, data, name)
+        except DataError as error:
+            report.problems.append(str(error))
+    for item in iter_annotations(path, name, images):
+        if isinstance(item, Problem):
+            report.lines += item.line is not None
+            report.problems.append(str(item))
+        else:
+            report.lines += 1
+            _count(report, name, item, images, boxes)
+
+
+def _count(report, name, item: Annotation, images, boxes):
+    report.class_counts[draw_class(item.flags, fixed_generator(name, item.frame))] += 1
+    report.flag_counts += item.flags
+    report.annotated += images is not None
+    if item.frame < len(boxes) and (boxes[item.frame][2:] > 0).all():
+        report.stated.append(item.box)
+        report.truth.append(tuple(boxes[item.frame]))
+
+
+def _images_and_boxes(report, data, name):
+    """(image names or None, boxes or ()) of a sequence, as far as the data have them."""
+    folders = [os.path.join(data, split, name) for split in SPLITS]
+    folders = [folder for folder in folders if os.path.isdir(folder)]
+    if not folders:
+        report.not_found.append(name)
+        return None, ()
+    if len(folders) > 1:
+        raise DataError(f"{folders[1]}: the sequence also lies in {folders[0]}; give one split as data.")
+    images = image_names(folders[0])
+    report.frames += len(images)
+    truth = os.path.join(folders[0], "groundtruth.txt")
+    try:
+        return images, read_boxes(truth, len(images), True) if os.path.lexists(truth) else ()
+    except DataError as error:
+        report.problems.append(str(error))
+        return images, ()
+
+
+def _names(names, shown=5):
+    return ", ".join(names[:shown]) + (f" and {len(names) - shown} more" if len(names) > shown else "")

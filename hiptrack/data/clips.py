@@ -1,0 +1,147 @@
+"""Training clips: data sets mixed by ratio, a clip for every (epoch, index)."""
+
+from dataclasses import dataclass
+
+import gin
+import numpy as np
+import torch
+
+from hiptrack import crops
+from hiptrack.data.augment import Augmentation
+from hiptrack.data.sampler import CausalSampler
+from hiptrack.data.sequences import FolderDataset, read_image_rgb
+from hiptrack.errors import ConfigError, DataError, HiptrackError
+
+REDRAWS = 50  # a data set of which so many draws in a row are unusable is at fault
+
+
+@dataclass(frozen=True)
+class Geometry:
+    """Sides in pixels of the crops a model reads, and their factors."""
+
+    template_size: int
+    search_size: int
+    template_factor: float
+    search_factor: float
+
+    @classmethod
+    def of(cls, model):
+        """The geometry of a HIPTrack model."""
+        return cls(model.template_size, model.search_size, model.template_factor, model.search_factor)
+
+
+@gin.register
+class ClipData:
+    """Training clips drawn from one or several data sets.
+
+    Args:
+        datasets: the data sets.
+        ratios: how often each is drawn from (default: equally).
+        sampler: which frames make a clip.
+        augmentation: how they are changed.
+    """
+
+    def __init__(
+        self,
+        datasets: list[FolderDataset],
+        ratios: list[float] | None = None,
+        sampler: CausalSampler | None = None,
+        augmentation: Augmentation | None = None,
+    ):
+        ratios = [1.0] * len(datasets) if ratios is None else ratios
+        if not datasets or len(ratios) != len(datasets) or min(ratios) < 0 or sum(ratios) <= 0:
+            raise ConfigError(
+                f"ClipData: {len(datasets)} data sets with ratios {ratios}: one ratio of at least 0 for each data set was "
+                "expected, with one above 0."
+            )
+        self.datasets = datasets
+        self.ratios = np.array(ratios, dtype=float) / sum(ratios)
+        self.sampler = sampler or CausalSampler()
+        self.augmentation = augmentation or Augmentation()
+
+    @property
+    def labelled_frames(self):
+        """Number of frames with a challenge label, over all data sets."""
+        return sum(dataset.labelled_frames for dataset in self.datasets)
+
+    def missing_paths(self):
+        """Folders that do not exist."""
+        return [path for dataset in self.datasets for path in dataset.missing_paths()]
+
+
+class ClipDataset(torch.utils.data.Dataset):
+    """A clip for every (epoch, index), made from (seed, stage, epoch, index) and from nothing else.
+
+    A sample is a dict: template [3, Ht, Ht] uint8, template_box [4], search [F, 3, Hs, Hs] uint8, boxes_xywh [F, 4]
+    (boxes xywh normalised by the crop side), labels [F] (-1: unlabelled), source: text naming sequence and frames.
+    An error of the data is returned in the sample's place: raised in a worker it would lose its words.
+    """
+
+    def __init__(self, data: ClipData, geometry: Geometry, seed: int, stage: int):
+        self.data, self.geometry = data, geometry
+        self.seed, self.stage = seed, stage
+        # read here, in the main process: once, and what is malformed stops the start
+        self.sequences = [usable_sequences(dataset) for dataset in data.datasets]
+
+    def __getitem__(self, key):
+        epoch, index = key
+        rng = np.random.default_rng((self.seed, self.stage, epoch, index))
+        try:
+            return self._draw(rng)
+        except HiptrackError as error:
+            return error
+
+    def _draw(self, rng):
+        reasons = {}
+        for _ in range(REDRAWS):
+            sequences = self.sequences[rng.choice(len(self.sequences), p=self.data.ratios)]
+            sequence = sequences[rng.integers(len(sequences))]
+            template, search = self.data.sampler(sequence.visible, rng)
+            sample, reason = self._clip(sequence, template, search, rng)
+            if sample is not None:
+                return sample
+            reasons.setdefault(reason, sequence.name)
+        listed = "; ".join(f"{reason} (for example in {name})" for reason, name in reasons.items())
+        raise DataError(
+            f"{REDRAWS} clips drawn one after another could not be used: {listed}. Check the boxes of these sequences, or lower "
+            "Augmentation.centre_jitter and scale_jitter."
+        )
+
+    def _clip(self, sequence, template, search, rng):
+        """(sample, None), or (None, the reason why these frames give none)."""
+        frames = [template, *search]
+        images, boxes = [], []
+        for number, frame in enumerate(frames):
+            size, factor = self.geometry.search_size, self.geometry.search_factor
+            box = around = sequence.boxes_xywh[frame]
+            if number == 0:
+                size, factor = self.geometry.template_size, self.geometry.template_factor
+            else:
+                around = self.data.augmentation.jitter(box, rng)
+            image = read_image_rgb(sequence.frames[frame])
+            if crops.is_empty(around, factor, (image.shape[1], image.shape[0])):
+                return None, "the crop shows nothing of the image"
+            images.append(crops.crop(image, around, factor, size))
+            boxes.append(crops.box_to_crop(box, around, size / crops.crop_side(around, factor), size))
+        images, boxes = self.data.augmentation(images, boxes, rng)
+        labels = [-1 if sequence.labels is None else sequence.labels.draw(frame, rng) for frame in search]
+        tensors = [torch.from_numpy(image).permute(2, 0, 1) for image in images]
+        return {
+            "template": tensors[0],
+            "template_box": torch.from_numpy(boxes[0]),
+            "search": torch.stack(tensors[1:]),
+            "boxes_xywh": torch.from_numpy(boxes[1:]),
+            "labels": torch.tensor(labels),
+            "source": f"{sequence.name} frames {[frame + 1 for frame in frames]}",
+        }, None
+
+
+def usable_sequences(dataset):
+    """The sequences a clip can be drawn from: at least two visible frames and a box for each."""
+    usable = [s for s in dataset.sequences if len(s.boxes_xywh) == len(s.frames) and s.visible.sum() >= 2]
+    if not usable:
+        raise DataError(
+            f"{dataset.name}: none of its {len(dataset.sequences)} sequences has two visible frames with boxes; training needs "
+            "a split with a box for every frame."
+        )
+    return usable

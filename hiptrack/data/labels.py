@@ -1,0 +1,260 @@
+"""Challenge labels of frames: reading annotation files and choosing one class per frame.
+
+An annotation file is `<dir>/<sequence>/<sequence>.jsonl`, one JSON object a line, with the fields
+`sequence_name`, `frame_id`, `frame_file`, `cv_response`, `vlm_response` and `ground_truth_bbox`
+(the project's reference, section 6).
+"""
+
+import json
+import math
+import os
+import reprlib
+import stat
+import zlib
+from collections.abc import Iterator, Sequence
+from dataclasses import dataclass
+
+import numpy as np
+
+from hiptrack.errors import DataError
+
+CLASSES = (
+    "occlusion",
+    "illumination_change",
+    "scale_variation",
+    "motion_blur",
+    "appearance_variation",
+    "partial_visibility",
+    "low_resolution",
+    "background_clutter",
+    "low_contrast",
+    "normal",
+)
+NORMAL = CLASSES.index("normal")
+
+# Names of the flags in the files -> class; those of `vlm_response` in the order of their priority.
+VLM_FLAGS = {
+    "occlusion": CLASSES.index("occlusion"),
+    "motion_blur": CLASSES.index("motion_blur"),
+    "illu_change": CLASSES.index("illumination_change"),
+    "partial_visibility": CLASSES.index("partial_visibility"),
+    "variance_appear": CLASSES.index("appearance_variation"),
+    "background_clutter": CLASSES.index("background_clutter"),
+}
+CV_FLAGS = {
+    "scale_variation": CLASSES.index("scale_variation"),
+    "low_res": CLASSES.index("low_resolution"),
+    "low_contrast": CLASSES.index("low_contrast"),
+}
+
+MAX_LINE_BYTES = 2**20
+MAX_FILE_BYTES = 2**28
+
+
+@dataclass(frozen=True, eq=False)
+class FrameLabels:
+    """Challenge flags of a sequence of N frames.
+
+    `flags`: [N, 9] bool, columns in the order of `CLASSES` without "normal".
+    `annotated`: [N] bool, False for a frame without an annotation line (its flags are all False).
+    """
+
+    flags: np.ndarray
+    annotated: np.ndarray
+
+    def draw(self, frame: int, rng: np.random.Generator) -> int:
+        """Class 0..9 of a frame (0-based) by the priority rule, -1 where it has no annotation."""
+        return draw_class(self.flags[frame], rng) if self.annotated[frame] else -1
+
+
+def draw_class(flags: Sequence[bool], rng: np.random.Generator) -> int:
+    """[9] flags -> class: first set one of `vlm_response`, else random one of `cv_response`, else normal."""
+    for index in VLM_FLAGS.values():
+        if flags[index]:
+            return index
+    candidates = [index for index in CV_FLAGS.values() if flags[index]]
+    return candidates[rng.integers(len(candidates))] if candidates else NORMAL
+
+
+def fixed_generator(sequence_name: str, frame: int) -> np.random.Generator:
+    """The generator of a frame (0-based) outside training: the same in every run."""
+    return np.random.default_rng([zlib.crc32(sequence_name.encode("utf-8", "surrogateescape")), frame])
+
+
+def draw_fixed(labels: FrameLabels, sequence_name: str, frame: int) -> int:
+    """`labels.draw` outside training: depends on the sequence's name and the frame alone."""
+    return labels.draw(frame, fixed_generator(sequence_name, frame))
+
+
+def unlabelled(frames: int) -> FrameLabels:
+    """Labels of a sequence of which no frame is annotated."""
+    return FrameLabels(np.zeros((frames, len(CLASSES) - 1), bool), np.zeros(frames, bool))
+
+
+def annotation_path(directory: str, sequence_name: str) -> str:
+    """Where the annotation file of a sequence lies."""
+    return os.path.join(directory, sequence_name, f"{sequence_name}.jsonl")
+
+
+@dataclass(frozen=True)
+class Annotation:
+    """One valid line: `frame` 0-based, `flags` nine bools in class order, `box` as written in the file."""
+
+    frame: int
+    flags: tuple[bool, ...]
+    box: tuple[float, ...]
+
+
+@dataclass(frozen=True)
+class Problem:
+    """What is wrong with a file, or with one line (1-based) of it."""
+
+    path: str
+    line: int | None
+    reason: str
+
+    def __str__(self):
+        return f"{self.path}:{self.line}: {self.reason}" if self.line else f"{self.path}: {self.reason}"
+
+
+def read_annotations(path: str, sequence_name: str, frame_files: list[str]) -> FrameLabels:
+    """Labels of a sequence whose images are called `frame_files` (names without folder, in order).
+
+    Raises DataError with file, line and reason at the first malformed line.
+    """
+    labels = unlabelled(len(frame_files))
+    for item in iter_annotations(path, sequence_name, frame_files):
+        if isinstance(item, Problem):
+            raise DataError(
+                f"{item}. Expected one annotation object a line for sequence {sequence_name!r}; correct the "
+                "file (tools/check_annotations.py lists every malformed line)."
+            )
+        labels.flags[item.frame] = item.flags
+        labels.annotated[item.frame] = True
+    return labels
+
+
+def iter_annotations(
+    path: str, sequence_name: str, frame_files: list[str] | None
+) -> Iterator[Annotation | Problem]:
+    """Every line of an annotation file, in order, as an Annotation or as a Problem.
+
+    A line belongs to the frame whose image is called `frame_file`, else to the frame at the 1-based
+    position `frame_id`. Where the images are not known (`frame_files` None), `frame_id` alone counts.
+    Blank lines are passed over.
+    """
+    position = {name: index for index, name in enumerate(frame_files or ())}
+    count = None if frame_files is None else len(frame_files)
+    line_of_frame = {}
+    try:
+        for number, line in _lines(path):
+            try:
+                if line is None:
+                    raise _Malformed(f"longer than {MAX_LINE_BYTES} bytes")
+                if not line.strip():
+                    continue
+                annotation = _annotation(_parse_json(line), sequence_name, position, count)
+                first = line_of_frame.setdefault(annotation.frame, number)
+                if first != number:
+                    raise _Malformed(f"duplicate: frame {annotation.frame + 1} already has line {first}")
+            except _Malformed as error:
+                yield Problem(path, number, str(error))
+            else:
+                yield annotation
+    except OSError as error:
+        yield Problem(path, None, f"cannot be read ({error.strerror or error})")
+
+
+class _Malformed(Exception):
+    """The reason why a line is no annotation."""
+
+
+def _lines(path):
+    """(1-based number, bytes) of each line; None for the bytes of a line that is too long."""
+    status = os.stat(path)
+    if not stat.S_ISREG(status.st_mode):
+        raise OSError("not a regular file")
+    if status.st_size > MAX_FILE_BYTES:
+        raise OSError(f"{status.st_size} bytes, an annotation file may have {MAX_FILE_BYTES}")
+    with open(path, "rb") as file:
+        number = 0
+        while line := file.readline(MAX_LINE_BYTES + 1):
+            number += 1
+            too_long = len(line) > MAX_LINE_BYTES
+            while too_long and line and not line.endswith(b"\n"):
+                line = file.readline(MAX_LINE_BYTES)
+            yield number, None if too_long else line
+
+
+def _parse_json(line):
+    try:
+        record = json.loads(line.decode("utf-8-sig"))
+    except json.JSONDecodeError as error:
+        raise _Malformed(f"not JSON ({error.msg} at column {error.colno})") from None
+    except UnicodeDecodeError:
+        raise _Malformed("not JSON (not UTF-8 text)") from None
+    except (RecursionError, ValueError):
+        raise _Malformed("not JSON that can be read (nested too deeply or with an endless number)") from None
+    if not isinstance(record, dict):
+        raise _Malformed(f"not a JSON object but {reprlib.repr(record)}")
+    return record
+
+
+def _annotation(record, sequence_name, position, count):
+    name = _field(record, "sequence_name", "a text", _is_text)
+    if name != sequence_name:
+        raise _Malformed(f"names the sequence {reprlib.repr(name)}, expected {sequence_name!r}")
+    frame_id = _field(record, "frame_id", "a whole number", _is_int)
+    frame_file = _field(record, "frame_file", "a text", _is_text)
+    cv = _field(record, "cv_response", "an object", _is_object)
+    vlm = _field(record, "vlm_response", "an object", _is_object)
+    flags = [False] * (len(CLASSES) - 1)
+    for key, index in CV_FLAGS.items():
+        flags[index] = _field(cv, key, "0 or 1", _is_flag, "cv_response.") == 1
+    for key, index in VLM_FLAGS.items():
+        answer = _field(vlm, key, "an object", _is_object, "vlm_response.")
+        flags[index] = _field(answer, "flag", "0 or 1", _is_flag, f"vlm_response.{key}.") == 1
+        _field(answer, "conf", "a number", _is_number, f"vlm_response.{key}.")
+    box = _field(record, "ground_truth_bbox", "a list of four numbers", _is_box)
+    frame = position.get(frame_file, frame_id - 1)
+    if frame < 0:
+        raise _Malformed(f"frame out of range: frame_id is {frame_id}, expected 1 or more")
+    if count is not None and frame >= count:
+        raise _Malformed(
+            f"frame out of range: there is no image {reprlib.repr(frame_file)}, and frame_id {frame_id} is "
+            f"not in 1..{count}"
+        )
+    return Annotation(frame, tuple(flags), tuple(float(value) for value in box))
+
+
+def _field(record, key, expected, is_valid, parent=""):
+    if key not in record:
+        raise _Malformed(f"lacks the field '{parent}{key}'")
+    value = record[key]
+    if not is_valid(value):
+        raise _Malformed(f"'{parent}{key}' is {reprlib.repr(value)}, expected {expected}")
+    return value
+
+
+def _is_text(value):
+    return isinstance(value, str)
+
+
+def _is_object(value):
+    return isinstance(value, dict)
+
+
+def _is_int(value):
+    return isinstance(value, int) and not isinstance(value, bool)
+
+
+def _is_flag(value):
+    return _is_int(value) and value in (0, 1)
+
+
+def _is_number(value):
+    return _is_int(value) or (isinstance(value, float) and math.isfinite(value))
+
+
+def _is_box(value):
+    return isinstance(value, list) and len(value) == 4 and all(_is_number(number) for number in value)

@@ -1,0 +1,141 @@
+"""Losses: one small class per term, each with its weight.
+
+A loss is called with a Prediction and its target and gives a *sum*; `count` says what that sum is to be divided by.
+The training loop adds the counts of all processes and micro-batches first, so that the result does not depend on how
+a global batch was divided. R rows are frames of any batch and clip.
+"""
+
+from typing import Literal
+
+import gin
+import torch
+import torch.nn.functional as F
+
+from hiptrack.boxes import cxcywh_to_xyxy, iou_and_giou, xywh_to_xyxy
+
+
+@gin.register
+class GIoULoss:
+    """1 - GIoU of the predicted box (Rezatofighi et al., CVPR 2019), mean over frames."""
+
+    name, target, part = "giou", "boxes_xywh", "location"
+
+    def __init__(self, weight: float = 2.0):
+        self.weight = weight
+
+    def count(self, truth_xywh):
+        """Number of frames."""
+        return truth_xywh[..., 0].numel()
+
+    def __call__(self, prediction, truth_xywh):
+        """truth_xywh [R, 4] normalised, clamped to the crop here -> sum over frames."""
+        truth = xywh_to_xyxy(truth_xywh).clamp(0, 1)
+        return (1 - iou_and_giou(cxcywh_to_xyxy(prediction.box_cxcywh), truth)[1]).sum()
+
+
+@gin.register
+class L1Loss:
+    """Mean absolute difference of the box's xyxy, normalised by the crop side."""
+
+    name, target, part = "l1", "boxes_xywh", "location"
+
+    def __init__(self, weight: float = 5.0):
+        self.weight = weight
+
+    def count(self, truth_xywh):
+        """Number of coordinates."""
+        return truth_xywh.numel()
+
+    def __call__(self, prediction, truth_xywh):
+        """truth_xywh [R, 4] normalised, clamped to the crop here -> sum over coordinates."""
+        truth = xywh_to_xyxy(truth_xywh).clamp(0, 1)
+        return (cxcywh_to_xyxy(prediction.box_cxcywh) - truth).abs().sum()
+
+
+@gin.register
+class CenterFocalLoss:
+    """Focal loss of the score map against a Gaussian at the centre (CornerNet, Law and Deng, ECCV 2018)."""
+
+    name, target, part = "focal", "boxes_xywh", "location"
+
+    def __init__(self, weight: float = 1.0, alpha: float = 2.0, beta: float = 4.0):
+        self.weight, self.alpha, self.beta = weight, alpha, beta
+
+    def count(self, truth_xywh):
+        """Number of positives: one a frame."""
+        return truth_xywh[..., 0].numel()
+
+    def __call__(self, prediction, truth_xywh):
+        """truth_xywh [R, 4] normalised -> sum over places."""
+        score = prediction.maps.score
+        heatmap = center_heatmap(truth_xywh, score.shape[-1])
+        positive = (heatmap == 1).float()
+        hit = (1 - score).pow(self.alpha) * score.log() * positive
+        miss = (1 - heatmap).pow(self.beta) * score.pow(self.alpha) * (1 - score).log() * (1 - positive)
+        return -(hit + miss).sum()
+
+
+def center_heatmap(truth_xywh, side):
+    """Gaussian heat maps [R, S, S], 1 at the rounded box centre.
+
+    truth_xywh: [R, 4] normalised. The radius is CornerNet's for overlap 0.7 in its widely used form.
+    """
+    x, y, w, h = (truth_xywh.float() * side).unbind(-1)
+    radius = corner_radius(w, h).floor().clamp(min=0)
+    sigma = ((2 * radius + 1) / 6).view(-1, 1, 1)
+    radius = radius.view(-1, 1, 1)
+    place = torch.arange(side, device=truth_xywh.device)
+    dx = place.view(1, 1, -1) - (x + 0.5 * w).round().view(-1, 1, 1)
+    dy = place.view(1, -1, 1) - (y + 0.5 * h).round().view(-1, 1, 1)
+    gaussian = (-(dx.square() + dy.square()) / (2 * sigma.square())).exp()
+    return gaussian * ((dx.abs() <= radius) & (dy.abs() <= radius))
+
+
+def corner_radius(w, h, overlap=0.7):
+    """CornerNet's radius of boxes of w x h grid cells; the roots are (b + sqrt(disc)) / 2 in all three cases."""
+
+    def root(a, b, c):
+        return (b + (b.square() - 4 * a * c).clamp(min=0).sqrt()) / 2
+
+    first = root(1, h + w, w * h * (1 - overlap) / (1 + overlap))
+    second = root(4, 2 * (h + w), (1 - overlap) * w * h)
+    third = root(4 * overlap, -2 * overlap * (h + w), (overlap - 1) * w * h)
+    return torch.minimum(torch.minimum(first, second), third)
+
+
+@gin.register
+class ChallengeLoss:
+    """Classification of the challenge: cross entropy, focal (Lin et al., ICCV 2017) or with smoothed labels.
+
+    Args:
+        weight: factor in the total.
+        kind: which of the three.
+        alpha, gamma: of the focal loss.
+        smoothing: share of a label spread over all classes.
+    """
+
+    name, target, part = "classification", "labels", "classification"
+
+    def __init__(
+        self,
+        weight: float = 1.0,
+        kind: Literal["cross_entropy", "focal", "label_smoothing"] = "cross_entropy",
+        alpha: float = 0.25,
+        gamma: float = 2.0,
+        smoothing: float = 0.1,
+    ):
+        self.weight, self.kind = weight, kind
+        self.alpha, self.gamma, self.smoothing = alpha, gamma, smoothing
+
+    def count(self, labels):
+        """Number of labelled frames."""
+        return (labels >= 0).sum()
+
+    def __call__(self, prediction, labels):
+        """labels [R] class indices, -1 where a frame has none -> sum over labelled frames."""
+        logits = prediction.challenge.logits.float()
+        smoothing = self.smoothing if self.kind == "label_smoothing" else 0.0
+        loss = F.cross_entropy(logits, labels, ignore_index=-1, reduction="none", label_smoothing=smoothing)
+        if self.kind == "focal":
+            loss = self.alpha * (1 - (-loss).exp()).pow(self.gamma) * loss
+        return loss.sum()

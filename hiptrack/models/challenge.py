@@ -1,0 +1,120 @@
+"""The challenge branch: names what makes a frame hard, and tells the box head.
+
+After SimTrack's classification branch (see docs/model.md): global feature -> projection -> classifier and fusion.
+"""
+
+from collections.abc import Callable
+from dataclasses import dataclass
+from typing import Literal
+
+import gin
+import torch
+from torch import nn
+
+from hiptrack.errors import ConfigError
+
+
+@dataclass
+class ChallengeOutput:
+    """logits [B, classes]; hidden [B, hidden]; fusion [B, fusion_width] or None without fusion."""
+
+    logits: torch.Tensor
+    hidden: torch.Tensor
+    fusion: torch.Tensor | None
+
+
+@gin.register
+class ResidualFusion(nn.Module):
+    """Adds the fusion vector to every place through a zero-initialised projection to the grid's width.
+
+    Untrained, it changes nothing, so a trained tracker keeps its output.
+    """
+
+    def __init__(self, fusion_width: int, grid_width: int):
+        super().__init__()
+        self.project = nn.Linear(fusion_width, grid_width)
+        nn.init.zeros_(self.project.weight)
+        nn.init.zeros_(self.project.bias)
+
+    def forward(self, fusion):
+        """[B, fusion_width] -> what is added to the grid at every place, [B, grid_width]."""
+        return self.project(fusion)
+
+
+@gin.register
+class DirectFusion(nn.Module):
+    """Adds the fusion vector itself (SimTrack's form): the grid ahead of the box head must be as wide as it."""
+
+    def __init__(self, fusion_width: int, grid_width: int):
+        super().__init__()
+        if fusion_width != grid_width:
+            raise ConfigError(
+                f"DirectFusion adds a vector of width {fusion_width} to a grid of width {grid_width}: set "
+                f"HIPTrack.neck_width = {fusion_width}, or use ResidualFusion."
+            )
+
+    def forward(self, fusion):
+        """[B, fusion_width] -> the same."""
+        return fusion
+
+
+@gin.register
+class ChallengeBranch(nn.Module):
+    """Classifies the challenge of a frame from a global feature and fuses it into the tracker.
+
+    Args:
+        feature_width: C, the backbone's width.
+        grid_width: width of the grid ahead of the box head.
+        classes, hidden_width, fusion_width, dropout: sizes of the branch and the rate of its dropout.
+        feature: the mean over the kept search tokens, or the backbone's class token.
+        fusion: called with (fusion_width, grid_width); None trains the branch without telling the head.
+        momentum: step of the running mean of what is added to the grid.
+    """
+
+    def __init__(
+        self,
+        feature_width: int,
+        grid_width: int,
+        classes: int = 10,
+        hidden_width: int = 512,
+        fusion_width: int = 256,
+        dropout: float = 0.1,
+        feature: Literal["mean", "class_token"] = "mean",
+        fusion: Callable | None = ResidualFusion,
+        momentum: float = 0.01,
+    ):
+        super().__init__()
+        self.feature = feature
+        self.momentum = momentum
+        self.projection = nn.Sequential(nn.Linear(feature_width, hidden_width), nn.ReLU(), nn.Dropout(dropout))
+        self.classifier = nn.Linear(hidden_width, classes)
+        self.fusion = self.to_grid = None
+        if fusion is not None:
+            self.fusion = nn.Linear(hidden_width, fusion_width)
+            self.to_grid = fusion(fusion_width=fusion_width, grid_width=grid_width)
+            self.register_buffer("mean_added", torch.zeros(grid_width))
+            self.register_buffer("updates", torch.zeros((), dtype=torch.long))
+
+    def forward(self, features):
+        """backbone.Features of B rows -> ChallengeOutput."""
+        if self.feature == "class_token":
+            if features.class_token is None:
+                raise ConfigError("ChallengeBranch.feature = 'class_token' needs Backbone.class_token = True.")
+            pooled = features.class_token
+        else:  # eliminated places are zero: their number must not count
+            pooled = features.search.sum(1) / features.kept.sum(1, keepdim=True)
+        hidden = self.projection(pooled)
+        fusion = None if self.fusion is None else self.fusion(hidden)
+        return ChallengeOutput(self.classifier(hidden), hidden, fusion)
+
+    def fuse(self, grid, output):
+        """Grid [B, W, S, S] with the fusion added at every place; in training its running mean is kept."""
+        if output.fusion is None:
+            return grid
+        added = self.to_grid(output.fusion)
+        if self.training:
+            with torch.no_grad():
+                self.updates += 1
+                step = (1 / self.updates).clamp(min=self.momentum)  # a plain mean at first
+                self.mean_added += step * (added.float().mean(0) - self.mean_added)
+        return grid + added[:, :, None, None]

@@ -1,0 +1,151 @@
+"""The historical prompt network of HIPTrack (Cai et al., CVPR 2024, arXiv 2311.02072).
+
+Keys and values of remembered frames, the bank that holds them, and the readout. N = S*S places of a
+frame, M places of a memory. A memory key carries one extra column, -|k|^2, and a query a constant 1, so that
+(2 q.k - |k|^2) is a plain dot product.
+"""
+
+import math
+
+import gin
+import torch
+import torch.nn.functional as F
+from torch import nn
+
+from hiptrack.boxes import cxcywh_to_xyxy
+from hiptrack.errors import ConfigError
+from hiptrack.models.layers import CBAM, ResidualBlock, ResNetTrunk
+
+CHUNK = 4096  # memory places read at a time where no fused kernel serves
+
+
+@gin.register
+class HistoricalPrompt(nn.Module):
+    """Encodes remembered frames and reads from them the prompt of the present one.
+
+    Args:
+        grid_width: C, the backbone's width (even: half of the prompt is history, half the frame's own).
+        stride: the backbone's stride; the value encoder's trunk is cut to it.
+        search_size: side of the search crop in pixels.
+        key_width: channels of keys and queries.
+        trunk_width: channels of the first stage of the value encoder's ResNet-18 trunk.
+    """
+
+    def __init__(self, grid_width: int, stride: int, search_size: int, key_width: int = 64, trunk_width: int = 64):
+        super().__init__()
+        if grid_width % 2:
+            raise ConfigError(f"The prompt is two halves of the backbone's width; {grid_width} is odd.")
+        self.stride, self.search_size = stride, search_size
+        self.scale = 1 / math.sqrt(key_width)
+        self.key_proj = nn.Conv2d(grid_width, key_width, 3, 1, 1)
+        self.key_comp = nn.Conv2d(grid_width, grid_width // 2, 3, 1, 1)
+        self.value_encoder = ValueEncoder(grid_width, stride, trunk_width)
+        self.fuse = ResidualBlock(grid_width, grid_width)
+
+    def remember(self, images, grid, mask):
+        """Key and value of frames.
+
+        images: [B, 3, H, H] normalised; grid: [B, C, S, S]; mask: [B, 1, H, H] in {0, 1}.
+        Returns keys [B, N, key_width + 1] and values [B, N, C/2].
+        """
+        key = self.key_proj(grid).flatten(2).transpose(1, 2).float()
+        keys = torch.cat((key, -key.square().sum(-1, keepdim=True)), -1)
+        values = self.value_encoder(images, mask, grid).flatten(2).transpose(1, 2)
+        return keys, values
+
+    def forward(self, grid, keys, values):
+        """Search grid [B, C, S, S] with its prompt, read from keys [B, M, K+1] and values [B, M, C/2]."""
+        query = self.key_proj(grid).flatten(2).transpose(1, 2).float()
+        query = torch.cat((2 * query, torch.ones_like(query[..., :1])), -1)
+        history = readout(query, keys, values, self.scale)
+        history = history.transpose(1, 2).reshape(len(grid), -1, *grid.shape[2:])
+        prompt = torch.cat((history, self.key_comp(grid)), 1)
+        return self.fuse(grid + prompt)
+
+    def box_mask(self, box_cxcywh, kept=None):
+        """Where the target is: [B, 1, H, H] float, 1 inside the box, 0 in the cells of eliminated tokens.
+
+        box_cxcywh: [B, 4] normalised; corners are truncated to whole pixels, right and bottom exclusive.
+        kept: [B, S*S] bool or None (all kept).
+        """
+        side = self.search_size
+        corners = (cxcywh_to_xyxy(box_cxcywh.detach().float()) * side).trunc().clamp(0, side)
+        x1, y1, x2, y2 = corners.unsqueeze(-1).unbind(1)
+        pixel = torch.arange(side, device=box_cxcywh.device)
+        columns, rows = (pixel >= x1) & (pixel < x2), (pixel >= y1) & (pixel < y2)
+        mask = rows[:, :, None] & columns[:, None, :]
+        if kept is not None:
+            grid = kept.unflatten(1, (side // self.stride, -1))
+            mask = mask & grid.repeat_interleave(self.stride, 1).repeat_interleave(self.stride, 2)
+        return mask.unsqueeze(1).float()
+
+
+class ValueEncoder(nn.Module):
+    """[image, mask, backbone grid] -> the value remembered at every place."""
+
+    def __init__(self, grid_width: int, stride: int, trunk_width: int):
+        super().__init__()
+        self.trunk = ResNetTrunk(stride, trunk_width)
+        self.block1 = ResidualBlock(self.trunk.out_width + grid_width, grid_width // 2)
+        self.attention = CBAM(grid_width // 2)
+        self.block2 = ResidualBlock(grid_width // 2, grid_width // 2)
+
+    def forward(self, images, mask, grid):
+        """images [B, 3, H, H], mask [B, 1, H, H], grid [B, C, S, S] -> [B, C/2, S, S]."""
+        x = self.trunk(torch.cat((images, mask), 1))
+        if x.shape[2:] != grid.shape[2:]:  # strides that are no power of two
+            x = F.interpolate(x, grid.shape[2:], mode="bilinear", align_corners=False)
+        r = self.block1(torch.cat((x, grid), 1))
+        return self.block2(r + self.attention(r))
+
+
+class MemoryBank:
+    """The last `capacity` remembered frames of a target, in storage taken once; the oldest leaves first."""
+
+    def __init__(self, capacity: int):
+        self.capacity = capacity
+        self.frames = 0
+        self._written = 0
+        self._keys = self._values = None
+
+    def write(self, keys, values):
+        """Add a frame: keys [B, N, K+1], values [B, N, V]."""
+        if self._keys is None:
+            self._keys = keys.new_empty(len(keys), self.capacity, *keys.shape[1:])
+            self._values = values.new_empty(len(values), self.capacity, *values.shape[1:])
+        slot = self._written % self.capacity
+        self._keys[:, slot], self._values[:, slot] = keys, values
+        self._written += 1
+        self.frames = min(self._written, self.capacity)
+
+    def read(self):
+        """(keys [B, M, K+1], values [B, M, V]) of all frames held, M = frames * N."""
+        return self._keys[:, : self.frames].flatten(1, 2), self._values[:, : self.frames].flatten(1, 2)
+
+
+def readout(query, keys, values, scale):
+    """Softmax attention over the memory, in float32 for the keys.
+
+    query: [B, N, K]; keys: [B, M, K]; values: [B, M, V]. Returns [B, N, V] in the values' type. On the
+    CPU no fused kernel takes keys and values of unequal width: without gradients the memory is read in chunks with a
+    running softmax (Milakov and Gimelshein, 2018), so that the [N, M] affinity is never held.
+    """
+    dtype = values.dtype
+    with torch.autocast(query.device.type, enabled=False):
+        query, keys = query.float(), keys.float()
+        if query.device.type != "cpu" or torch.is_grad_enabled() or keys.shape[1] <= CHUNK:
+            return F.scaled_dot_product_attention(query, keys, values.float(), scale=scale).to(dtype)
+        top = total = output = None
+        for key, value in zip(keys.split(CHUNK, 1), values.float().split(CHUNK, 1), strict=True):
+            affinity = torch.baddbmm(query.new_zeros(1), query, key.transpose(1, 2), beta=0, alpha=scale)
+            best = affinity.amax(-1, keepdim=True)
+            new_top = best if top is None else torch.maximum(top, best)
+            weight = affinity.sub_(new_top).exp_()
+            if top is None:
+                total, output = weight.sum(-1, keepdim=True), weight @ value
+            else:
+                fade = (top - new_top).exp_()
+                total = total * fade + weight.sum(-1, keepdim=True)
+                output = torch.baddbmm(output * fade, weight, value)
+            top = new_top
+        return (output / total).to(dtype)

@@ -1,0 +1,84 @@
+"""Convolutional building blocks shared by the memory and the heads."""
+
+import torch
+from torch import nn
+
+
+class ResidualBlock(nn.Module):
+    """Pre-activation residual block: x + conv2(relu(conv1(relu(x)))), a 3x3 convolution on the skip where widths differ."""
+
+    def __init__(self, in_width: int, out_width: int):
+        super().__init__()
+        self.skip = nn.Conv2d(in_width, out_width, 3, 1, 1) if in_width != out_width else nn.Identity()
+        self.conv1 = nn.Conv2d(in_width, out_width, 3, 1, 1)
+        self.conv2 = nn.Conv2d(out_width, out_width, 3, 1, 1)
+
+    def forward(self, x):
+        """[B, in, H, W] -> [B, out, H, W]."""
+        return self.skip(x) + self.conv2(self.conv1(x.relu()).relu())
+
+
+class BasicBlock(nn.Module):
+    """ResNet basic block (He et al., CVPR 2016) whose convolutions have biases, as in the published weights."""
+
+    def __init__(self, in_width: int, out_width: int, stride: int):
+        super().__init__()
+        self.conv1 = nn.Conv2d(in_width, out_width, 3, stride, 1)
+        self.bn1 = nn.BatchNorm2d(out_width)
+        self.conv2 = nn.Conv2d(out_width, out_width, 3, 1, 1)
+        self.bn2 = nn.BatchNorm2d(out_width)
+        self.downsample = nn.Identity()
+        if stride != 1 or in_width != out_width:
+            self.downsample = nn.Sequential(nn.Conv2d(in_width, out_width, 1, stride), nn.BatchNorm2d(out_width))
+
+    def forward(self, x):
+        """[B, in, H, W] -> [B, out, H/stride, W/stride]."""
+        residual = self.bn2(self.conv2(self.bn1(self.conv1(x)).relu()))
+        return (residual + self.downsample(x)).relu()
+
+
+class ResNetTrunk(nn.Module):
+    """ResNet-18 on [RGB, mask], cut after the stage whose stride is the largest not above `stride`.
+
+    `out_width` channels at stride `out_stride`; `width` is that of the first stage (64 in ResNet-18).
+    """
+
+    def __init__(self, stride: int, width: int):
+        super().__init__()
+        self.conv1 = nn.Conv2d(4, width, 7, 2, 3)
+        self.bn1 = nn.BatchNorm2d(width)
+        self.maxpool = nn.MaxPool2d(3, 2, 1)
+        stages, n_in, self.out_stride = [], width, 4
+        for number in range(4):
+            if number and self.out_stride * 2 > stride:
+                break
+            n_out = width << number
+            stages.append(nn.Sequential(BasicBlock(n_in, n_out, 2 if number else 1), BasicBlock(n_out, n_out, 1)))
+            self.out_stride *= 2 if number else 1
+            n_in = n_out
+        self.stages = nn.ModuleList(stages)
+        self.out_width = n_in
+
+    def forward(self, x):
+        """[B, 4, H, W] -> [B, out_width, H/out_stride, W/out_stride]."""
+        x = self.maxpool(self.bn1(self.conv1(x)).relu())
+        for stage in self.stages:
+            x = stage(x)
+        return x
+
+
+class CBAM(nn.Module):
+    """Convolutional block attention (Woo et al., ECCV 2018): channel gate, then spatial gate; returns the gated map."""
+
+    def __init__(self, width: int, reduction: int = 16):
+        super().__init__()
+        hidden = max(width // reduction, 1)
+        self.mlp = nn.Sequential(nn.Linear(width, hidden), nn.ReLU(), nn.Linear(hidden, width))
+        self.spatial = nn.Conv2d(2, 1, 7, 1, 3)
+
+    def forward(self, x):
+        """[B, C, H, W] -> the same shape."""
+        gate = self.mlp(x.mean((2, 3))) + self.mlp(x.amax((2, 3)))
+        x = x * gate.sigmoid()[:, :, None, None]
+        pooled = torch.stack((x.amax(1), x.mean(1)), 1)
+        return x * self.spatial(pooled).sigmoid()

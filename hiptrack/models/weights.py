@@ -1,0 +1,107 @@
+"""Weights files: safetensors that say themselves how to build their model.
+
+The metadata entry `model` holds gin bindings of literals and references to this package's models only; it is read by a
+parser that can neither import nor include (hiptrack/component.py).
+"""
+
+import hashlib
+import os
+from pathlib import Path
+
+import gin
+import safetensors
+import safetensors.torch
+
+from hiptrack.component import build_component
+from hiptrack.errors import CheckpointError, NotFoundError
+from hiptrack.models import hiptrack as _  # noqa: F401  registers the model's parts
+from hiptrack.models.pretrained import load_exact, load_published, read_tensors
+
+ROOT_COMPONENT = "HIPTrack"
+
+
+def save_weights(path, model, bindings, **notes):
+    """Write a model's weights with the bindings that rebuild it, atomically and synced to disk.
+
+    notes: further texts for the metadata (step, stage, ...).
+    """
+    path = Path(path)
+    tensors = {name: tensor.detach().cpu().contiguous() for name, tensor in model.state_dict().items()}
+    metadata = {"format": "hiptrack", "model": bindings, **{key: str(value) for key, value in notes.items()}}
+    temporary = path.with_name(f"tmp-{path.name}")
+    safetensors.torch.save_file(tensors, temporary, metadata)
+    with open(temporary, "rb+") as file:
+        os.fsync(file.fileno())
+    os.replace(temporary, path)
+
+
+def read_metadata(path):
+    """The metadata of one of our weights files. Raises NotFoundError, or CheckpointError for any other file."""
+    path = Path(path)
+    if not path.is_file():
+        raise NotFoundError(f"not found: {path} (weights)", str(path))
+    try:
+        with safetensors.safe_open(path, "pt") as file:
+            metadata = file.metadata() or {}
+    except (safetensors.SafetensorError, OSError) as error:
+        raise CheckpointError(f"{path} is damaged, truncated, or no safetensors file: {error}.") from error
+    if metadata.get("format") != "hiptrack" or "model" not in metadata:
+        raise CheckpointError(
+            f"{path} does not say how to build its model; a weights file written by hiptrack was expected. A published "
+            "checkpoint is taken by TrackerWeights.path in a gin file, or by tools/strip_cls.py."
+        )
+    return metadata
+
+
+def load_model(path):
+    """Build the model a weights file describes and fill it. Raises NotFoundError or CheckpointError."""
+    bindings = read_metadata(path)["model"]
+    model = build_component(bindings, ROOT_COMPONENT, "hiptrack.models")
+    load_exact(model, read_tensors(path), path)
+    return model
+
+
+def content_hash(path):
+    """SHA-256 of a file, in hexadecimal."""
+    with open(path, "rb") as file:
+        return hashlib.file_digest(file, "sha256").hexdigest() if hasattr(hashlib, "file_digest") else _sha256(file)
+
+
+def _sha256(file):
+    digest = hashlib.sha256()
+    while chunk := file.read(1 << 20):
+        digest.update(chunk)
+    return digest.hexdigest()
+
+
+@gin.register
+class TrackerWeights:
+    """Initial weights: the whole tracker's, from a file of ours or a published HIPTrack checkpoint.
+
+    A branch or a neck that the file does not hold keeps its initial values; everything else must fit.
+
+    Args:
+        path: .safetensors of ours, or .pth, .pth.tar of the published form. None starts from random weights.
+    """
+
+    def __init__(self, path: str | None):
+        self.path = path
+
+    def describe(self):
+        """What is filled from where."""
+        return f"tracker <- {self.path}" if self.path else "random"
+
+    def missing_paths(self):
+        """The file, where it is absent."""
+        return [] if self.path is None or Path(self.path).is_file() else [self.path]
+
+    def __call__(self, model):
+        """Fill the model; returns a line that says what was done."""
+        if self.path is None:
+            return "initial weights: random"
+        tensors = read_tensors(self.path)
+        if any(name.startswith("HIP.") for name in tensors):
+            kept = load_published(model, tensors, self.path)
+        else:
+            kept = load_exact(model, tensors, self.path, may_miss=r"challenge\.|neck\.")
+        return f"tracker <- {self.path}" + (f" ({len(kept)} tensors it lacks keep their initial values)" if kept else "")

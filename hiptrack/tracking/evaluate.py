@@ -1,0 +1,353 @@
+"""Run a tracker over sequences, sharded over processes, and report AO, SR, speed and classification accuracy.
+
+A tracker is any object with `init(frame_rgb uint8 [H,W,3], box_xywh)` and `update(frame_rgb)`, the latter
+returning an object with `.box` (xywh, pixels), `.score` and `.challenge` ([10] or None).
+"""
+
+import json
+import logging
+import time
+from collections.abc import Callable
+from dataclasses import dataclass
+from functools import cached_property
+
+import numpy as np
+
+from hiptrack.data.labels import CLASSES, draw_fixed
+from hiptrack.data.sequences import read_image_rgb
+from hiptrack.errors import DataError, HiptrackError
+from hiptrack.tracking import metrics, results
+from hiptrack.tracking.results import SequenceResult
+
+logger = logging.getLogger(__name__)
+
+
+@dataclass(frozen=True)
+class SequenceScore:
+    """One sequence's result and its numbers.
+
+    ious [M], None without ground truth; confusion [10,10] (rows true, columns predicted), None without labels
+    or class outputs; resumed: read back from files rather than tracked.
+    """
+
+    result: SequenceResult
+    ious: np.ndarray | None
+    confusion: np.ndarray | None
+    resumed: bool
+
+
+@dataclass(frozen=True)
+class Report:
+    """The evaluation of a list of sequences, in their order.
+
+    scores: of the sequences that finished; failures: (name, message) of each that did not. The overall
+    numbers are over all frames of the finished ones.
+    """
+
+    scores: tuple[SequenceScore, ...]
+    failures: tuple[tuple[str, str], ...]
+
+    @property
+    def ious(self) -> list[np.ndarray]:
+        """The IoUs [M] of each sequence with ground truth."""
+        return [score.ious for score in self.scores if score.ious is not None]
+
+    @cached_property
+    def overall(self) -> dict[str, float] | None:
+        """{"AO", "SR0.5", "SR0.75"}, or None where no frame has ground truth."""
+        return _summarise(self.ious)
+
+    @cached_property
+    def success_curve(self) -> np.ndarray | None:
+        """[101] share of frames with IoU > 0, 0.01, ... 1, or None where no frame has ground truth."""
+        return None if self.overall is None else metrics.success_curve(self.ious)
+
+    @cached_property
+    def confusion(self) -> np.ndarray | None:
+        """[10,10] counts over all labelled frames (rows true, columns predicted), None without any."""
+        parts = [score.confusion for score in self.scores if score.confusion is not None]
+        return np.sum(parts, 0) if parts else None
+
+    @cached_property
+    def classification(self) -> dict | None:
+        """metrics.summarise_classification over all labelled frames, or None where there are none."""
+        return None if self.confusion is None else metrics.summarise_classification(self.confusion)
+
+    @cached_property
+    def speed(self) -> dict[str, float | None]:
+        """Frames per second of the updates alone (fps_model) and with init and decoding (fps_end_to_end), and
+        the updates' milliseconds at the median and the 95th percentile; None where nothing was timed."""
+        return _speed([score.result for score in self.scores])
+
+
+def run_sequence(tracker, sequence) -> SequenceResult:
+    """Track one Sequence from its first box, one frame in memory at a time.
+
+    Raises DataError for a first box that is not finite with a positive area or for an unreadable frame, and
+    HiptrackError for a tracker output that is not finite; each names the sequence or the frame.
+    """
+    given = np.array(sequence.boxes_xywh[0], np.float64)
+    if not np.isfinite(given).all() or (given[2:] <= 0).any():
+        raise DataError(
+            f"{sequence.name}: the first box is {given.tolist()}; expected finite x, y, w, h with w and h "
+            "above 0. Correct line 1 of its groundtruth.txt."
+        )
+    boxes, scores, challenges, seconds = [given], [1.0], [None], []
+    start = time.perf_counter()
+    for index, path in enumerate(sequence.frames):
+        frame = read_image_rgb(path)
+        before = time.perf_counter()
+        if index == 0:
+            tracker.init(frame, given.copy())
+            seconds.append(time.perf_counter() - before)
+            image_size = (frame.shape[1], frame.shape[0])
+            continue
+        output = tracker.update(frame)
+        seconds.append(time.perf_counter() - before)
+        _require_finite(output, f"{sequence.name}: in frame {index + 1} ({path})")
+        boxes.append(np.array(output.box, np.float64))
+        scores.append(float(output.score))
+        challenges.append(output.challenge)
+    return SequenceResult(
+        sequence.name,
+        np.stack(boxes),
+        np.array(seconds),
+        time.perf_counter() - start,
+        np.array(scores),
+        _stack_challenges(challenges),
+        image_size,
+    )
+
+
+def _require_finite(output, where):
+    box = np.asarray(output.box, np.float64)
+    rest = [output.score] if output.challenge is None else [output.score, *output.challenge]
+    if box.shape != (4,) or not np.isfinite(box).all() or not np.isfinite(rest).all():
+        raise HiptrackError(
+            f"{where} the tracker gave the box {box.tolist()} with the score (and class outputs) "
+            f"{[float(value) for value in rest]}; expected finite numbers, four for the box. The weights are "
+            "probably damaged or diverged."
+        )
+
+
+def _stack_challenges(challenges):
+    if all(row is None for row in challenges):
+        return None
+    absent = np.full(len(CLASSES), np.nan)
+    return np.stack([absent if row is None else np.asarray(row, np.float64) for row in challenges])
+
+
+def shard(lengths, num_processes) -> list[list[int]]:
+    """Indices of `lengths` for each process: longest first, each to the least loaded one. Deterministic."""
+    shards, loads = [[] for _ in range(num_processes)], [0] * num_processes
+    for index in sorted(range(len(lengths)), key=lambda i: (-lengths[i], i)):
+        lightest = loads.index(min(loads))
+        shards[lightest].append(index)
+        loads[lightest] += lengths[index]
+    return shards
+
+
+def evaluate_sequences(
+    tracker,
+    sequences,
+    results_dir=None,
+    key: str | None = None,
+    process_index: int = 0,
+    num_processes: int = 1,
+    gather: Callable[[list], list] | None = None,
+) -> Report:
+    """Track and score all sequences; with several processes every one calls this and gets the same Report.
+
+    results_dir: where to write GOT-10k result files; what it already holds under the same `key` (a string
+    that changes with the checkpoint, the configuration and the data) is read back instead of tracked again.
+    gather: list -> concatenated list over all processes (accelerate.utils.gather_object does).
+    A sequence that fails is logged and stands in the report's failures; the others finish. Scores are of the
+    boxes as the files hold them (%.3f), whether or not files are written.
+
+    Raises DataError for no sequences, for two of one name, and for results of another key in results_dir.
+    """
+    if num_processes > 1 and gather is None:
+        raise ValueError("gather is needed with more than one process")
+    if (results_dir is None) != (key is None):
+        raise ValueError("results_dir and key go together")
+    names = [sequence.name for sequence in sequences]
+    if not names:
+        raise DataError("There is no sequence to evaluate: the data set is empty, or all of it is excluded.")
+    repeated = sorted({name for name in names if names.count(name) > 1})
+    if repeated:
+        raise DataError(
+            f"The sequence name {repeated[0]} occurs more than once in the data to evaluate ({len(repeated)} "
+            "such names); results are kept by name. Evaluate the data sets one at a time."
+        )
+    if results_dir is not None:
+        results.claim_folder(results_dir, key, names)
+    outcomes = [
+        (index, *_evaluate_one(tracker, sequences[index], results_dir))
+        for index in shard([len(sequence) for sequence in sequences], num_processes)[process_index]
+    ]
+    if gather is not None:
+        outcomes = gather(outcomes)
+    outcomes = sorted(outcomes, key=lambda outcome: outcome[0])
+    if [index for index, _, _ in outcomes] != list(range(len(names))):
+        raise HiptrackError(
+            f"{len(outcomes)} outcomes came back for {len(names)} sequences: the processes do not work on "
+            "the same list, or gather does not join their lists."
+        )
+    report = Report(
+        tuple(score for _, score, _ in outcomes if score is not None),
+        tuple((names[index], message) for index, score, message in outcomes if score is None),
+    )
+    resumed = sum(score.resumed for score in report.scores)
+    if resumed and process_index == 0:
+        logger.info(
+            "%d of %d sequences were finished before and read back from %s", resumed, len(names), results_dir
+        )
+    return report
+
+
+def _evaluate_one(tracker, sequence, results_dir):
+    """(SequenceScore, None), or (None, message) when the sequence failed, for whatever reason."""
+    try:
+        resumed = results_dir is not None and results.is_finished(results_dir, sequence.name)
+        if resumed:
+            result = results.read_result(results_dir, sequence.name, len(sequence), sequence.boxes_xywh[0])
+        else:
+            result = run_sequence(tracker, sequence)
+            if results_dir is not None:
+                results.write_result(results_dir, result)
+            result = results.as_written(result)
+        score = SequenceScore(result, _ious(result, sequence), _confusion(result, sequence), resumed)
+        logger.info("%s: %d frames in %.1f s", sequence.name, len(sequence), result.end_to_end_seconds)
+        return score, None
+    except HiptrackError as error:
+        logger.error("%s failed: %s", sequence.name, error)
+        return None, str(error)
+    except Exception as error:  # one sequence must not take the others with it; the report names it
+        logger.exception("%s failed", sequence.name)
+        return None, f"{type(error).__name__}: {error}"
+
+
+def _ious(result, sequence):
+    if len(sequence.boxes_xywh) == 1:  # a test split: nothing but the given box
+        return None
+    return metrics.frame_ious(result.boxes_xywh, sequence.boxes_xywh, result.image_size, sequence.cover)
+
+
+def _confusion(result, sequence):
+    if sequence.labels is None or result.challenges is None:
+        return None
+    given = [frame for frame in range(len(sequence)) if not np.isnan(result.challenges[frame]).any()]
+    true = [draw_fixed(sequence.labels, sequence.name, frame) for frame in given]
+    return metrics.confusion_matrix(true, result.challenges[given].argmax(1), len(CLASSES))
+
+
+def _summarise(ious):
+    return metrics.summarise(ious) if any(len(part) for part in ious) else None
+
+
+def _speed(parts):
+    updates = np.concatenate([part.seconds[1:] for part in parts]) if parts else np.empty(0)
+    total = sum(part.end_to_end_seconds for part in parts)
+    timed = updates.sum() > 0
+    return {
+        "fps_model": float(len(updates) / updates.sum()) if timed else None,
+        "fps_end_to_end": float(sum(len(part.seconds) for part in parts) / total) if total > 0 else None,
+        "update_ms_p50": float(np.percentile(updates, 50) * 1e3) if timed else None,
+        "update_ms_p95": float(np.percentile(updates, 95) * 1e3) if timed else None,
+    }
+
+
+def as_dict(report) -> dict:
+    """The report as JSON-ready values; None where a number does not exist."""
+    classification = None
+    if report.classification:
+        confusion = report.confusion.tolist()
+        classification = {"classes": list(CLASSES), **report.classification, "confusion": confusion}
+    return {
+        "overall": report.overall,
+        "complete": not report.failures,
+        "speed": report.speed,
+        "success_curve": None if report.success_curve is None else report.success_curve.tolist(),
+        "classification": classification,
+        "sequences": {score.result.name: _sequence_dict(score) for score in report.scores},
+        "failures": dict(report.failures),
+    }
+
+
+def _sequence_dict(score):
+    overlap = None if score.ious is None else _summarise([score.ious])
+    return {
+        "frames": len(score.result.seconds),
+        "resumed": score.resumed,
+        **(overlap or dict.fromkeys(("AO", "SR0.5", "SR0.75"))),
+        **_speed([score.result]),
+    }
+
+
+def write_json(report, path) -> None:
+    """Write `as_dict(report)` to `path`, whole or not at all."""
+    results.write_atomically(path, (json.dumps(as_dict(report), indent=2, allow_nan=False) + "\n").encode())
+
+
+def format_table(report) -> str:
+    """The report as plain text: a line per sequence, all frames together, speed, classes, and what failed."""
+    sequences = as_dict(report)["sequences"]
+    frames = sum(numbers["frames"] for numbers in sequences.values())
+    total = {"frames": frames, **(report.overall or {}), **report.speed}
+    rows = [["sequence", "frames", "AO", "SR0.5", "SR0.75", "frames/s model", "end to end"]]
+    rows += [_row(name, numbers) for name, numbers in (*sequences.items(), ("all frames", total))]
+    lines = _align(rows)
+    lines.append(
+        f"one update takes {_one(report.speed['update_ms_p50'])} ms at the median, "
+        f"{_one(report.speed['update_ms_p95'])} ms at the 95th percentile"
+    )
+    resumed = sum(score.resumed for score in report.scores)
+    if resumed:
+        lines.append(
+            f"{resumed} of {len(report.scores)} sequences were finished before: read back, not tracked again"
+        )
+    if report.classification:
+        lines += ["", *_classification_lines(report.classification)]
+    if report.failures:
+        lines += [
+            "",
+            f"INCOMPLETE: {len(report.failures)} sequence(s) failed and are in none of the numbers above",
+        ]
+        lines += [f"  {name}: {message}" for name, message in report.failures]
+    return "\n".join(lines)
+
+
+def _row(name, numbers):
+    overlaps = [_three(numbers.get(column)) for column in ("AO", "SR0.5", "SR0.75")]
+    return [name, numbers["frames"], *overlaps, _one(numbers["fps_model"]), _one(numbers["fps_end_to_end"])]
+
+
+def _classification_lines(classification):
+    counted = zip(CLASSES, classification["counts"], classification["recalls"])
+    rows = [
+        ["class", "frames", "recall"],
+        *([name, count, _three(recall)] for name, count, recall in counted),
+    ]
+    return [
+        *_align(rows),
+        f"accuracy {classification['accuracy']:.3f}, "
+        f"balanced accuracy {classification['balanced_accuracy']:.3f} "
+        f"over {classification['frames']} labelled frames",
+    ]
+
+
+def _three(value):
+    return "-" if value is None else f"{value:.3f}"
+
+
+def _one(value):
+    return "-" if value is None else f"{value:.1f}"
+
+
+def _align(rows):
+    rows = [[str(cell) for cell in row] for row in rows]
+    widths = [max(len(row[column]) for row in rows) for column in range(len(rows[0]))]
+    return [
+        "  ".join([row[0].ljust(widths[0]), *(cell.rjust(width) for cell, width in zip(row[1:], widths[1:]))])
+        for row in rows
+    ]

@@ -1,0 +1,126 @@
+"""GOT-10k's average overlap and success rates, and the branch's classification counts, on numpy arrays.
+
+Boxes are xywh (left, top, width, height) in pixels of the frame.
+"""
+
+import numpy as np
+
+from hiptrack.errors import DataError
+
+THRESHOLDS = np.linspace(0, 1, 101)  # of the success curve
+
+
+def frame_ious(predicted_xywh, truth_xywh, image_size, cover):
+    """IoU of every scored frame of one sequence, as the GOT-10k toolkit computes it.
+
+    predicted_xywh [N,4]; truth_xywh [N,4]; image_size (width, height); cover [N], visible eighths 0..8.
+    Returns [M] float64 in [0, 1]: frame 1 (the given box) and frames with cover 0 are left out.
+
+    Both boxes are first bounded by the image in the toolkit's order: the top-left corner is clipped into
+    [0,width] x [0,height], then the width into [0, image width - left] and the height likewise. So a box that
+    begins outside the left or top edge is moved in rather than cut (x=-10, w=30 becomes x=0, w=30), one
+    that ends outside the right or bottom edge is cut, a negative extent becomes 0, and a box entirely beyond
+    the right or bottom edge becomes empty. IoU = intersection / (union + float64 epsilon): 0 for empty boxes.
+
+    Raises DataError on other shapes, on unequal counts, on a prediction that is NaN or infinite in any frame,
+    and on a ground truth that is so in a scored frame.
+    """
+    predicted = np.asarray(predicted_xywh, np.float64)
+    truth = np.asarray(truth_xywh, np.float64)
+    cover = np.asarray(cover)
+    size = np.asarray(image_size, np.float64)
+    for what, array in (("predicted boxes", predicted), ("ground-truth boxes", truth)):
+        if array.ndim != 2 or array.shape[1] != 4:
+            raise DataError(f"The {what} have the shape {list(array.shape)}; expected [frames, 4] (xywh).")
+    if not len(predicted) == len(truth) == len(cover):
+        raise DataError(
+            f"There are {len(predicted)} predicted boxes, {len(truth)} ground-truth boxes and {len(cover)} "
+            "cover labels; expected one of each per frame."
+        )
+    if size.shape != (2,) or not (np.isfinite(size) & (size > 0)).all():
+        raise DataError(f"The image size is {image_size!r}; expected a positive (width, height).")
+    scored = cover > 0
+    scored[:1] = False
+    _require_finite(predicted, np.ones(len(predicted), bool), "predicted box")
+    _require_finite(truth, scored, "ground-truth box")
+
+    predicted, truth = _bound(predicted[scored], size), _bound(truth[scored], size)
+    near = np.maximum(predicted[:, :2], truth[:, :2])
+    far = np.minimum(predicted[:, :2] + predicted[:, 2:], truth[:, :2] + truth[:, 2:])
+    intersection = np.maximum(far - near, 0).prod(1)
+    union = predicted[:, 2:].prod(1) + truth[:, 2:].prod(1) - intersection
+    return np.clip(intersection / (union + np.finfo(np.float64).eps), 0, 1)
+
+
+def _require_finite(xywh, where, what):
+    bad = np.flatnonzero(where & ~np.isfinite(xywh).all(1))
+    if len(bad):
+        raise DataError(
+            f"The {what} of frame {bad[0] + 1} is {xywh[bad[0]].tolist()} ({len(bad)} of {len(xywh)} frames "
+            "are affected); expected four finite numbers x, y, w, h."
+        )
+
+
+def _bound(xywh, size):
+    corner = np.clip(xywh[:, :2], 0, size)
+    return np.concatenate((corner, np.clip(xywh[:, 2:], 0, size - corner)), 1)
+
+
+def summarise(ious):
+    """List of per-sequence IoUs [M_i] -> {"AO", "SR0.5", "SR0.75"} over all frames of all sequences.
+
+    AO is the mean, SR_t the share of frames with IoU > t (strict). Raises DataError without any frame.
+    """
+    values = _all_frames(ious)
+    return {
+        "AO": float(values.mean()),
+        "SR0.5": float((values > 0.5).mean()),
+        "SR0.75": float((values > 0.75).mean()),
+    }
+
+
+def success_curve(ious):
+    """List of per-sequence IoUs [M_i] -> [101]: share of all frames with IoU > 0, 0.01, ... 1 (strict)."""
+    return (_all_frames(ious)[:, None] > THRESHOLDS).mean(0)
+
+
+def _all_frames(ious):
+    values = np.concatenate([np.asarray(part, np.float64) for part in ious]) if len(ious) else np.empty(0)
+    if not len(values):
+        raise DataError(
+            "No frame can be scored: every sequence is one frame long or has cover 0 throughout. "
+            "Give sequences with ground truth for more than the first frame."
+        )
+    return values
+
+
+def confusion_matrix(true, predicted, num_classes):
+    """Class indices [N], [N] -> int64 [num_classes, num_classes], rows true, columns predicted.
+
+    Frames with the true class -1 (unlabelled) are left out.
+    """
+    true, predicted = np.asarray(true, np.int64), np.asarray(predicted, np.int64)
+    labelled = true >= 0
+    matrix = np.zeros((num_classes, num_classes), np.int64)
+    np.add.at(matrix, (true[labelled], predicted[labelled]), 1)
+    return matrix
+
+
+def summarise_classification(confusion):
+    """[C,C] counts -> {"frames", "accuracy", "balanced_accuracy", "counts" [C], "recalls" [C]}.
+
+    Balanced accuracy is the mean recall over the classes that occur; the recall of the others is None.
+    Returns None when nothing was counted.
+    """
+    counts = confusion.sum(1)
+    if not counts.sum():
+        return None
+    hits = np.diagonal(confusion)
+    recalls = [float(hit / count) if count else None for hit, count in zip(hits, counts)]
+    return {
+        "frames": int(counts.sum()),
+        "accuracy": float(hits.sum() / counts.sum()),
+        "balanced_accuracy": float(np.mean([recall for recall in recalls if recall is not None])),
+        "counts": counts.tolist(),
+        "recalls": recalls,
+    }

@@ -1,0 +1,179 @@
+"""A tracker for programs: `init` with a frame and a box, then `update` frame by frame."""
+
+from dataclasses import dataclass
+from typing import Literal
+
+import gin
+import numpy as np
+import torch
+
+from hiptrack import crops
+from hiptrack.errors import ConfigError, DataError
+from hiptrack.models.history import MemoryBank
+from hiptrack.models.weights import load_model
+
+
+@dataclass
+class TrackResult:
+    """box_xywh in frame pixels [4] float64; score in [0, 1]; challenge: probabilities [classes], or None when off."""
+
+    box: np.ndarray
+    score: float
+    challenge: np.ndarray | None
+
+
+@gin.register
+class MemoryPolicy:
+    """Which frames are remembered and when they are read (HIPTrack, section 4).
+
+    Args:
+        template_frames: the first frames read the template's memory, the later ones the bank.
+        early: frames among the first that enter the bank.
+        interval: afterwards every such frame enters it.
+        capacity: frames the bank holds; the oldest leaves first.
+    """
+
+    def __init__(self, template_frames: int = 10, early: tuple[int, ...] = (5, 10), interval: int = 20, capacity: int = 150):
+        if not any(frame <= template_frames for frame in early):
+            raise ConfigError(
+                f"MemoryPolicy.early = {tuple(early)}: a frame up to {template_frames} (template_frames) must enter the bank "
+                "before the bank is read."
+            )
+        self.template_frames, self.early = template_frames, tuple(early)
+        self.interval, self.capacity = interval, capacity
+
+    def enters(self, frame):
+        """Whether frame number `frame` (the first tracked one is 1) enters the bank."""
+        return frame in self.early if frame <= self.template_frames else frame % self.interval == 0
+
+    def reads_template(self, frame):
+        """Whether frame number `frame` reads the template's memory rather than the bank."""
+        return frame <= self.template_frames
+
+
+class TargetMemory:
+    """The memory of one target, driven by a MemoryPolicy: `read` before and `update` after each prediction."""
+
+    def __init__(self, model, policy, template, template_box_xywh):
+        """template: [1, 3, Ht, Ht] normalised; template_box_xywh: [1, 4] normalised."""
+        self.model, self.policy = model, policy
+        self.template, self.template_box_xywh = template, template_box_xywh
+        self.bank = MemoryBank(policy.capacity)
+        self.frame = 1
+
+    def read(self, features):
+        """(keys, values) for the present frame, whose backbone features are given."""
+        if self.policy.reads_template(self.frame):
+            return self.model.template_memory(self.template, features, self.template_box_xywh)
+        return self.bank.read()
+
+    def update(self, search, features, box_cxcywh):
+        """Remember the present frame if the policy says so, and go on to the next."""
+        if self.policy.enters(self.frame):
+            self.bank.write(*self.model.frame_memory(search, features, box_cxcywh))
+        self.frame += 1
+
+
+def hann_window(side):
+    """Hann window [S, S]: 0.5 * (1 - cos(2 pi k / (S + 1))), k = 1..S, as an outer product."""
+    return torch.outer(*[torch.hann_window(side + 2, periodic=False)[1:-1]] * 2)
+
+
+@gin.register
+class Tracker:
+    """Tracks one target through frames with a HIPTrack model.
+
+    Args:
+        model: a HIPTrack.
+        branch: "off" (as if there were none), "on" (challenge named and fused) or "folded" (its mean effect kept).
+        memory: which frames are remembered.
+        margin: the box is kept at least this many pixels wide, high and inside the frame.
+        device: torch device name; "auto" takes a GPU where there is one.
+    """
+
+    def __init__(
+        self,
+        model: torch.nn.Module,
+        branch: Literal["off", "on", "folded"] = "off",
+        memory: MemoryPolicy | None = None,
+        margin: int = 10,
+        device: str = "auto",
+    ):
+        if branch == "on" and model.challenge is None:
+            raise ConfigError('branch="on" needs a model with a challenge branch; this one has none.')
+        if branch == "folded":
+            model.fold_challenge()
+        if device == "auto":
+            device = "cuda" if torch.cuda.is_available() else "cpu"
+        self.device = torch.device(device)
+        self.model = model.to(self.device).eval()
+        self.branch, self.margin = branch, margin
+        self.policy = memory or MemoryPolicy()
+        self.window = hann_window(model.grid_side).to(self.device)
+        self.box_xywh = None
+
+    @classmethod
+    def from_checkpoint(cls, path, device="auto", branch="off", memory=None, margin=10):
+        """A tracker from a weights file, which says itself how to build its model.
+
+        Raises NotFoundError or CheckpointError.
+        """
+        return cls(load_model(path), branch, memory, margin, device)
+
+    @torch.inference_mode()
+    def init(self, frame_rgb, box_xywh):
+        """Start on a target, forgetting any other. frame_rgb: [H, W, 3] uint8; box_xywh: [4] pixels.
+
+        Raises DataError for a frame or a box that cannot be used.
+        """
+        check_frame(frame_rgb)
+        box = np.asarray(box_xywh, dtype=np.float64)
+        height, width = frame_rgb.shape[:2]
+        if box.shape != (4,) or not np.isfinite(box).all() or box[2] <= 0 or box[3] <= 0:
+            raise DataError(f"The first box must be four finite numbers x,y,w,h with w,h > 0, not {box_xywh}.")
+        if box[0] >= width or box[1] >= height or box[0] + box[2] <= 0 or box[1] + box[3] <= 0:
+            raise DataError(f"The first box {box.tolist()} (xywh) lies outside the {width}x{height} frame.")
+        size, factor = self.model.template_size, self.model.template_factor
+        template = self._to_model(crops.crop(frame_rgb, box, factor, size))
+        in_crop = crops.box_to_crop(box, box, size / crops.crop_side(box, factor), size)
+        in_crop = torch.from_numpy(in_crop)[None].to(self.device)
+        self.template_tokens = self.model.backbone.embed_template(template)
+        self.template_box_xywh = in_crop
+        self.memory = TargetMemory(self.model, self.policy, template, in_crop)
+        self.box_xywh = box
+
+    @torch.inference_mode()
+    def update(self, frame_rgb):
+        """The target in the next frame [H, W, 3] uint8 -> TrackResult."""
+        if self.box_xywh is None:
+            raise DataError("Tracker.update was called before Tracker.init.")
+        check_frame(frame_rgb)
+        model, factor = self.model, self.model.search_factor
+        height, width = frame_rgb.shape[:2]
+        search = self._to_model(crops.crop(frame_rgb, self.box_xywh, factor, model.search_size))
+        features = model.backbone(self.template_tokens, search, self.template_box_xywh)
+        prediction = model.predict(features, *self.memory.read(features), use_challenge=self.branch == "on")
+        self.memory.update(search, features, prediction.box_cxcywh)
+
+        score = prediction.maps.score[0]
+        self.score_map = score
+        windowed = score * self.window
+        box = prediction.maps.box_at_peak(windowed[None])[0]
+        peak = score.flatten()[windowed.argmax()]
+        box = crops.box_from_crop(box.tolist(), self.box_xywh, crops.crop_side(self.box_xywh, factor))
+        self.box_xywh = crops.clip_box(box, (width, height), self.margin)
+        challenge = None
+        if prediction.challenge is not None:
+            challenge = prediction.challenge.logits[0].float().softmax(-1).cpu().numpy()
+        return TrackResult(self.box_xywh.copy(), float(peak), challenge)
+
+    def _to_model(self, image):
+        """[H, W, 3] uint8 -> [1, 3, H, W] normalised, on the device."""
+        return self.model.normalise(torch.from_numpy(image).permute(2, 0, 1)[None].to(self.device))
+
+
+def check_frame(frame_rgb):
+    """Raise DataError unless this is a [H, W, 3] uint8 image."""
+    if not isinstance(frame_rgb, np.ndarray) or frame_rgb.dtype != np.uint8 or frame_rgb.ndim != 3 or frame_rgb.shape[2] != 3:
+        found = f"{frame_rgb.dtype} {list(frame_rgb.shape)}" if isinstance(frame_rgb, np.ndarray) else type(frame_rgb).__name__
+        raise DataError(f"A frame must be a uint8 RGB array [H, W, 3], not {found}.")

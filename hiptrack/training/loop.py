@@ -1,0 +1,128 @@
+"""One optimiser step, divided over processes and passes so that the division does not show in the gradients."""
+
+from contextlib import nullcontext
+from dataclasses import fields, replace
+
+import torch
+
+from hiptrack.boxes import cxcywh_to_xyxy, iou_and_giou, xywh_to_xyxy
+from hiptrack.errors import HiptrackError
+
+SCALARS = {
+    "total": "Loss/total",
+    "giou": "Loss/giou",
+    "l1": "Loss/l1",
+    "focal": "Loss/location",
+    "classification": "Loss/classification",
+}
+
+
+class TrainingStep:
+    """Forward, losses and backward of one global batch, whose passes this process holds a share of.
+
+    Each loss is divided by its count over all processes and passes, and multiplied by the clip length: the losses of
+    a clip's frames are summed.
+    """
+
+    def __init__(self, accelerator, model, losses):
+        """model: as `accelerator.prepare` returned it."""
+        self.accelerator, self.model, self.losses = accelerator, model, losses
+
+    def backward(self, batches, keep_ratio=None):
+        """Accumulate the gradients of the global batch.
+
+        batches: this process's passes, on the device. Returns (scalars, last prediction): {name: float} over
+        the whole global batch, under the names of TensorBoard; the prediction has rows of frames.
+        """
+        counts = self._global_counts(batches)
+        sums = torch.zeros(len(self.losses) + 3, device=self.accelerator.device, dtype=torch.float64)
+        for number, batch in enumerate(batches):
+            last = number + 1 == len(batches)
+            with nullcontext() if last else self.accelerator.no_sync(self.model):
+                prediction = self.model(batch["template"], batch["search"], batch["template_box"], keep_ratio)
+                prediction = flatten_frames(prediction)
+                total, parts = self._loss(prediction, batch, counts)
+                self.accelerator.backward(total * self.accelerator.num_processes)
+            sums += torch.cat((parts, self._metrics(prediction, batch)))
+        sums = self.accelerator.reduce(sums)
+        return self._scalars(sums, counts, batches[0]["search"].shape[1]), prediction
+
+    def _target(self, loss, batch):
+        return batch[loss.target].flatten(0, 1)
+
+    def _global_counts(self, batches):
+        counts = [sum(loss.count(self._target(loss, batch)) for batch in batches) for loss in self.losses]
+        counts = torch.tensor([float(count) for count in counts], device=self.accelerator.device, dtype=torch.float64)
+        return self.accelerator.reduce(counts)
+
+    def _loss(self, prediction, batch, counts):
+        frames = batch["search"].shape[1]
+        total, parts = 0.0, []
+        for loss, count in zip(self.losses, counts, strict=True):
+            value = loss(prediction, self._target(loss, batch))
+            total = total + frames * loss.weight * value / count.clamp(min=1).to(value.dtype)
+            parts.append(value.detach().double())
+        for output in unused_outputs(prediction, self.losses):
+            total = total + 0 * output.sum()
+        return total, torch.stack(parts)
+
+    @torch.no_grad()
+    def _metrics(self, prediction, batch):
+        """[sum of IoU, correct classes, labelled frames]."""
+        truth = xywh_to_xyxy(batch["boxes_xywh"].flatten(0, 1)).clamp(0, 1)
+        iou = iou_and_giou(cxcywh_to_xyxy(prediction.box_cxcywh), truth)[0].sum().double()
+        labels = batch["labels"].flatten()
+        correct = iou.new_zeros(())
+        if prediction.challenge is not None:
+            correct = (prediction.challenge.logits.argmax(1) == labels).sum().double()
+        return torch.stack((iou, correct, (labels >= 0).sum().double()))
+
+    def _scalars(self, sums, counts, frames):
+        clip_frames = sum(counts[i] for i, loss in enumerate(self.losses) if loss.name == "giou")
+        values, total = {}, 0.0
+        for loss, value, count in zip(self.losses, sums, counts, strict=True):
+            mean = frames * (value / count.clamp(min=1)).item()
+            values[SCALARS.get(loss.name, f"Loss/{loss.name}")] = mean
+            total += loss.weight * mean
+        iou, correct, labelled = sums[-3:].tolist()
+        if float(clip_frames) > 0:
+            values["IoU"] = iou / float(clip_frames)
+        if labelled and any(loss.part == "classification" for loss in self.losses):
+            values["Accuracy"] = correct / labelled
+        return {"Loss/total": total, **values}
+
+
+def flatten_frames(prediction):
+    """A clip's Prediction [B, F, ...] -> rows of frames [B*F, ...]."""
+
+    def flat(part):
+        tensors = {f.name: getattr(part, f.name) for f in fields(part)}
+        return replace(part, **{name: None if t is None else t.flatten(0, 1) for name, t in tensors.items()})
+
+    challenge = prediction.challenge
+    return replace(
+        prediction,
+        maps=flat(prediction.maps),
+        box_cxcywh=prediction.box_cxcywh.flatten(0, 1),
+        challenge=None if challenge is None else flat(challenge),
+    )
+
+
+def unused_outputs(prediction, losses):
+    """Outputs that no loss reads: DDP expects a gradient of every trained parameter."""
+    parts = {loss.part for loss in losses}
+    outputs = [] if prediction.challenge is None or "classification" in parts else [prediction.challenge.logits]
+    if "location" not in parts:
+        maps = prediction.maps
+        outputs += [maps.score_logits, maps.offset, maps.size]
+    return [output for output in outputs if output.requires_grad]
+
+
+def require_finite(values, what):
+    """Raise HiptrackError naming the numbers that are not finite. All processes hold the same values and stop together."""
+    bad = [name for name, value in values.items() if not torch.isfinite(torch.tensor(float(value)))]
+    if bad:
+        raise HiptrackError(
+            f"{', '.join(bad)} became infinite or NaN {what}. Nothing of this step was kept: the last checkpoint is sound. Lower "
+            "Stage.lr, keep Stage.grad_clip, or train with train.mixed_precision = 'no'."
+        )

@@ -1,0 +1,189 @@
+"""A stage of training: what is trained, on what, for how long."""
+
+import difflib
+from collections.abc import Callable
+from dataclasses import dataclass
+
+import gin
+import torch
+
+from hiptrack.errors import ConfigError
+from hiptrack.training.schedule import ConstantSchedule, KeepRatioSchedule
+
+
+@gin.register
+def AdamW(parameters, weight_decay: float = 1e-4, betas: tuple[float, float] = (0.9, 0.999)):
+    """AdamW (Loshchilov and Hutter, ICLR 2019); the learning rates come from the stage."""
+    return torch.optim.AdamW(parameters, weight_decay=weight_decay, betas=betas)
+
+
+@gin.register
+def SGD(parameters, momentum: float = 0.9, weight_decay: float = 1e-4):
+    """Stochastic gradient descent with momentum; the learning rates come from the stage."""
+    return torch.optim.SGD(parameters, lr=1.0, momentum=momentum, weight_decay=weight_decay)
+
+
+@dataclass(frozen=True)
+class Phase:
+    """From epoch `first` of its stage on, these modules are trained."""
+
+    first: int
+    trainable: tuple[str, ...]
+
+
+@gin.register
+class Stage:
+    """One stage of the pipeline. Its name is the gin scope it was built in: `@branch/Stage()` is "branch".
+
+    Args:
+        data: called to give the training clips (ClipData).
+        losses: the terms of the loss.
+        epochs, lr, batch: length, base learning rate, and the *global* batch, to which the rate belongs.
+        clips: clips of one epoch.
+        trainable: modules that are trained, by dotted name ("all": everything), or a freeze schedule
+            {epoch of the stage: modules}. All others are frozen: in eval mode, without gradients, outside the optimiser.
+        lr_multipliers: {module: factor of lr}; the longest name that fits a parameter decides.
+        optimizer: called with the parameter groups.
+        schedule: factor of the learning rates over the stage.
+        keep_ratio: schedule of the keep ratio; None trains with the backbone's own.
+        grad_clip: largest gradient norm; None does not clip.
+        largest_pass: most clips a process takes at once; a larger share of the batch is accumulated.
+    """
+
+    def __init__(
+        self,
+        data: Callable,
+        losses: list[object],
+        epochs: int,
+        lr: float,
+        batch: int = 32,
+        clips: int = 60000,
+        trainable: list[str] | dict[int, list[str]] = ("all",),
+        lr_multipliers: dict[str, float] | None = None,
+        optimizer: Callable = AdamW,
+        schedule: object | None = None,
+        keep_ratio: KeepRatioSchedule | None = None,
+        grad_clip: float | None = 0.1,
+        largest_pass: int | None = None,
+    ):
+        self.scope = gin.current_scope_str()
+        self.name = self.scope.replace("/", "-") or "train"
+        self.data, self.losses = data, losses
+        self.epochs, self.lr, self.batch, self.clips = epochs, lr, batch, clips
+        schedule_of_modules = trainable if isinstance(trainable, dict) else {0: trainable}
+        self.phases = [Phase(first, tuple(schedule_of_modules[first])) for first in sorted(schedule_of_modules)]
+        self.lr_multipliers = dict(lr_multipliers or {})
+        self.optimizer, self.schedule = optimizer, schedule or ConstantSchedule()
+        self.keep_ratio = keep_ratio
+        self.grad_clip, self.largest_pass = grad_clip, largest_pass
+        self._check()
+
+    def _check(self):
+        for what, value in (("epochs", self.epochs), ("batch", self.batch), ("clips", self.clips), ("lr", self.lr)):
+            if value <= 0:
+                raise ConfigError(f"Stage.{what} = {value} in stage '{self.name}': a number above 0 was expected.")
+        if not self.losses:
+            raise ConfigError(f"Stage.losses of stage '{self.name}' is empty: there is nothing to train.")
+        names = [loss.name for loss in self.losses]
+        if len(set(names)) < len(names):
+            raise ConfigError(f"Stage.losses of stage '{self.name}' holds a term twice: {', '.join(names)}.")
+        if self.clips < self.batch:
+            raise ConfigError(
+                f"Stage.clips = {self.clips} in stage '{self.name}' is less than one global batch (Stage.batch = {self.batch})."
+            )
+        if self.phases[0].first != 0 or self.phases[-1].first >= self.epochs:
+            raise ConfigError(
+                f"Stage.trainable of stage '{self.name}' changes at epochs {[phase.first for phase in self.phases]}: the first "
+                f"must be 0, and all below Stage.epochs = {self.epochs}."
+            )
+
+    @property
+    def steps_per_epoch(self):
+        """Optimiser steps of an epoch; clips that fill no whole global batch are left."""
+        return self.clips // self.batch
+
+    def phase_at(self, epoch):
+        """The Phase of an epoch of this stage."""
+        return [phase for phase in self.phases if phase.first <= epoch][-1]
+
+    def losses_in(self, model):
+        """The losses that count now: the classification's only while something of the branch is trained."""
+        branch = model.challenge
+        trains = branch is not None and any(parameter.requires_grad for parameter in branch.parameters())
+        return [loss for loss in self.losses if loss.part != "classification" or trains]
+
+    def check_targets(self, model, data):
+        """Raise ConfigError when a loss of this stage finds no target in the whole data."""
+        for loss in self.losses:
+            if loss.part != "classification":
+                continue
+            if model.challenge is None:
+                raise ConfigError(
+                    f"Stage '{self.name}' has a classification loss, but the model no challenge branch: bind "
+                    "HIPTrack.challenge = @ChallengeBranch, or leave the loss out of Stage.losses."
+                )
+            if data.labelled_frames == 0:
+                raise ConfigError(
+                    f"Stage '{self.name}': the classification loss finds no labelled frame in its whole data "
+                    f"({', '.join(dataset.name for dataset in data.datasets)}). Set ANNOTATIONS to the folder of "
+                    "<sequence>/<sequence>.jsonl files, or leave the loss out of Stage.losses."
+                )
+
+
+def trainable_parameters(model, modules):
+    """Names of the parameters of some modules (dotted names; "all" is the model).
+
+    Raises ConfigError naming the nearest module, or where the modules hold no parameter.
+    """
+    known = dict(model.named_modules())
+    names = set()
+    for module in modules:
+        if module != "all" and module not in known:
+            near = difflib.get_close_matches(module, [name for name in known if name], 1)
+            hint = f" Did you mean '{near[0]}'?" if near else ""
+            raise ConfigError(f"Stage.trainable names '{module}', which is no module of the model.{hint}")
+        prefix = "" if module == "all" else module
+        names.update(f"{prefix}.{name}" if prefix else name for name, _ in known[prefix].named_parameters())
+    if not names:
+        raise ConfigError(f"Stage.trainable = {list(modules)} holds no parameter: there is nothing to train.")
+    return names
+
+
+def freeze_all_but(model, modules):
+    """Let gradients through the parameters of some modules only."""
+    trainable = trainable_parameters(model, modules)
+    for name, parameter in model.named_parameters():
+        parameter.requires_grad_(name in trainable)
+
+
+def parameter_groups(model, lr, multipliers):
+    """Optimiser groups of all trainable parameters, one for each factor of the learning rate.
+
+    Each has `name` (the modules of that factor), `lr` and `base_lr`. Raises ConfigError for a multiplier that fits no
+    module of the model.
+    """
+    modules = dict(model.named_modules())
+    for module in multipliers:
+        if module not in modules:
+            near = difflib.get_close_matches(module, [name for name in modules if name], 1)
+            hint = f" Did you mean '{near[0]}'?" if near else ""
+            raise ConfigError(f"Stage.lr_multipliers names '{module}', which is no module of the model.{hint}")
+    groups = {}
+    for name, parameter in model.named_parameters():
+        if parameter.requires_grad:
+            fits = [module for module in multipliers if name.startswith(module + ".")]
+            module = max(fits, key=len, default="rest")
+            groups.setdefault(module, []).append(parameter)
+    factors = {**multipliers, "rest": 1.0}
+    return [
+        {"params": parameters, "name": module, "lr": lr * factors[module], "base_lr": lr * factors[module]}
+        for module, parameters in groups.items()
+    ]
+
+
+def carry_over(old, new):
+    """Give a new optimiser what an old one knows of the parameters both train."""
+    for group in new.param_groups:
+        for parameter in group["params"]:
+            if parameter in old.state:
+                new.state[parameter] = old.state[parameter]

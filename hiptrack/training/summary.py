@@ -1,0 +1,85 @@
+"""The resolved pipeline in words, for `--dry-run`."""
+
+import gin
+
+from hiptrack.data.loader import divide_batch
+from hiptrack.errors import HiptrackError
+from hiptrack.training.stage import freeze_all_but, parameter_groups
+
+
+def describe_pipeline(model, stages, initial_weights, validation, processes):
+    """(text, whether everything the pipeline needs is there). Builds no data and reads no weights that are absent."""
+    absent = []
+    lines = [f"model: {_millions(model.parameters())}"]
+    lines += [f"  {name}: {_millions(module.parameters())}" for name, module in model.named_children()]
+    if model.challenge is not None:
+        own = sum(p.numel() for name, p in model.challenge.named_parameters() if not name.startswith("to_grid."))
+        lines.append(f"challenge branch: {own:,} parameters without the projection to the grid")
+    for weights in initial_weights:
+        missing = weights.missing_paths()
+        absent += missing
+        lines.append(f"initial weights: {weights.describe()}")
+        lines += [f"  not found: {path}" for path in missing]
+    for number, stage in enumerate(stages, 1):
+        lines += ["", *_describe_stage(number, stage, model, processes, absent)]
+    if validation is not None:
+        lines += ["", f"validation every {validation.every} epochs"]
+        lines += _describe_data([validation.data], None, absent)
+    if absent:
+        lines += ["", f"{len(absent)} of the paths above are missing: the run cannot start yet"]
+    return "\n".join(lines), not absent
+
+
+def _describe_stage(number, stage, model, processes, absent):
+    rows, passes = divide_batch(stage.batch, processes, stage.largest_pass)
+    steps = stage.steps_per_epoch
+    lines = [
+        f"stage {number}: {stage.name}",
+        f"  {stage.epochs} epochs x {steps} steps = {stage.epochs * steps} steps of {stage.batch} clips",
+        f"  global batch {stage.batch} = {processes} processes x {passes} passes x {rows} clips",
+    ]
+    for phase in stage.phases:
+        freeze_all_but(model, phase.trainable)
+        if len(stage.phases) > 1:
+            lines.append(f"  from epoch {phase.first} on:")
+        trained = [name for name, part in model.named_children() if _trains(part)]
+        frozen = [name for name, part in model.named_children() if not _trains(part)]
+        trainable = [p for p in model.parameters() if p.requires_grad]
+        lines.append(f"  trainable: {_millions(trainable)} in {', '.join(trained)}")
+        lines.append(
+            f"  frozen: {_millions(p for p in model.parameters() if not p.requires_grad)} in {', '.join(frozen) or '-'}"
+        )
+        for group in parameter_groups(model, stage.lr, stage.lr_multipliers):
+            lines.append(f"  learning rate {group['lr']:g}: {group['name']} ({_millions(group['params'])})")
+        lines.append(f"  losses: {', '.join(f'{loss.name} x {loss.weight:g}' for loss in stage.losses_in(model))}")
+    with gin.config_scope(stage.scope or None):
+        data = stage.data()
+    lines += _describe_data(data.datasets, data.ratios, absent)
+    if not any(dataset.missing_paths() for dataset in data.datasets):
+        try:
+            stage.check_targets(model, data)
+        except HiptrackError as error:
+            lines.append(f"  {error}")
+            absent.append(str(error))
+    return lines
+
+
+def _describe_data(datasets, ratios, absent):
+    lines = []
+    for number, dataset in enumerate(datasets):
+        share = "" if ratios is None or len(datasets) == 1 else f" ({ratios[number]:.0%} of the clips)"
+        missing = dataset.missing_paths()
+        absent += missing
+        if missing:
+            lines += [f"  data {dataset.name}{share}", *(f"  not found: {path}" for path in missing)]
+        else:
+            lines.append(f"  data {dataset.describe()}{share}")
+    return lines
+
+
+def _trains(module):
+    return any(p.requires_grad for p in module.parameters())
+
+
+def _millions(parameters):
+    return f"{sum(p.numel() for p in parameters):,} parameters"

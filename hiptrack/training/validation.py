@@ -1,0 +1,51 @@
+"""Validation during training: tracking of held-out sequences."""
+
+from collections.abc import Callable
+
+import gin
+from accelerate.utils import gather_object
+
+from hiptrack.data.sequences import FolderDataset
+from hiptrack.errors import HiptrackError
+from hiptrack.tracking.evaluate import evaluate_sequences
+from hiptrack.tracking.tracker import Tracker
+
+
+@gin.register
+class Validation:
+    """Tracks the sequences of a data set and reports AO, SR0.5, SR0.75.
+
+    Args:
+        data: the held-out sequences.
+        every: epochs between two validations; the last epoch of a stage is always followed by one.
+        tracker: called with the model.
+        sequences: only the first so many.
+    """
+
+    def __init__(self, data: FolderDataset, every: int = 1, tracker: Callable = Tracker, sequences: int | None = None):
+        self.data, self.every, self.tracker, self.sequences = data, every, tracker, sequences
+
+    def missing_paths(self):
+        """Folders that do not exist."""
+        return self.data.missing_paths()
+
+    def __call__(self, model, accelerator):
+        """Track with the unwrapped model, shared out over the processes -> {name: number}, the same on all."""
+        training = model.training
+        tracker = self.tracker(model=model, device=str(accelerator.device))
+        report = evaluate_sequences(
+            tracker,
+            self.data.sequences[: self.sequences],
+            process_index=accelerator.process_index,
+            num_processes=accelerator.num_processes,
+            gather=gather_object,
+        )
+        model.train(training)
+        if report.failures:
+            listed = "; ".join(f"{name}: {message}" for name, message in report.failures)
+            raise HiptrackError(f"Validation could not track {len(report.failures)} sequences: {listed}")
+        values = {f"Validation/{name}": value for name, value in (report.overall or {}).items()}
+        if report.classification:
+            values["Validation/accuracy"] = report.classification["accuracy"]
+            values["Validation/balanced_accuracy"] = report.classification["balanced_accuracy"]
+        return values

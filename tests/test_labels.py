@@ -1,0 +1,189 @@
+import itertools
+import json
+
+import numpy as np
+import pytest
+from helpers_data import annotation, write_annotations
+
+from hiptrack.data.labels import (
+    CLASSES,
+    CV_FLAGS,
+    MAX_LINE_BYTES,
+    VLM_FLAGS,
+    FrameLabels,
+    Problem,
+    draw_fixed,
+    iter_annotations,
+    read_annotations,
+)
+from hiptrack.errors import DataError
+
+NAME = "1-Ship"
+FILES = [f"{i:08d}.jpg" for i in range(1, 6)]
+
+
+def one_frame(flags):
+    return FrameLabels(np.array([flags], bool), np.array([True]))
+
+
+def possible_classes(flags):
+    """The rule of the reference, section 6, written independently with class numbers."""
+    for vlm in (0, 3, 1, 5, 4, 7):
+        if flags[vlm]:
+            return {vlm}
+    return {cv for cv in (2, 6, 8) if flags[cv]} or {9}
+
+
+def test_class_order():
+    assert len(CLASSES) == 10
+    assert CLASSES[0] == "occlusion"
+    assert CLASSES[6] == "low_resolution"
+    assert CLASSES[9] == "normal"
+
+
+def test_priority_rule_for_every_combination_of_flags():
+    rng = np.random.default_rng(0)
+    for flags in itertools.product((False, True), repeat=9):
+        labels = one_frame(flags)
+        assert {labels.draw(0, rng) for _ in range(40)} == possible_classes(flags), flags
+
+
+def test_random_choice_comes_from_the_generator_given_and_is_even():
+    labels = one_frame([i in (2, 6, 8) for i in range(9)])
+
+    def draws(seed):
+        rng = np.random.default_rng(seed)
+        return [labels.draw(0, rng) for _ in range(900)]
+
+    assert draws(5) == draws(5) != draws(6)
+    assert all(240 < draws(5).count(index) < 360 for index in (2, 6, 8))
+
+
+def test_fixed_draw_depends_on_sequence_and_frame_alone():
+    flags = np.zeros((60, 9), bool)
+    flags[:, [2, 6, 8]] = True
+    labels = FrameLabels(flags, np.ones(60, bool))
+    ship = [draw_fixed(labels, "1-Ship", frame) for frame in range(60)]
+    assert ship == [draw_fixed(labels, "1-Ship", frame) for frame in range(60)]
+    assert set(ship) == {2, 6, 8}
+    assert ship != [draw_fixed(labels, "2-Ship", frame) for frame in range(60)]
+
+
+@pytest.mark.parametrize("flag", [*VLM_FLAGS, *CV_FLAGS])
+def test_each_flag_of_a_file_reaches_its_column(tmp_path, flag):
+    expected = {
+        "occlusion": 0, "illu_change": 1, "scale_variation": 2, "motion_blur": 3, "variance_appear": 4,
+        "partial_visibility": 5, "low_res": 6, "background_clutter": 7, "low_contrast": 8,
+    }  # fmt: skip
+    labels = read_annotations(write_annotations(tmp_path, NAME, [annotation(NAME, 2, [flag])]), NAME, FILES)
+    assert np.argwhere(labels.flags).tolist() == [[1, expected[flag]]]
+    assert labels.annotated.tolist() == [False, True, False, False, False]
+    assert labels.draw(1, np.random.default_rng(0)) == expected[flag]
+    assert labels.draw(0, np.random.default_rng(0)) == -1
+
+
+def test_image_name_decides_before_the_number(tmp_path):
+    lines = [
+        annotation(NAME, 1, ["occlusion"], frame_file="00000004.jpg"),
+        annotation(NAME, 2, ["motion_blur"], frame_file="frame0002.jpg"),
+    ]
+    labels = read_annotations(write_annotations(tmp_path, NAME, lines), NAME, FILES)
+    assert np.argwhere(labels.flags).tolist() == [[1, 3], [3, 0]]
+
+
+def test_blank_lines_byte_order_mark_and_missing_newline_are_harmless(tmp_path):
+    path = tmp_path / "a.jsonl"
+    text = "\n\n".join(json.dumps(annotation(NAME, i)) for i in (1, 2))
+    path.write_text(text, encoding="utf-8-sig")
+    assert read_annotations(path, NAME, FILES).annotated.sum() == 2
+
+
+def changed(*keys, value=None, remove=False):
+    line = annotation(NAME, 3)
+    inner = line
+    for key in keys[:-1]:
+        inner = inner[key]
+    if remove:
+        del inner[keys[-1]]
+    else:
+        inner[keys[-1]] = value
+    return line
+
+
+MALFORMED = {
+    "not json": ("{'sequence_name': 1}", "not JSON"),
+    "cut off": (json.dumps(annotation(NAME, 3))[:-9], "not JSON"),
+    "nested": ("[" * 100_000, "not JSON"),
+    "endless number": ('{"frame_id": ' + "1" * 5000 + "}", "not JSON"),
+    "no object": ("[1, 2]", "not a JSON object but [1, 2]"),
+    "no name": (changed("sequence_name", remove=True), "lacks the field 'sequence_name'"),
+    "no id": (changed("frame_id", remove=True), "lacks the field 'frame_id'"),
+    "no file": (changed("frame_file", remove=True), "lacks the field 'frame_file'"),
+    "no cv": (changed("cv_response", remove=True), "lacks the field 'cv_response'"),
+    "no vlm": (changed("vlm_response", remove=True), "lacks the field 'vlm_response'"),
+    "no box": (changed("ground_truth_bbox", remove=True), "lacks the field 'ground_truth_bbox'"),
+    "no cv flag": (changed("cv_response", "low_res", remove=True), "lacks the field 'cv_response.low_res'"),
+    "no vlm flag": (
+        changed("vlm_response", "occlusion", "flag", remove=True),
+        "lacks the field 'vlm_response.occlusion.flag'",
+    ),
+    "no conf": (
+        changed("vlm_response", "occlusion", "conf", remove=True),
+        "lacks the field 'vlm_response.occlusion.conf'",
+    ),
+    "flag 2": (changed("cv_response", "low_res", value=2), "'cv_response.low_res' is 2, expected 0 or 1"),
+    "flag true": (changed("cv_response", "low_res", value=True), "is True, expected 0 or 1"),
+    "flag text": (changed("vlm_response", "occlusion", "flag", value="1"), "is '1', expected 0 or 1"),
+    "vlm number": (changed("vlm_response", "occlusion", value=1), "is 1, expected an object"),
+    "conf null": (changed("vlm_response", "occlusion", "conf", value=None), "is None, expected a number"),
+    "id text": (changed("frame_id", value="3"), "'frame_id' is '3', expected a whole number"),
+    "name number": (changed("sequence_name", value=1), "'sequence_name' is 1, expected a text"),
+    "three numbers": (changed("ground_truth_bbox", value=[1, 2, 3]), "expected a list of four numbers"),
+    "nan box": (
+        changed("ground_truth_bbox", value=[1, 2, 3, float("nan")]),
+        "expected a list of four numbers",
+    ),
+    "other sequence": (annotation("2-Ship", 3), "names the sequence '2-Ship', expected '1-Ship'"),
+    "beyond the end": (annotation(NAME, 6), "frame out of range"),
+    "frame zero": (annotation(NAME, 0, frame_file="x.jpg"), "frame out of range"),
+    "duplicate": (annotation(NAME, 1), "duplicate: frame 1 already has line 1"),
+    "long": (changed("frame_file", value="x" * MAX_LINE_BYTES), "longer than 1048576 bytes"),
+}
+
+
+@pytest.mark.parametrize("case", MALFORMED)
+def test_malformed_line_names_file_line_and_reason(tmp_path, case):
+    line, reason = MALFORMED[case]
+    path = write_annotations(
+        tmp_path, NAME, [annotation(NAME, 1), annotation(NAME, 2), line, annotation(NAME, 4)]
+    )
+    with pytest.raises(DataError) as error:
+        read_annotations(path, NAME, FILES)
+    text = str(error.value)
+    assert text.startswith(f"{path}:3: ")
+    assert reason in text
+    assert "check_annotations" in text
+    assert len(text) < 600
+
+    items = list(iter_annotations(path, NAME, FILES))
+    assert [item.line for item in items if isinstance(item, Problem)] == [3]
+    assert len(items) == 4
+
+
+def test_bytes_that_are_no_text(tmp_path):
+    path = tmp_path / "a.jsonl"
+    path.write_bytes(b'\xff\xfe{"a": 1}\n')
+    with pytest.raises(DataError, match=r"a.jsonl:1: not JSON \(not UTF-8 text\)"):
+        read_annotations(path, NAME, FILES)
+
+
+def test_missing_file_and_folder_in_its_place(tmp_path):
+    with pytest.raises(DataError, match=r"none.jsonl: cannot be read \(No such file"):
+        read_annotations(tmp_path / "none.jsonl", NAME, FILES)
+    with pytest.raises(DataError, match="not a regular file"):
+        read_annotations(tmp_path, NAME, FILES)
+
+
+def test_without_image_names_the_number_decides(tmp_path):
+    path = write_annotations(tmp_path, NAME, [annotation(NAME, 900, frame_file="00000001.jpg")])
+    assert [item.frame for item in iter_annotations(path, NAME, None)] == [899]

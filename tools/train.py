@@ -1,0 +1,29 @@
+"""Train a pipeline of stages: `accelerate launch tools/train.py --gin experiments/two_stage.gin [NAME=VALUE ...]`."""
+
+import argparse
+import logging
+import sys
+from pathlib import Path
+
+from hiptrack import config
+from hiptrack.run_folder import default_run_dir
+from hiptrack.training.train import RunOptions, train
+
+
+def main():
+    parser = argparse.ArgumentParser(description=__doc__)
+    config.add_arguments(parser)
+    parser.add_argument("--run", metavar="DIR", type=Path, help="run folder (default: runs/<experiment>)")
+    parser.add_argument(
+        "--resume", default="auto", metavar="auto|never|PATH", help="take up the newest checkpoint, none, or this one"
+    )
+    parser.add_argument("--dry-run", action="store_true", help="print the resolved pipeline and exit")
+    args = config.parse_args(parser)
+    logging.basicConfig(level=logging.INFO, format="%(message)s")
+    folder = args.run or default_run_dir(args.gin)
+    config.load(args.gin, args.overrides, root="train")
+    return train(RunOptions(folder, tuple(sys.argv), args.resume, args.dry_run))
+
+
+if __name__ == "__main__":
+    config.run_main(main)
