@@ -166,7 +166,8 @@ def _statements(text: str) -> list:
             statements.append(statement)
         return statements
     except (SyntaxError, tokenize.TokenError, TypeError, RecursionError, StopIteration) as error:
-        raise CheckpointError(f"the model description cannot be read: {error}.") from error
+        reason = " ".join(str(error).split())
+        raise CheckpointError(f"the model description cannot be read: {reason}.") from error
 
 
 def _references(value: object) -> Iterator[_Reference]:

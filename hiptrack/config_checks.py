@@ -53,10 +53,10 @@ def checked(bindings: list[Binding], root: Configurable) -> list[Binding]:
 
     _check_macros(in_force)
     _check_types(in_force)
+    _check_overrides_reach_every_scope(walk, in_force)
     for key, binding in in_force.items():
         if key in unread:
             raise ConfigError(f"{binding.where}: {_why_unread(key, walk, bindings, root)}")
-    _check_overrides_reach_every_scope(walk, in_force)
     _check_can_be_built(walk, in_force)
     return list(in_force.values())
 

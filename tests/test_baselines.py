@@ -7,6 +7,7 @@ import numpy as np
 import pytest
 
 from hiptrack.data.sequences import FolderDataset, Sequence
+from hiptrack.errors import DataError
 from hiptrack.tracking.baselines import MIL, StillBox
 from hiptrack.tracking.evaluate import evaluate_sequences, run_sequence
 
@@ -59,12 +60,24 @@ def test_the_still_box_is_the_given_box(moving_square):
     np.testing.assert_array_equal(tracker.update(frame).box, given)
 
 
-@pytest.mark.parametrize("box", [(-5.5, -3, 20, 20), (150, 110, 40, 40), (10, 10, 0.2, 0.3)])
-def test_mil_takes_boxes_at_the_border_and_tiny_ones(box):
-    frame = np.random.default_rng(0).integers(0, 255, (120, 160, 3), np.uint8)
+@pytest.mark.parametrize(
+    "box",
+    [(-5.5, -3, 20, 20), (150, 110, 40, 40), (40.2, 30.7, 0.2, 0.3), (40, 30, 1, 50), (0, 0, 160, 120)],
+)
+def test_mil_takes_boxes_at_the_border_tiny_ones_and_huge_ones(box):
+    rng = np.random.default_rng(0)
+    frame = cv2.GaussianBlur(rng.integers(0, 255, (120, 160, 3), np.uint8), (0, 0), 2)
     tracker = MIL()
     tracker.init(frame, np.array(box))
-    assert np.isfinite(tracker.update(frame).box).all()
+    for _ in range(3):
+        tracked = tracker.update(frame).box
+    np.testing.assert_allclose(tracked[:2], box[:2], atol=8)
+    np.testing.assert_array_equal(tracked[2:], box[2:])
+
+
+def test_mil_says_that_a_frame_is_too_small():
+    with pytest.raises(DataError, match="20x60 px"):
+        MIL().init(np.zeros((60, 20, 3), np.uint8), (1, 1, 5, 5))
 
 
 @pytest.mark.skipif(not CLIPS.is_dir(), reason="the real clips are not there")

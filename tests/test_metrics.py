@@ -1,4 +1,4 @@
-"""AO and SR against GOT-10k's formula written out in scalars; classification counts against scikit-style loops."""
+"""AO and SR against GOT-10k's formula written out in scalars, classification counts against plain loops."""
 
 import math
 
@@ -111,7 +111,7 @@ def test_inputs_are_not_changed():
     predicted, truth, cover = random_sequences(0, 1)[0]
     before = predicted.copy(), truth.copy(), cover.copy()
     frame_ious(predicted, truth, SIZE, cover)
-    for now, then in zip((predicted, truth, cover), before):
+    for now, then in zip((predicted, truth, cover), before, strict=True):
         np.testing.assert_array_equal(now, then)
 
 
@@ -166,9 +166,11 @@ def test_classification_numbers():
     matrix = confusion_matrix(true, predicted, 4)
     for row in range(4):
         for column in range(4):
-            assert matrix[row, column] == sum((t, p) == (row, column) for t, p in zip(true, predicted))
+            assert matrix[row, column] == sum(
+                (t, p) == (row, column) for t, p in zip(true, predicted, strict=True)
+            )
     numbers = summarise_classification(matrix)
-    pairs = [(t, p) for t, p in zip(true.tolist(), predicted.tolist()) if t >= 0]
+    pairs = [(t, p) for t, p in zip(true.tolist(), predicted.tolist(), strict=True) if t >= 0]
     recalls = [
         sum(t == p for t, p in pairs if t == label) / sum(t == label for t, _ in pairs) for label in (0, 2, 3)
     ]

@@ -74,6 +74,14 @@ def make_loader(dataset, batches, workers, seed):
     )
 
 
+def shut_down(loader):
+    """End the workers of a loader: they ignore signals, so the interpreter would wait for them for ever."""
+    if loader._iterator is not None:  # no public way: persistent workers live as long as this iterator
+        if loader.num_workers:
+            loader._iterator._shutdown_workers()
+        loader._iterator = None
+
+
 def _start_worker(_):
     # The main process decides what a signal means; a worker that died of one would take the run along.
     for number in FORKED_FROM_MAIN:

@@ -8,7 +8,8 @@ import numpy as np
 class CausalSampler:
     """A template, then search frames in the order of time, each within `max_gap` frames of the one before it.
 
-    Only visible frames; half of the clips run backwards. In a short sequence the gap shrinks so that the clip fits.
+    Only visible frames; half of the clips run backwards. In a short sequence the gap shrinks so that the clip fits, and with
+    fewer visible frames than the clip has, frames repeat.
 
     Args:
         search_frames: number of search frames F of a clip.
@@ -21,25 +22,26 @@ class CausalSampler:
     def __call__(self, visible, rng):
         """visible: [N] bool, at least two True; rng: numpy Generator. Returns (template frame, F search frames)."""
         frames = np.flatnonzero(visible)
-        gap = max(1, min(self.max_gap, (len(visible) - 1) // self.search_frames))
-        chain = self._walk(frames, gap, rng)
-        if len(chain) <= self.search_frames:  # gaps in visibility: any frames in order will do
-            enough = len(frames) > self.search_frames
-            chain = np.sort(rng.choice(frames, self.search_frames + 1, replace=not enough))
+        if len(frames) > self.search_frames:
+            chain = self._walk(frames, len(visible), rng)
+        else:
+            chain = np.sort(rng.choice(frames, self.search_frames + 1))
         if rng.random() < 0.5:
             chain = chain[::-1]
         return int(chain[0]), [int(frame) for frame in chain[1:]]
 
-    def _walk(self, frames, gap, rng):
-        """Visible frames from a random start on, as far as one leads to the next within the gap."""
-        latest = frames[-1] - self.search_frames
-        starts = frames[frames <= latest]
-        chain = [rng.choice(starts)] if len(starts) else []
-        while chain and len(chain) <= self.search_frames:
-            reach = frames[(frames > chain[-1]) & (frames <= chain[-1] + gap)]
-            # leave room for the frames still to come
-            reach = reach[reach <= latest + len(chain)] if len(chain) < self.search_frames else reach
-            if not len(reach):
-                break
-            chain.append(rng.choice(reach))
-        return np.array(chain, dtype=np.int64)
+    def _walk(self, frames, length, rng):
+        """F + 1 visible frames in order from a random start; each leaves enough visible frames for those to come.
+
+        Where the target is out of sight for longer than the gap, the next visible frame follows.
+        """
+        gap = max(1, min(self.max_gap, (length - 1) // self.search_frames))
+        spare = len(frames) - self.search_frames
+        place = rng.integers(spare)
+        chain = [frames[place]]
+        for number in range(1, self.search_frames + 1):
+            ahead = frames[place + 1 : spare + number]
+            choices = max(int((ahead <= chain[-1] + gap).sum()), 1)
+            place += 1 + rng.integers(choices)
+            chain.append(frames[place])
+        return np.array(chain)

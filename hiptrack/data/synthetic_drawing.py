@@ -77,7 +77,7 @@ def draw_mesh(mesh: Mesh, view: View, scale: float, anchor: np.ndarray, dressed:
     fine = int(np.clip(FINE_SIDE // max(w, h), 1, 4))
     canvas = np.zeros((h * fine, w * fine, 4), np.uint8)
     fixed = _fixed((points - (x, y)) * fine)
-    for face, colour in zip(*_visible_faces(mesh, view)):
+    for face, colour in zip(*_visible_faces(mesh, view), strict=True):
         cv2.fillConvexPoly(canvas, fixed[face], (*colour, 255), cv2.LINE_8, SHIFT)
     if dressed:
         _dress(canvas, (points - (x, y)) * fine)
@@ -98,10 +98,10 @@ def wake(view: View, scale: float, anchor: np.ndarray, length: float) -> list[np
 
 
 def spray(view: View, scale: float, anchor: np.ndarray, jitter: np.ndarray) -> list[np.ndarray]:
-    """Outlines [k, 2] of the high water thrown up at that end which faces the camera; `jitter` [2, 5] in 0..1."""
+    """Outlines [k, 2] of the water thrown up at the end that faces the camera; `jitter` [2, 5] in 0..1."""
     end = -1.0 if np.sin(view.heading) > 0 else 1.0
     outlines = []
-    for side, noise in zip((1, -1), jitter):
+    for side, noise in zip((1, -1), jitter, strict=True):
         high = 0.12 + 0.14 * noise
         line = ((0.5, 0.02, -0.04), (0.46, 0.12, high[0]), (0.4, 0.26, high[1]), (0.32, 0.4, 0.7 * high[2]))
         line += ((0.25, 0.5 + 0.1 * noise[3], 0.3 * high[4]), (0.2, 0.5, -0.05))
@@ -142,7 +142,7 @@ def _dress(canvas, points):
     for share, colour in ((0.0, SIGNALS[1]), (0.5, SIGNALS[3])):
         stripe = (np.abs(diagonal % 1.0 - share) < 0.14) & (canvas[..., 3] > 0)
         canvas[stripe] = (*colour, 255)
-    left, right, top = points[points[:, 0].argmin()], points[points[:, 0].argmax()], points[points[:, 1].argmin()]
+    (left, top), right = points[points.argmin(0)], points[points[:, 0].argmax()]
     side = max(2.5, 0.13 * h)
     for start, stop in ((left, top), (top, right)):
         count = max(2, int(np.linalg.norm(stop - start) / (1.3 * side)))

@@ -16,6 +16,7 @@ from hiptrack.data.synthetic_vessels import KINDS, Mesh, make_buoy, make_vessel,
 FOCAL = 400.0  # of the camera, in pixels at 320x240
 SMALLEST, LARGEST = 20.0, 76.0  # target size sqrt(w * h) seen from abeam, in pixels at 320x240
 LARGEST_STEP = 0.6  # of the target's box between two frames, in target sizes
+PACE = (0.05, 0.14)  # of the target over the picture, in target sizes a frame, shake apart
 LOOK_AHEAD = 16  # frames in which a target makes for the edge, or turns, ahead of a span that needs it
 
 
@@ -33,22 +34,22 @@ class Actor:
 
 @dataclass(frozen=True)
 class Camera:
-    """`pan` [n]: pixels moved to the right; `horizon` [n]: its row; `zoom` [n]; `depth`: pixels between the
-    horizon and a thing at the target's usual distance."""
+    """Where the camera looks."""
 
-    pan: np.ndarray
-    horizon: np.ndarray
-    zoom: np.ndarray
-    depth: float
+    pan: np.ndarray  # [n] pixels moved to the right
+    horizon: np.ndarray  # [n] its row
+    zoom: np.ndarray  # [n] factor
+    depth: float  # pixels between the horizon and a thing at the target's usual distance
 
 
 @dataclass(frozen=True)
 class Motion:
-    """The target, its box [n, 4] xyxy (not clipped to the picture), its size [n], all else, the camera."""
+    """Everything that moves."""
 
+    kind: str  # of the target
     target: Actor
-    boxes: np.ndarray
-    sizes: np.ndarray
+    boxes: np.ndarray  # [n, 4] xyxy of the whole target, not clipped to the picture
+    sizes: np.ndarray  # [n] side sqrt(w * h) of the target as seen from abeam
     others: list[Actor]
     camera: Camera
 
@@ -56,7 +57,8 @@ class Motion:
 def plan_motion(rng: np.random.Generator, spans: list[Span], frames: int, size: tuple[int, int]) -> Motion:
     """Draws a target, its path, its companions and the camera for a picture of `size` (w, h)."""
     unit = min(size[0] / 320, size[1] / 240)
-    mesh = make_vessel(rng, KINDS[rng.integers(len(KINDS))])
+    kind = KINDS[rng.integers(len(KINDS))]
+    mesh = make_vessel(rng, kind)
     sizes = unit * _plan_sizes(rng, spans, frames)
     headings = _plan_headings(rng, spans, frames, np.diff(np.log(sizes), append=np.log(sizes[-1])))
     zoom = np.exp(rng.uniform(0.0, 0.12) * np.sin(np.arange(frames) / rng.uniform(8, 25) + rng.uniform(0, 6)))
@@ -64,7 +66,7 @@ def plan_motion(rng: np.random.Generator, spans: list[Span], frames: int, size: 
     depths = sizes / nearness
     tilts = np.clip(depths / (FOCAL * unit), 0.05, 0.45)
     rolls = rng.uniform(0, 0.07) * np.sin(np.arange(frames) * rng.uniform(0.15, 0.4) + rng.uniform(0, 6))
-    views = [View(*item) for item in zip(headings, tilts, rolls)]
+    views = [View(*item) for item in zip(headings, tilts, rolls, strict=True)]
 
     outlines = np.array([extent(mesh, view) for view in views])
     abeam = _side(extent(mesh, View(0.0, float(tilts.mean()))))
@@ -80,11 +82,12 @@ def plan_motion(rng: np.random.Generator, spans: list[Span], frames: int, size: 
     own_way = np.cumsum(np.cos(headings) * target.wake * 0.02 * sizes)
     horizon = anchors[:, 1] - depths
     camera = Camera(own_way - anchors[:, 0], horizon, zoom, float(np.median(depths)))
-    others = [_companion(rng, target, sizes, camera, unit) for _ in range(rng.choice(5, p=(0.1, 0.25, 0.3, 0.2, 0.15)))]
+    companions = rng.choice(5, p=(0.1, 0.25, 0.3, 0.2, 0.15))
+    others = [_companion(rng, target, sizes, camera, unit) for _ in range(companions)]
     for span in spans:
         if span.challenge == CLUTTER:
             others += _clutter(rng, span, target, extents, sizes, camera)
-    return Motion(target, boxes, sizes, others, camera)
+    return Motion(kind, target, boxes, sizes, others, camera)
 
 
 def _side(box):
@@ -97,7 +100,8 @@ def _inside(spans, challenge, frame):
 
 def _next_start(spans, challenge, frame):
     """Frames until the next span of a challenge starts; infinite where none does."""
-    return min((span.start - frame for span in spans if span.challenge == challenge and span.start > frame), default=np.inf)
+    starts = (span.start for span in spans if span.challenge == challenge and span.start > frame)
+    return min(starts, default=np.inf) - frame
 
 
 def _plan_sizes(rng, spans, frames):
@@ -152,10 +156,10 @@ def _turn(start, goal):
 
 
 def _plan_path(rng, spans, extents, sizes, size):
-    """[n, 2] box centres: from goal to goal with shake, inside the picture but in partial-visibility spans."""
+    """[n, 2] box centres: from goal to goal with shake, leaving the picture in PARTIAL spans only."""
     low, high = extents / 2 + 2, np.array(size) - extents / 2 - 2
-    pace, shaking = rng.uniform(0.06, 0.16), rng.uniform(0.005, 0.035)
-    point = rng.uniform(low[0], high[0])
+    pace, shaking = rng.uniform(*PACE), rng.uniform(0.005, 0.035)
+    point = home = rng.uniform(low[0], high[0])
     velocity, shake, goal, edge = np.zeros(2), np.zeros(2), None, None
     centres = [point]
     for t in range(1, len(sizes)):
@@ -175,7 +179,7 @@ def _plan_path(rng, spans, extents, sizes, size):
             velocity = (goal - point) / max(distance, 1e-6) * min(limit * sizes[t], distance)
         else:
             if goal is None or np.linalg.norm(goal - point) < 2 * pace * sizes[t] or rng.random() < 0.04:
-                goal, pace = _choose_goal(rng, point, low[t], high[t], sizes[t]), rng.uniform(0.06, 0.16)
+                goal, pace = _choose_goal(rng, home, low[t], high[t], sizes[t]), rng.uniform(*PACE)
             direction = (goal - point) / max(np.linalg.norm(goal - point), 1e-6)
             velocity = velocity + 0.4 * (direction * pace * sizes[t] - velocity)
         amount = 0.1 if _inside(spans, BLUR, t) else shaking
@@ -187,24 +191,27 @@ def _plan_path(rng, spans, extents, sizes, size):
         inside = np.all((point >= low[t] - 0.01) & (point <= high[t] + 0.01))
         place = np.clip(point + shake, low[t], high[t]) if inside else point + 0.3 * shake
         step = place - centres[-1]
-        centres.append(centres[-1] + step * min(1.0, LARGEST_STEP * sizes[t] / max(np.linalg.norm(step), 1e-6)))
+        longest = LARGEST_STEP * sizes[t]
+        centres.append(centres[-1] + step * min(1.0, longest / max(np.linalg.norm(step), 1e-6)))
     return np.array(centres)
 
 
 def _choose_edge(rng, point, low, high, size):
     """(axis, sign, share of the box beyond the edge), near edges more often."""
     edges = [(axis, sign) for axis in (0, 1) for sign in (-1, 1)]
-    distances = [(high[axis] - point[axis] if sign > 0 else point[axis] - low[axis]) / size for axis, sign in edges]
+    distances = [
+        (high[axis] - point[axis] if sign > 0 else point[axis] - low[axis]) / size for axis, sign in edges
+    ]
     weights = np.exp(-np.maximum(distances, 0)) * (1.0, 1.0, 0.5, 0.8) + 1e-6
     axis, sign = edges[rng.choice(4, p=weights / weights.sum())]
     return axis, sign, rng.uniform(0.35, 0.6)
 
 
-def _choose_goal(rng, point, low, high, size):
-    """A place 1 to 4 target sizes away, inside the picture."""
+def _choose_goal(rng, home, low, high, size):
+    """A place inside the picture, within 1.5 target sizes of where the target started."""
     for _ in range(8):
-        angle, distance = rng.uniform(0, 2 * np.pi), rng.uniform(1.0, 4.0) * size
-        goal = point + distance * np.array((np.cos(angle), np.sin(angle)))
+        angle, distance = rng.uniform(0, 2 * np.pi), rng.uniform(0.0, 1.5) * size
+        goal = home + distance * np.array((np.cos(angle), np.sin(angle)))
         if np.all((goal >= low) & (goal <= high)):
             return goal
     return rng.uniform(low, high)
@@ -217,9 +224,11 @@ def _companion(rng, target, sizes, camera, unit):
     mesh = similar(target.mesh, rng) if alike else make_vessel(rng, KINDS[rng.integers(len(KINDS))])
     usual = float(np.median(sizes))
     nearness = usual / camera.depth
-    share = rng.uniform(1.08, 1.35) if rng.random() < 0.3 else rng.uniform(0.55, 0.95)
+    before = rng.random() < 0.2
+    share = rng.uniform(1.15, 1.5) if before else rng.uniform(0.55, 0.95)
     depth = max(share * camera.depth, 4 * unit)
     length = depth * nearness * (rng.uniform(0.8, 1.2) if alike else rng.uniform(0.5, 1.4))
+    length *= 0.5 if before else 1.0  # may hide a part of the target, seldom all of it
     across = usual * rng.uniform(0.8, 3.5) * np.sin(steps / rng.uniform(7, 20) + rng.uniform(0, 6))
     across += usual * rng.uniform(-2.0, 2.0)
     if abs(across[0]) < 1.8 * usual:
@@ -247,7 +256,7 @@ def _clutter(rng, span, target, extents, sizes, camera):
         mesh = make_buoy(rng) if buoy else make_vessel(rng, KINDS[rng.integers(len(KINDS))])
         big = rng.uniform(0.2, 0.4) if buoy else rng.uniform(0.35, 0.65)
         across, below = rng.uniform(-2.2, 2.2), rng.uniform(-1.3, 1.3)
-        if 0 < below < 1.3 * big and abs(across) < half + 0.6 * big:
+        if 0 < below < 2.0 * big and abs(across) < half + 0.6 * big:
             across += (half + 0.6 * big) * (1 if across > 0 else -1)
         sway = rng.uniform(0.0, 0.15) * np.sin(np.arange(frames) * rng.uniform(0.1, 0.5) + rng.uniform(0, 6))
         anchor = target.anchor + sizes[:, None] * np.stack((across + sway, np.full(frames, below)), 1)

@@ -5,18 +5,24 @@ from dataclasses import dataclass
 import numpy as np
 
 from hiptrack.data.labels import CLASSES
+from hiptrack.data.synthetic_vessels import Mesh, make_buoy
 
 CHALLENGES = len(CLASSES) - 1
-(OCCLUSION, ILLUMINATION, SCALE, BLUR, APPEARANCE, PARTIAL, LOW_RESOLUTION, CLUTTER, LOW_CONTRAST) = range(CHALLENGES)
+(OCCLUSION, ILLUMINATION, SCALE, BLUR, APPEARANCE, PARTIAL, LOW_RESOLUTION, CLUTTER, LOW_CONTRAST) = range(
+    CHALLENGES
+)
 
 START_FRAMES = (2, 5)  # a sequence starts with this many normal frames
 SPAN_FRAMES = (5, 13)
 PAUSE_FRAMES = (3, 7)
 PAUSE_SHARE = 0.3  # spans that are followed by normal frames
-PAIR_SHARE = 0.15  # spans of two challenges
+PAIR_SHARE = 0.12  # spans of two challenges
 UNFIT = {(SCALE, APPEARANCE), (BLUR, LOW_RESOLUTION), (SCALE, PARTIAL)}
 
-OCCLUDERS = ("pile", "barge", "bow", "buoy")
+HIDDEN_SHARE = 0.2  # of the target inside the picture: from here on a frame counts as occluded
+OUTSIDE_SHARE = 0.08  # of the target: from here on it counts as partially visible
+
+OCCLUDERS = {"pile": (0.4, 0.6), "barge": (0.35, 0.52), "bow": (0.4, 0.6), "buoy": (0.5, 0.75)}  # shares
 
 
 @dataclass(frozen=True)
@@ -33,7 +39,8 @@ class Occluder:
     """A thing between camera and target in one frame.
 
     `place`: its centre from the box's centre, in box widths (a bow: the share of the width that it hides).
-    `share`: its size as a share of the box (height of a barge, width of the others).
+    `share`: its size as a share of the box (height of a barge, width of the others). `side`: where it
+    comes from, 1 for the right. `mesh`: of a buoy.
     """
 
     kind: str
@@ -41,6 +48,7 @@ class Occluder:
     share: float
     side: int
     colour: tuple[float, float, float]
+    mesh: Mesh | None
 
 
 @dataclass
@@ -60,12 +68,17 @@ class Effects:
     occluders: list[Occluder | None]
 
 
-def plan_spans(rng: np.random.Generator, frames: int) -> list[Span]:
-    """Spans of the nine challenges over a sequence, mostly one at a time, in random order."""
-    spans, bag, t = [], [], int(rng.integers(*START_FRAMES))
+def spans_expected(frames: int) -> int:
+    """About how many spans fit into a sequence."""
+    usual = np.mean(SPAN_FRAMES) - 0.5 + PAUSE_SHARE * (np.mean(PAUSE_FRAMES) - 0.5)
+    return max(1, round(frames / usual))
+
+
+def plan_spans(rng: np.random.Generator, frames: int, order: list[int]) -> list[Span]:
+    """Spans over a sequence, mostly one challenge at a time: those of `order` first, then random ones."""
+    spans, queue, t = [], list(order), int(rng.integers(*START_FRAMES))
     while t < frames:
-        bag = bag or rng.permutation(CHALLENGES).tolist()
-        first = bag.pop()
+        first = queue.pop(0) if queue else int(rng.integers(CHALLENGES))
         stop = min(t + int(rng.integers(*SPAN_FRAMES)), frames)
         spans.append(Span(t, stop, first))
         second = int(rng.integers(CHALLENGES))
@@ -105,8 +118,8 @@ def plan_effects(rng: np.random.Generator, spans: list[Span], frames: int) -> Ef
             effects.cells[where] = rng.uniform(6.0, 8.5)
             effects.smooth[where] = rng.random() < 0.3
         elif span.challenge == LOW_CONTRAST:
-            effects.opacity[where] = rng.uniform(0.24, 0.36)
-            effects.haze[where] = rng.uniform(0.3, 0.5)
+            effects.opacity[where] = rng.uniform(0.3, 0.42)
+            effects.haze[where] = rng.uniform(0.25, 0.45)
         elif span.challenge == APPEARANCE:
             effects.dressed[where] = True
         elif span.challenge == SCALE:
@@ -118,7 +131,7 @@ def _plan_light(rng, effects, where, count):
     flicker = 1 + 0.15 * np.sin(np.arange(count) * rng.uniform(0.5, 1.2) + rng.uniform(0, 6))
     kind = rng.integers(4)
     if kind == 0:
-        effects.gain[where] = rng.uniform(0.2, 0.34) * flicker[:, None]
+        effects.gain[where] = rng.uniform(0.26, 0.38) * flicker[:, None]
     elif kind == 1:
         effects.gain[where] = rng.uniform(1.7, 2.2) * flicker[:, None]
         effects.lift[where] = rng.uniform(20, 50)
@@ -131,12 +144,11 @@ def _plan_light(rng, effects, where, count):
 
 
 def _plan_occluder(rng, effects, span, frames):
-    kind, side = OCCLUDERS[rng.integers(len(OCCLUDERS))], int(rng.choice((-1, 1)))
-    share = rng.uniform(0.42, 0.7)
+    kind, side = str(rng.choice(list(OCCLUDERS))), int(rng.choice((-1, 1)))
+    share = rng.uniform(*OCCLUDERS[kind])
     base = np.array(((120, 125, 130), (60, 85, 110), (40, 40, 130), (45, 45, 45), (110, 60, 30)))
     colour = tuple(np.clip(base[rng.integers(len(base))] + rng.normal(0, 10, 3), 10, 240).tolist())
-    if kind == "buoy":
-        share += 0.1
+    mesh = make_buoy(rng) if kind == "buoy" else None
     reach = {"pile": 0.5 - share / 2, "buoy": 0.5 - share / 2, "barge": 0.5, "bow": 0.06}[kind]
     outside = {"pile": 0.52 + share / 2, "buoy": 0.52 + share / 2, "barge": 1.75, "bow": -0.2 - share}[kind]
     for t in range(max(span.start - 1, 0), min(span.stop + 1, frames)):
@@ -145,4 +157,4 @@ def _plan_occluder(rng, effects, span, frames):
         else:
             place = reach * (1 - 2 * (t - span.start) / max(span.stop - span.start - 1, 1))
         place = place + share if kind == "bow" else side * place
-        effects.occluders[t] = Occluder(kind, place, share, side, colour)
+        effects.occluders[t] = Occluder(kind, place, share, side, colour, mesh)

@@ -11,17 +11,21 @@ import numpy as np
 KINDS = ("boat", "ship", "sailboat", "usv")
 
 HULLS = np.array(
-    [(235, 235, 235), (90, 40, 20), (30, 30, 190), (35, 35, 35), (50, 110, 30), (20, 110, 230), (40, 200, 235),
-     (120, 120, 120), (190, 140, 60), (60, 70, 110), (150, 170, 60)], np.float32
+    [(235, 235, 235), (90, 40, 20), (30, 30, 190), (35, 35, 35), (50, 110, 30), (20, 110, 230),
+     (40, 200, 235), (120, 120, 120), (190, 140, 60), (60, 70, 110), (150, 170, 60)], np.float32
 )  # fmt: skip
 HOUSES = np.array(
-    [(240, 240, 240), (205, 225, 235), (170, 170, 165), (215, 190, 150), (60, 130, 225), (120, 90, 70)], np.float32
+    [(240, 240, 240), (205, 225, 235), (170, 170, 165), (215, 190, 150), (60, 130, 225), (120, 90, 70)],
+    np.float32,
 )
 KEELS = np.array([(30, 30, 150), (120, 60, 20), (30, 30, 30), (60, 100, 20), (40, 150, 200)], np.float32)
 SAILS = np.array(
-    [(245, 245, 245), (200, 225, 240), (40, 40, 200), (190, 110, 30), (30, 150, 240), (60, 60, 60)], np.float32
+    [(245, 245, 245), (200, 225, 240), (40, 40, 200), (190, 110, 30), (30, 150, 240), (60, 60, 60)],
+    np.float32,
 )
-CONTAINERS = np.array([(40, 60, 170), (160, 90, 30), (60, 130, 50), (40, 140, 220), (150, 150, 150)], np.float32)
+CONTAINERS = np.array(
+    [(40, 60, 170), (160, 90, 30), (60, 130, 50), (40, 140, 220), (150, 150, 150)], np.float32
+)
 SIGNALS = ((40, 40, 220), (60, 220, 240), (240, 240, 240), (200, 60, 20), (40, 160, 40))
 GLASS = np.array((55, 45, 35), np.float32)
 
@@ -51,13 +55,15 @@ class _Builder:
         points = np.asarray(points, np.float32)
         start, centre = len(self.vertices), points.mean(0)
         self.vertices.extend(points)
-        for face, colour in zip(faces, colours):
+        for face, colour in zip(faces, colours, strict=True):
             corners = points[list(face)]
             normal = np.cross(corners[1] - corners[0], corners[-1] - corners[0])
             normal /= np.linalg.norm(normal) + 1e-9
             outward = -1.0 if normal @ (corners.mean(0) - centre) < 0 else 1.0
             face = tuple(face) + (face[-1],) * (4 - len(face))
-            self.rows.append((np.add(face, start), normal * (0.0 if thin else outward), colour, layer, centre))
+            self.rows.append(
+                (np.add(face, start), normal * (0.0 if thin else outward), colour, layer, centre)
+            )
 
     def block(self, x, y, z, colour, layer, taper=1.0, roof=True):
         """Adds a box between pairs of coordinates, its top shrunk to `taper`; its bottom is never seen."""
@@ -65,9 +71,11 @@ class _Builder:
         points = []
         for height, share in ((z[0], 1.0), (z[1], taper)):
             for i, j in ((0, 0), (1, 0), (1, 1), (0, 1)):
-                points.append((middle[0] + (x[i] - middle[0]) * share, middle[1] + (y[j] - middle[1]) * share, height))
+                points.append(
+                    (middle[0] + (x[i] - middle[0]) * share, middle[1] + (y[j] - middle[1]) * share, height)
+                )
         faces = ((0, 1, 5, 4), (1, 2, 6, 5), (2, 3, 7, 6), (3, 0, 4, 7), (4, 5, 6, 7))
-        self.part(points, faces[: 4 + roof], [colour] * 5, layer)
+        self.part(points, faces[: 4 + roof], [colour] * (4 + roof), layer)
 
     def house(self, x, y, z, colour, layer, taper=0.9):
         """Adds a block with a band of windows."""
@@ -107,7 +115,7 @@ class _Builder:
         self.part(points, faces, colours, 0)
 
     def build(self):
-        faces, normals, colours, layers, centres = zip(*self.rows)
+        faces, normals, colours, layers, centres = zip(*self.rows, strict=True)
         arrays = (np.array(item, np.float32) for item in (normals, colours, layers, centres))
         return Mesh(np.array(self.vertices, np.float32), np.array(faces), *arrays)
 
@@ -183,7 +191,9 @@ def _sailboat(builder, rng, hull, house, keel):
 
 
 def _usv(builder, rng, hull, house, keel):
-    bright = np.array([(20, 110, 235), (30, 210, 240), (200, 190, 40), (130, 130, 130), (60, 60, 60)], np.float32)
+    bright = np.array(
+        [(20, 110, 235), (30, 210, 240), (200, 190, 40), (130, 130, 130), (60, 60, 60)], np.float32
+    )
     hull, board = _pick(rng, bright), rng.uniform(0.08, 0.12)
     if rng.random() < 0.5:
         for offset in (-0.15, 0.15):

@@ -1,10 +1,13 @@
 """Box heads: from the fused search grid to one box per frame."""
 
+import math
 from dataclasses import dataclass
 
 import gin
 import torch
 from torch import nn
+
+PRIOR = 0.1  # score of an untrained head: few places are targets (Lin et al., ICCV 2017)
 
 
 @dataclass
@@ -69,6 +72,7 @@ class CenterHead(nn.Module):
         self.score = ConvTower(in_width, list(widths), 1)
         self.offset = ConvTower(in_width, list(widths), 2)
         self.size = ConvTower(in_width, list(widths), 2)
+        nn.init.constant_(self.score.out.bias, math.log(PRIOR / (1 - PRIOR)))
 
     def forward(self, grid):
         """[B, in_width, S, S] -> HeadMaps."""

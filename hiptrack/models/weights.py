@@ -12,7 +12,7 @@ import gin
 import safetensors
 import safetensors.torch
 
-from hiptrack.component import build_component
+from hiptrack.component import build_component, component_text
 from hiptrack.errors import CheckpointError, NotFoundError
 from hiptrack.models import hiptrack as _  # noqa: F401  registers the model's parts
 from hiptrack.models.pretrained import load_exact, load_published, read_tensors
@@ -61,16 +61,19 @@ def load_model(path):
     return model
 
 
+def default_bindings():
+    """The bindings of a model with every default, whatever gin is configured to now."""
+    with gin.unlock_config():
+        gin.clear_config()
+    return component_text(ROOT_COMPONENT)
+
+
 def content_hash(path):
     """SHA-256 of a file, in hexadecimal."""
-    with open(path, "rb") as file:
-        return hashlib.file_digest(file, "sha256").hexdigest() if hasattr(hashlib, "file_digest") else _sha256(file)
-
-
-def _sha256(file):
     digest = hashlib.sha256()
-    while chunk := file.read(1 << 20):
-        digest.update(chunk)
+    with open(path, "rb") as file:
+        while chunk := file.read(1 << 20):
+            digest.update(chunk)
     return digest.hexdigest()
 
 

@@ -1,9 +1,17 @@
 """Trackers to compare with: a box that keeps still, and OpenCV's MIL. They need no weights."""
 
+import ctypes
 from dataclasses import dataclass
 
 import cv2
 import numpy as np
+
+from hiptrack.errors import DataError
+
+# OpenCV's MIL never finds a feature in a window of 4x4 px, nor stops searching; and to sample the background
+# it needs room to move the window.
+_MIN_WINDOW = 8
+_MIN_ROOM = 24
 
 
 @dataclass(frozen=True)
@@ -27,29 +35,36 @@ class StillBox:
 
 
 class MIL:
-    """OpenCV's multiple instance learning tracker (Babenko et al., CVPR 2009); it keeps the box's size.
+    """OpenCV's multiple instance learning tracker (Babenko et al., CVPR 2009).
 
-    Deterministic: init seeds OpenCV's random numbers. OpenCV takes whole pixels, so the box is rounded and
-    brought inside the image for it.
+    It follows a window of whole pixels inside the image; the given box moves with it and keeps its size.
+    Deterministic: init seeds the two sources of its random numbers, OpenCV's and the C library's.
     """
 
     def init(self, frame_rgb, box_xywh):
-        """frame_rgb uint8 [H,W,3]; box_xywh [4] in its pixels."""
-        height, width = frame_rgb.shape[:2]
-        x, y, w, h = (int(round(float(value))) for value in box_xywh)
-        x, y = min(max(x, 0), width - 1), min(max(y, 0), height - 1)
-        w, h = min(max(w, 1), width - x), min(max(h, 1), height - y)
+        """frame_rgb uint8 [H,W,3]; box_xywh [4] in pixels. Raises DataError for a side below 32 px."""
+        size = np.array(frame_rgb.shape[1::-1])
+        if (size < _MIN_WINDOW + _MIN_ROOM).any():
+            raise DataError(
+                f"The frame has {size[0]}x{size[1]} px; the MIL baseline takes none with a side below "
+                f"{_MIN_WINDOW + _MIN_ROOM}. Leave the sequence or the baseline out."
+            )
+        self.given = np.array(box_xywh, np.float64)
+        extent = np.clip(np.round(self.given[2:]), _MIN_WINDOW, size - _MIN_ROOM)
+        corner = np.clip(np.round(self.given[:2] + (self.given[2:] - extent) / 2), 0, size - extent - 2)
+        window = [int(value) for value in (*corner, *extent)]
         cv2.setRNGSeed(0)
+        ctypes.CDLL(None).srand(0)  # its Haar features come from rand()
         self.tracker = cv2.TrackerMIL_create()
-        self.tracker.init(_bgr(frame_rgb), (x, y, w, h))
-        self.box = np.array((x, y, w, h), np.float64)
+        self.tracker.init(_bgr(frame_rgb), window)
+        self.start = self.corner = corner
 
     def update(self, frame_rgb) -> BaselineResult:
         """frame_rgb uint8 [H,W,3], of the first frame's size. While the target is lost the box stays."""
-        found, box = self.tracker.update(_bgr(frame_rgb))
+        found, window = self.tracker.update(_bgr(frame_rgb))
         if found:
-            self.box = np.array(box, np.float64)
-        return BaselineResult(self.box.copy())
+            self.corner = np.array(window[:2], np.float64)
+        return BaselineResult(self.given + np.concatenate((self.corner - self.start, (0, 0))))
 
 
 def _bgr(frame_rgb):

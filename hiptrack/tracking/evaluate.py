@@ -216,9 +216,8 @@ def _evaluate_one(tracker, sequence, results_dir):
             if results_dir is not None:
                 results.write_result(results_dir, result)
             result = results.as_written(result)
-        score = SequenceScore(result, _ious(result, sequence), _confusion(result, sequence), resumed)
-        logger.info("%s: %d frames in %.1f s", sequence.name, len(sequence), result.end_to_end_seconds)
-        return score, None
+            logger.info("%s: %d frames in %.1f s", sequence.name, len(sequence), result.end_to_end_seconds)
+        return SequenceScore(result, _ious(result, sequence), _confusion(result, sequence), resumed), None
     except HiptrackError as error:
         logger.error("%s failed: %s", sequence.name, error)
         return None, str(error)
@@ -323,17 +322,17 @@ def _row(name, numbers):
 
 
 def _classification_lines(classification):
-    counted = zip(CLASSES, classification["counts"], classification["recalls"])
+    counted = zip(CLASSES, classification["counts"], classification["recalls"], strict=True)
     rows = [
         ["class", "frames", "recall"],
         *([name, count, _three(recall)] for name, count, recall in counted),
     ]
-    return [
-        *_align(rows),
+    summary = (
         f"accuracy {classification['accuracy']:.3f}, "
         f"balanced accuracy {classification['balanced_accuracy']:.3f} "
-        f"over {classification['frames']} labelled frames",
-    ]
+        f"over {classification['frames']} labelled frames"
+    )
+    return [*_align(rows), summary]
 
 
 def _three(value):
@@ -345,9 +344,11 @@ def _one(value):
 
 
 def _align(rows):
+    """Lines of the rows' cells, the first column to the left, the others to the right."""
     rows = [[str(cell) for cell in row] for row in rows]
     widths = [max(len(row[column]) for row in rows) for column in range(len(rows[0]))]
-    return [
-        "  ".join([row[0].ljust(widths[0]), *(cell.rjust(width) for cell, width in zip(row[1:], widths[1:]))])
-        for row in rows
-    ]
+    lines = []
+    for row in rows:
+        cells = [cell.rjust(width) for cell, width in zip(row, widths, strict=True)]
+        lines.append("  ".join([row[0].ljust(widths[0]), *cells[1:]]))
+    return lines

@@ -116,7 +116,7 @@ def summarise_classification(confusion):
     if not counts.sum():
         return None
     hits = np.diagonal(confusion)
-    recalls = [float(hit / count) if count else None for hit, count in zip(hits, counts)]
+    recalls = [float(hit / count) if count else None for hit, count in zip(hits, counts, strict=True)]
     return {
         "frames": int(counts.sum()),
         "accuracy": float(hits.sum() / counts.sum()),

@@ -31,10 +31,10 @@ class Shot:
 def draw_box(frame_rgb, box_xywh, colour):
     """A copy of the frame with the box's outline, cut at the border; colour is (red, green, blue)."""
     picture = np.ascontiguousarray(frame_rgb).copy()
-    # OpenCV draws far-away corners wrongly when they overflow its fixed-point coordinates.
+    # OpenCV takes 32-bit corners; far outside, their exact place shows in nothing.
     limit = 4 * max(picture.shape[:2])
     x, y, w, h = (float(value) for value in box_xywh)
-    corners = [int(round(min(max(value, -limit), limit))) for value in (x, y, x + w, y + h)]
+    corners = [round(min(max(value, -limit), limit)) for value in (x, y, x + w, y + h)]
     thickness = max(1, round(max(picture.shape[:2]) / 400))
     cv2.rectangle(picture, corners[:2], corners[2:], colour, thickness, cv2.LINE_AA)
     return picture

@@ -151,7 +151,7 @@ def read_result(folder, name, num_frames, given_xywh):
     try:
         with np.load(details_path, allow_pickle=False) as details:
             scores = details["scores"]
-            challenges = details["challenges"] if "challenges" in details else None
+            challenges = details.get("challenges")
             end_to_end_seconds = float(details["end_to_end_seconds"])
             width, height = details["image_size"].tolist()
     except (OSError, EOFError, ValueError, KeyError, TypeError, zipfile.BadZipFile) as error:

@@ -80,7 +80,7 @@ class TrainingStep:
     def _scalars(self, sums, counts, frames):
         clip_frames = sum(counts[i] for i, loss in enumerate(self.losses) if loss.name == "giou")
         values, total = {}, 0.0
-        for loss, value, count in zip(self.losses, sums, counts, strict=True):
+        for loss, value, count in zip(self.losses, sums[: len(self.losses)], counts, strict=True):
             mean = frames * (value / count.clamp(min=1)).item()
             values[SCALARS.get(loss.name, f"Loss/{loss.name}")] = mean
             total += loss.weight * mean

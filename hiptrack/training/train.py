@@ -1,6 +1,5 @@
 """The training run: a pipeline of stages, built from gin and driven by Accelerate."""
 
-import os
 import time
 from collections.abc import Callable
 from dataclasses import dataclass
@@ -18,10 +17,11 @@ import hiptrack.losses  # noqa: F401  registers the losses
 from hiptrack.component import component_text
 from hiptrack.config import config_text, operative_text
 from hiptrack.data.clips import ClipDataset, Geometry
-from hiptrack.data.loader import ShardedBatches, divide_batch, make_loader
+from hiptrack.data.loader import ShardedBatches, divide_batch, make_loader, shut_down
 from hiptrack.errors import HiptrackError
 from hiptrack.models.hiptrack import HIPTrack
 from hiptrack.models.weights import ROOT_COMPONENT, save_weights
+from hiptrack.processes import check_processes
 from hiptrack.run_folder import open_run, record, record_operative
 from hiptrack.tracking.pictures import draw_box, score_overlay
 from hiptrack.training.checkpoint import Checkpoint, Position, finished_checkpoints, remove_unfinished, save_checkpoint
@@ -87,17 +87,6 @@ def train(
     return 0
 
 
-def check_processes(accelerator):
-    """Raise HiptrackError unless the launcher's processes know of each other."""
-    launched = int(os.environ.get("WORLD_SIZE", "1"))
-    if launched != accelerator.num_processes:
-        raise HiptrackError(
-            f"{launched} processes were launched, but Accelerate joined {accelerator.num_processes}: each would train alone and write "
-            "the same files. On CPUs set ACCELERATE_USE_CPU=true and launch with --multi_gpu --num_processes N (see README, "
-            "'Several processes')."
-        )
-
-
 class Run:
     """A run in progress: its model, its position and its folder."""
 
@@ -151,7 +140,11 @@ class Run:
         for number in range(self.position.stage, len(self.stages)):
             stage = self.stages[number]
             with gin.config_scope(stage.scope or None):
-                StageRun(self, stage, self.data[number]).epochs()
+                stage_run = StageRun(self, stage, self.data[number])
+                try:
+                    stage_run.epochs()
+                finally:
+                    shut_down(stage_run.loader)
             if self.is_main:
                 self.save_weights(stage.name)
                 record_operative(self.options.folder, stage.name, operative_text())

@@ -1,0 +1,62 @@
+"""Taking the challenge branch out of a checkpoint, to ship the tracker alone."""
+
+import os
+import re
+from pathlib import Path
+
+import torch
+
+from hiptrack.errors import CheckpointError, ConfigError
+from hiptrack.models.hiptrack import HIPTrack
+from hiptrack.models.pretrained import load_published, read_tensors, to_published
+from hiptrack.models.weights import ROOT_COMPONENT, default_bindings, load_model, read_metadata, save_weights
+
+
+def load_any(path):
+    """(model, bindings) of a weights file of ours or a published checkpoint (HIPTrack B/384).
+
+    Raises NotFoundError or CheckpointError.
+    """
+    if Path(path).suffix == ".safetensors":
+        return load_model(path), read_metadata(path)["model"]
+    model = HIPTrack()
+    load_published(model, read_tensors(path), path)
+    return model, default_bindings()
+
+
+def strip_branch(source, output, fold=False, form="safetensors"):
+    """Write a checkpoint without its challenge branch.
+
+    fold: keep the branch's mean effect as a bias of the layer that feeds the box head.
+    form: "safetensors" (ours) or "published" (torch file with the published names under `net`).
+    Raises CheckpointError where there is nothing to fold or the published form cannot hold the model.
+    """
+    model, bindings = load_any(source)
+    if fold:
+        try:
+            model.fold_challenge()
+        except ConfigError as error:
+            raise CheckpointError(f"{source}: {error}") from error
+    model.challenge = None
+    output = Path(output)
+    output.parent.mkdir(parents=True, exist_ok=True)
+    if form == "safetensors":
+        save_weights(output, model, without_branch(bindings), stripped_from=Path(source).name, folded=fold)
+        return
+    temporary = output.with_name(f"tmp-{output.name}")
+    torch.save({"net": to_published(model)}, temporary)
+    os.replace(temporary, output)
+
+
+def without_branch(bindings):
+    """The model's bindings with the challenge branch unbound, and what only it referred to left out."""
+    lines = [line for line in bindings.splitlines() if not line.startswith(f"{ROOT_COMPONENT}.challenge = ")]
+    reached, waiting = set(), [ROOT_COMPONENT]
+    while waiting:
+        name = waiting.pop()
+        if name not in reached:
+            reached.add(name)
+            own = [line for line in lines if line.startswith(f"{name}.")]
+            waiting += re.findall(r"@(\w+)", "\n".join(own))
+    kept = [line for line in lines if line.split(".")[0] in reached]
+    return "".join(f"{line}\n" for line in sorted([*kept, f"{ROOT_COMPONENT}.challenge = None"]))

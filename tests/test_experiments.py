@@ -1,0 +1,85 @@
+"""Every experiment file parses, is checked, round-trips and builds at toy size."""
+
+from pathlib import Path
+
+import gin
+import pytest
+from training_runs import TOY_BRANCH, TOY_MODEL, launch
+
+from hiptrack import config
+from hiptrack.component import build_component, component_text
+from hiptrack.config import REPO_ROOT
+from hiptrack.training import train  # noqa: F401  registers everything
+
+EXPERIMENTS = sorted(path.relative_to(REPO_ROOT).as_posix() for path in (REPO_ROOT / "experiments").rglob("*.gin"))
+
+pytestmark = pytest.mark.usefixtures("clean_gin")
+
+
+def toy(experiment):
+    text = (REPO_ROOT / experiment).read_text()
+    return TOY_MODEL + (TOY_BRANCH if "gin/head/challenge" in text else [])
+
+
+@pytest.mark.parametrize("experiment", EXPERIMENTS)
+def test_experiment_builds_and_its_record_is_the_same_experiment(experiment, tmp_path):
+    config.load([experiment], toy(experiment), root="train")
+    text = config.config_text()
+    model_text = component_text("HIPTrack")
+    model = gin.get_configurable("HIPTrack")()
+    rebuilt = build_component(model_text, "HIPTrack", "hiptrack.models")
+    shapes = {name: tensor.shape for name, tensor in model.state_dict().items()}
+    assert shapes == {name: tensor.shape for name, tensor in rebuilt.state_dict().items()}
+    record = tmp_path / "config.gin"
+    record.write_text(text)
+    config.load([str(record)], [], root="train")
+    assert config.config_text() == text
+
+
+def test_every_gin_file_is_used_by_an_experiment():
+    included = "".join((REPO_ROOT / path).read_text() for path in EXPERIMENTS)
+    on_its_own = {"gin/eval/branch_on.gin", "gin/head/challenge_bottleneck.gin"}  # for tools/eval.py; an alternative head
+    unused = {path.relative_to(REPO_ROOT).as_posix() for path in (REPO_ROOT / "gin").rglob("*.gin")} - on_its_own
+    assert {path for path in unused if f"'{path}'" not in included} == set()
+
+
+def test_axis_files_include_nothing():
+    assert not [path for path in (REPO_ROOT / "gin").rglob("*.gin") if "include" in path.read_text()]
+
+
+def test_dry_run_prints_the_pipeline_and_what_is_absent(tmp_path):
+    done = launch(["--gin", "experiments/two_stage.gin", "--run", str(tmp_path / "run"), "--dry-run", "DATA_ROOT=nowhere"])
+    assert done.returncode == 1
+    for words in (
+        "challenge branch: 530,186 parameters",
+        "stage 1: branch",
+        "30 epochs x 1875 steps",
+        "trainable: 727,562 parameters in challenge",
+        "stage 2: finetune",
+        "learning rate 1e-05",
+        "global batch 32 = 1 processes x 1 passes x 32 clips",
+        "not found: nowhere",
+        "not found: weights/hiptrack_got10k.pth.tar",
+    ):
+        assert words in done.stdout, done.stdout
+    assert not (tmp_path / "run").exists()
+
+
+def test_dry_run_counts_sequences_and_succeeds_where_nothing_is_absent(synthetic, tmp_path):
+    data = [f"DATA_ROOT={synthetic}", f"ANNOTATIONS={synthetic}/annotations"]
+    done = launch(["--gin", "experiments/demo.gin", "--run", str(tmp_path / "run"), "--dry-run", *data])
+    assert done.returncode == 0, done.stderr
+    assert "train: 5 sequences, 70 frames, 70 labelled" in done.stdout
+
+
+def test_a_typo_names_the_line_and_the_right_word(tmp_path):
+    experiment = tmp_path / "typo.gin"
+    experiment.write_text("include 'experiments/demo.gin'\nChallengeLoss.wieght = 0.5\n")
+    done = launch(["--gin", str(experiment), "--run", str(tmp_path / "run")])
+    assert done.returncode == 1
+    assert f"{experiment}:2" in done.stderr and '"weight"' in done.stderr and "Traceback" not in done.stderr
+    assert not (tmp_path / "run").exists()
+
+
+def test_the_package_ships_no_python_below_gin():
+    assert not list(Path(REPO_ROOT / "gin").rglob("*.py"))

@@ -1,0 +1,202 @@
+"""The loop: stages, freezing, exact resume, several processes, errors."""
+
+import json
+
+import pytest
+import torch
+from gradients import gradients
+from training_runs import launch, run_here, toy_demo
+
+from hiptrack.errors import ConfigError, HiptrackError
+from hiptrack.models.pretrained import read_tensors
+from hiptrack.training.checkpoint import finished_checkpoints
+from hiptrack.training.log import read_metrics
+
+DEMO = ["experiments/demo.gin"]
+SEVEN = {"Loss/total", "Loss/giou", "Loss/l1", "Loss/location", "Loss/classification", "IoU", "Accuracy"}
+
+pytestmark = pytest.mark.usefixtures("clean_gin")
+
+
+def same_tensors(a, b):
+    a, b = read_tensors(a), read_tensors(b)
+    return a.keys() == b.keys() and all(torch.equal(a[name], b[name]) for name in a)
+
+
+@pytest.fixture(scope="module")
+def demo_run(synthetic, tmp_path_factory):
+    folder = tmp_path_factory.mktemp("runs") / "demo"
+    assert run_here(DEMO, toy_demo(synthetic), folder) == 0
+    return folder
+
+
+def test_branch_stage_changes_the_branch_alone(demo_run):
+    before, after = read_tensors(demo_run / "tracker.safetensors"), read_tensors(demo_run / "branch.safetensors")
+    changed = {name for name in before if not torch.equal(before[name], after[name])}
+    assert changed and all(name.startswith("challenge.") for name in changed)
+
+
+def test_frozen_branch_keeps_still_while_the_tracker_trains(demo_run):
+    after = read_tensors(demo_run / "tracker.safetensors")
+    assert not after["challenge.to_grid.project.weight"].any()
+    assert int(after["challenge.updates"]) == 0
+
+
+def test_finetune_changes_everything(demo_run):
+    before, after = read_tensors(demo_run / "branch.safetensors"), read_tensors(demo_run / "finetune.safetensors")
+    for part in ("backbone.", "history.", "box_head.", "challenge."):
+        assert any(not torch.equal(before[name], after[name]) for name in before if name.startswith(part))
+    assert same_tensors(demo_run / "finetune.safetensors", demo_run / "model.safetensors")
+
+
+def test_run_folder_says_what_was_run_and_logged(demo_run):
+    names = {path.name for path in demo_run.iterdir()}
+    assert {"config.gin", "versions.json", "command.txt", "operative-branch.gin", "metrics.jsonl", "tensorboard"} <= names
+    curves = read_metrics(demo_run)
+    assert SEVEN <= curves.keys()
+    assert {"Time/data", "Time/compute"} <= curves.keys() and any(name.startswith("LR/") for name in curves)
+    assert [step for step, _ in curves["Loss/total"]] == list(range(1, 10))
+    assert [step for step, _ in curves["Accuracy"]] == list(range(4, 10))  # the branch trains from stage 2 on
+
+
+def test_config_gin_of_a_run_trains_the_same_weights_again(demo_run, tmp_path):
+    assert run_here([str(demo_run / "config.gin")], [], tmp_path / "again") == 0
+    assert same_tensors(demo_run / "model.safetensors", tmp_path / "again" / "model.safetensors")
+
+
+def test_resume_never_refuses_a_used_folder(demo_run, synthetic):
+    with pytest.raises(HiptrackError, match="not empty"):
+        run_here(DEMO, toy_demo(synthetic), demo_run, resume="never")
+
+
+def test_changing_the_number_of_workers_changes_nothing(demo_run, synthetic, tmp_path):
+    run_here(DEMO, [*toy_demo(synthetic), "train.workers=2"], tmp_path / "w")
+    assert same_tensors(demo_run / "model.safetensors", tmp_path / "w" / "model.safetensors")
+
+
+@pytest.mark.parametrize("processes, step", [(1, 1), (1, 5), (2, 4)])
+def test_killed_run_resumes_to_the_same_weights(synthetic, tmp_path, monkeypatch, processes, step):
+    """SIGKILL in mid-epoch (1: of the first stage, before any checkpoint of an epoch), then --resume auto."""
+    overrides = [*toy_demo(synthetic, tracker=2, branch=2), "train.workers=2", "train.save_steps=1"]
+    whole, cut = tmp_path / "whole", tmp_path / "cut"
+    done = launch(["--gin", *DEMO, "--run", str(whole), *overrides], processes)
+    assert done.returncode == 0, done.stderr
+    monkeypatch.setenv("KILL_AT_STEP", str(step))
+    killed = launch(["--gin", *DEMO, "--run", str(cut), *overrides], processes, "tests/killed_training.py")
+    assert killed.returncode != 0 and not (cut / "model.safetensors").exists()
+    monkeypatch.delenv("KILL_AT_STEP")
+    resumed = launch(["--gin", *DEMO, "--run", str(cut), *overrides], processes)
+    assert resumed.returncode == 0, resumed.stderr
+    assert "resuming from" in resumed.stdout + resumed.stderr
+    assert same_tensors(whole / "model.safetensors", cut / "model.safetensors")
+    assert json.loads((finished_checkpoints(cut / "checkpoints")[-1] / "state.json").read_text())["processes"] == processes
+    assert read_metrics(cut)["Loss/total"] == read_metrics(whole)["Loss/total"]
+
+
+def test_gradients_of_two_processes_are_those_of_one(synthetic, tmp_path):
+    done = launch([str(synthetic), str(tmp_path / "two")], 2, "tests/gradients.py")
+    assert done.returncode == 0, done.stderr
+    one = gradients(str(synthetic))
+    for process in (0, 1):
+        two = torch.load(tmp_path / f"two-{process}.pt", weights_only=True)
+        assert one.keys() == two.keys()
+        for name, gradient in one.items():
+            assert torch.allclose(gradient, two[name], rtol=1e-4, atol=1e-5), name
+
+
+def test_gradients_do_not_depend_on_the_passes(synthetic):
+    whole, parts = gradients(str(synthetic)), gradients(str(synthetic), largest_pass=2)
+    assert any(gradient.abs().max() > 1e-3 for gradient in whole.values())
+    for name, gradient in whole.items():
+        assert torch.allclose(gradient, parts[name], rtol=1e-4, atol=1e-5), name
+
+
+def test_processes_that_do_not_know_of_each_other_are_an_error(synthetic, tmp_path, monkeypatch):
+    monkeypatch.setenv("WORLD_SIZE", "2")
+    with pytest.raises(HiptrackError, match="2 processes were launched, but Accelerate joined 1"):
+        run_here(DEMO, toy_demo(synthetic), tmp_path / "run")
+
+
+def test_freeze_schedule_keeps_what_the_optimiser_knows(synthetic, tmp_path, monkeypatch):
+    from hiptrack.training import train as module
+
+    seen = []
+    optimize = module.StageRun._optimize
+
+    def spy(self, batches):
+        result = optimize(self, batches)
+        parameters = dict(self.run.model.named_parameters())
+        names = [
+            name
+            for group in self.optimizer.param_groups
+            for p in group["params"]
+            for name, own in parameters.items()
+            if own is p
+        ]
+        state = self.optimizer.optimizer.state
+        ages = {name: int(state[parameters[name]]["step"]) for name in names}
+        seen.append((self.run.position.epoch, ages, [loss.name for loss in self.step.losses]))
+        return result
+
+    monkeypatch.setattr(module.StageRun, "_optimize", spy)
+    schedule = "joint/Stage.trainable={0: ['box_head', 'challenge'], 1: ['box_head', 'history']}"
+    run_here(DEMO, [*toy_demo(synthetic, joint=2), "joint/Stage.lr=1e-3", schedule], tmp_path / "run")
+    first, second = seen[2], seen[5]
+    assert {name.split(".")[0] for name in first[1]} == {"box_head", "challenge"} and "classification" in first[2]
+    assert {name.split(".")[0] for name in second[1]} == {"box_head", "history"} and "classification" not in second[2]
+    assert all(age == (6 if name.startswith("box_head") else 3) for name, age in second[1].items())
+
+
+def test_a_loss_that_is_not_finite_stops_the_run(synthetic, tmp_path):
+    with pytest.raises(HiptrackError, match="infinite or NaN in stage 'tracker'"):
+        run_here(DEMO, [*toy_demo(synthetic), "tracker/Stage.lr=1e30", "tracker/Stage.grad_clip=None"], tmp_path / "run")
+
+
+def test_a_classification_loss_without_any_label_is_an_error(synthetic, tmp_path):
+    (tmp_path / "none").mkdir()
+    with pytest.raises(ConfigError, match="finds no labelled frame in its whole data"):
+        run_here(DEMO, [*toy_demo(synthetic)[:-1], f"ANNOTATIONS={tmp_path / 'none'}"], tmp_path / "run")
+
+
+@pytest.mark.parametrize(
+    "override, words",
+    [
+        ("tracker/Stage.trainable=['box_hed']", "Did you mean 'box_head'"),
+        ("Stage.lr_multipliers={'backbne': 0.1}", "Did you mean 'backbone'"),
+        ("Stage.clips=3", "less than one global batch"),
+    ],
+)
+def test_stage_mistakes_are_named(synthetic, tmp_path, override, words):
+    with pytest.raises(ConfigError, match=words):
+        run_here(DEMO, [*toy_demo(synthetic), override], tmp_path / "run")
+
+
+def test_batch_that_processes_cannot_divide_is_an_error():
+    from hiptrack.data.loader import divide_batch
+
+    assert divide_batch(32, 2) == (16, 1)
+    assert divide_batch(32, 2, 4) == (4, 4)
+    with pytest.raises(ConfigError, match="3 processes cannot divide it evenly"):
+        divide_batch(32, 3)
+    with pytest.raises(ConfigError, match="Choose a divisor of 5"):
+        divide_batch(10, 2, 2)
+
+
+def test_unreadable_frame_is_named_and_ends_the_run(synthetic, tmp_path):
+    import shutil
+
+    root = tmp_path / "data"
+    shutil.copytree(synthetic, root)
+    for image in root.glob("train/*/*.jpg"):
+        image.write_bytes(image.read_bytes()[:200])
+    done = launch(["--gin", *DEMO, "--run", str(tmp_path / "run"), *toy_demo(root), "train.workers=1"])
+    assert done.returncode == 1
+    assert "error: " in done.stderr and ".jpg" in done.stderr and "Traceback" not in done.stderr
+
+
+def test_validation_reports_ao_and_accuracy(synthetic, tmp_path):
+    overrides = [o for o in toy_demo(synthetic, branch=1) if not o.startswith("train.validation")]
+    run_here(DEMO, [*overrides, "Tracker.branch=on"], tmp_path / "run")
+    curves = read_metrics(tmp_path / "run")
+    assert {"Validation/AO", "Validation/SR0.5", "Validation/SR0.75", "Validation/accuracy"} <= curves.keys()
+    assert [step for step, _ in curves["Validation/AO"]] == [3]
