@@ -21,7 +21,8 @@ def check_processes(accelerator):
             f"{launched} processes were launched, but Accelerate joined {joined}: each would work alone and write the same "
             f"files. {HOW_TO}"
         )
-    asked = _asked_of_launcher(psutil.Process().parent().cmdline())
+    parent = psutil.Process().parent()
+    asked = _asked_of_launcher(parent.cmdline()) if parent else None
     if asked is not None and asked != joined:
         raise HiptrackError(f"accelerate launch was asked for {asked} processes, but started {joined}. {HOW_TO}")
 

@@ -5,7 +5,7 @@ import runpy
 import signal
 
 from hiptrack.config import REPO_ROOT
-from hiptrack.training.train import StageRun
+from hiptrack.training.stage_run import StageRun
 
 optimize = StageRun._optimize
 

@@ -51,7 +51,14 @@ def test_finetune_changes_everything(demo_run):
 
 def test_run_folder_says_what_was_run_and_logged(demo_run):
     names = {path.name for path in demo_run.iterdir()}
-    assert {"config.gin", "versions.json", "command.txt", "operative-branch.gin", "metrics.jsonl", "tensorboard"} <= names
+    assert {
+        "config.gin",
+        "versions.json",
+        "command.txt",
+        "operative-branch.gin",
+        "metrics.jsonl",
+        "tensorboard",
+    } <= names
     curves = read_metrics(demo_run)
     assert SEVEN <= curves.keys()
     assert {"Time/data", "Time/compute"} <= curves.keys() and any(name.startswith("LR/") for name in curves)
@@ -89,7 +96,9 @@ def test_killed_run_resumes_to_the_same_weights(synthetic, tmp_path, monkeypatch
     assert resumed.returncode == 0, resumed.stderr
     assert "resuming from" in resumed.stdout + resumed.stderr
     assert same_tensors(whole / "model.safetensors", cut / "model.safetensors")
-    assert json.loads((finished_checkpoints(cut / "checkpoints")[-1] / "state.json").read_text())["processes"] == processes
+    assert (
+        json.loads((finished_checkpoints(cut / "checkpoints")[-1] / "state.json").read_text())["processes"] == processes
+    )
     assert read_metrics(cut)["Loss/total"] == read_metrics(whole)["Loss/total"]
 
 
@@ -117,8 +126,21 @@ def test_processes_that_do_not_know_of_each_other_are_an_error(synthetic, tmp_pa
         run_here(DEMO, toy_demo(synthetic), tmp_path / "run")
 
 
+def test_a_launch_that_starts_fewer_processes_than_asked_is_an_error(synthetic, tmp_path):
+    arguments = ["--gin", *DEMO, "--run", str(tmp_path / "run"), *toy_demo(synthetic)]
+    done = launch(arguments, 2, accelerate=["--cpu"])
+    assert done.returncode != 0
+    assert "asked for 2 processes, but started 1" in done.stderr
+
+
+def test_bfloat16_trains_every_stage(synthetic, tmp_path):
+    assert run_here(DEMO, [*toy_demo(synthetic), "train.mixed_precision=bf16"], tmp_path / "run") == 0
+    curves = read_metrics(tmp_path / "run")
+    assert len(curves["Loss/total"]) == 9
+
+
 def test_freeze_schedule_keeps_what_the_optimiser_knows(synthetic, tmp_path, monkeypatch):
-    from hiptrack.training import train as module
+    from hiptrack.training import stage_run as module
 
     seen = []
     optimize = module.StageRun._optimize
@@ -149,7 +171,9 @@ def test_freeze_schedule_keeps_what_the_optimiser_knows(synthetic, tmp_path, mon
 
 def test_a_loss_that_is_not_finite_stops_the_run(synthetic, tmp_path):
     with pytest.raises(HiptrackError, match="infinite or NaN in stage 'tracker'"):
-        run_here(DEMO, [*toy_demo(synthetic), "tracker/Stage.lr=1e30", "tracker/Stage.grad_clip=None"], tmp_path / "run")
+        run_here(
+            DEMO, [*toy_demo(synthetic), "tracker/Stage.lr=1e30", "tracker/Stage.grad_clip=None"], tmp_path / "run"
+        )
 
 
 def test_a_classification_loss_without_any_label_is_an_error(synthetic, tmp_path):

@@ -48,13 +48,13 @@ def run_here(files, overrides, folder, resume="auto", dry_run=False):
         gin.clear_config()
 
 
-def launch(arguments, processes=1, script="tools/train.py"):
+def launch(arguments, processes=1, script="tools/train.py", accelerate=("--multi_gpu", "--num_machines", "1")):
     """Run a script of the repository as a user would; returns the finished process with its output."""
     environment = {**os.environ, "OMP_NUM_THREADS": "1", "PYTHONPATH": str(REPO_ROOT)}
     command = [sys.executable, str(REPO_ROOT / script), *arguments]
     if processes > 1:
         environment["ACCELERATE_USE_CPU"] = "true"
-        accelerate = [sys.executable, "-m", "accelerate.commands.accelerate_cli", "launch", "--multi_gpu"]
-        accelerate += ["--num_processes", str(processes), "--num_machines", "1", "--mixed_precision", "no"]
-        command = [*accelerate, "--dynamo_backend", "no", "--main_process_port", "0", *command[1:]]
-    return subprocess.run(command, env=environment, capture_output=True, text=True, timeout=300)
+        launcher = [sys.executable, "-m", "accelerate.commands.accelerate_cli", "launch", *accelerate]
+        launcher += ["--num_processes", str(processes), "--mixed_precision", "no", "--dynamo_backend", "no"]
+        command = [*launcher, "--main_process_port", "0", *command[1:]]
+    return subprocess.run(command, env=environment, capture_output=True, text=True, timeout=300, check=False)

@@ -9,8 +9,8 @@ from hiptrack.config import REPO_ROOT, run_main
 from hiptrack.data.sequences import FolderDataset
 from hiptrack.data.synthetic import write_dataset
 from hiptrack.errors import HiptrackError
-from hiptrack.tracking.demo_report import describe, picture_of, table
 from hiptrack.tracking.baselines import MIL, StillBox
+from hiptrack.tracking.demo_report import describe, picture_of, table
 from hiptrack.tracking.evaluate import evaluate_sequences
 from hiptrack.tracking.pictures import plot_curves, plot_success
 from hiptrack.tracking.tracker import Tracker
@@ -35,11 +35,19 @@ def main():
     print("tracking the held-out sequences", flush=True)
     heldout = FolderDataset(str(args.data), "heldout", str(annotations)).sequences
     weights = args.run / "model.safetensors"
-    trackers = {f"HIPTrack, branch {branch}": Tracker.from_checkpoint(weights, branch=branch) for branch in ("on", "off", "folded")}
-    reports = {name: evaluate_sequences(tracker, heldout) for name, tracker in {**trackers, "MIL": MIL(), "still box": StillBox()}.items()}
+    trackers = {
+        f"HIPTrack, branch {branch}": Tracker.from_checkpoint(weights, branch=branch)
+        for branch in ("on", "off", "folded")
+    }
+    reports = {
+        name: evaluate_sequences(tracker, heldout)
+        for name, tracker in {**trackers, "MIL": MIL(), "still box": StillBox()}.items()
+    }
     failures = [failure for report in reports.values() for failure in report.failures]
     if failures:
-        raise HiptrackError(f"{len(failures)} sequences could not be tracked; the first is {failures[0][0]}: {failures[0][1]}")
+        raise HiptrackError(
+            f"{len(failures)} sequences could not be tracked; the first is {failures[0][0]}: {failures[0][1]}"
+        )
     on = reports["HIPTrack, branch on"]
     print(table(reports))
     print(describe(on.classification))
@@ -52,7 +60,16 @@ def main():
 
 def train(run, *overrides):
     """The training run, as a user would start it. Raises HiptrackError when it fails."""
-    launch = [sys.executable, "-m", "accelerate.commands.accelerate_cli", "launch", "--num_processes", "1", "--num_machines", "1"]
+    launch = [
+        sys.executable,
+        "-m",
+        "accelerate.commands.accelerate_cli",
+        "launch",
+        "--num_processes",
+        "1",
+        "--num_machines",
+        "1",
+    ]
     launch += ["--mixed_precision", "no", "--dynamo_backend", "no", str(REPO_ROOT / "tools" / "train.py")]
     code = subprocess.call([*launch, "--gin", "experiments/demo.gin", "--run", str(run), *overrides])
     if code:

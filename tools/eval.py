@@ -6,7 +6,7 @@ from pathlib import Path
 
 from hiptrack import config
 from hiptrack.data.sequences import FolderDataset
-from hiptrack.tracking.benchmark import EvaluationOptions, evaluate
+from hiptrack.tracking.evaluate_checkpoint import EvaluationOptions, evaluate
 
 
 def main():
@@ -20,7 +20,7 @@ def main():
     parser.add_argument("--out", type=Path, help="folder for the result files")
     args = config.parse_args(parser)
     logging.basicConfig(level=logging.INFO, format="%(message)s")
-    config.load(args.gin, args.overrides, root="evaluate")
+    config.load(["gin/eval/tracker.gin", *args.gin], args.overrides, root="evaluate")
     dataset = FolderDataset(args.root, args.split, args.annotations)
     return evaluate(EvaluationOptions(args.checkpoint, dataset, args.out))
 

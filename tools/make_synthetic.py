@@ -23,9 +23,7 @@ def main():
             f"--{split}", metavar="N", type=int, default=count, help=f"sequences (default {count}, 0: none)"
         )
     parser.add_argument("--frames", metavar="N", type=int, default=60, help="frames a sequence (default 60)")
-    parser.add_argument(
-        "--size", metavar="WxH", type=_size, default=(320, 240), help="pixels (default 320x240)"
-    )
+    parser.add_argument("--size", metavar="WxH", type=_size, default=(320, 240), help="pixels (default 320x240)")
     parser.add_argument(
         "--seed", metavar="N", type=int, default=0, help="the same seed gives the same files (default 0)"
     )

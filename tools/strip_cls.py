@@ -9,7 +9,9 @@ from hiptrack.models.strip import strip_branch
 
 def main():
     parser = argparse.ArgumentParser(description=__doc__)
-    parser.add_argument("--input", required=True, type=Path, help="weights file of ours, or .pth/.pth.tar of the published form")
+    parser.add_argument(
+        "--input", required=True, type=Path, help="weights file of ours, or .pth/.pth.tar of the published form"
+    )
     parser.add_argument("--output", required=True, type=Path)
     parser.add_argument("--fold", action="store_true", help="keep the branch's mean effect as a bias")
     parser.add_argument("--format", choices=("safetensors", "published"), default="safetensors")

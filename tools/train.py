@@ -20,6 +20,7 @@ def main():
     parser.add_argument("--dry-run", action="store_true", help="print the resolved pipeline and exit")
     args = config.parse_args(parser)
     logging.basicConfig(level=logging.INFO, format="%(message)s")
+    logging.getLogger("hiptrack.tracking").setLevel(logging.WARNING)  # validation would log every sequence
     folder = args.run or default_run_dir(args.gin)
     config.load(args.gin, args.overrides, root="train")
     return train(RunOptions(folder, tuple(sys.argv), args.resume, args.dry_run))

@@ -5,6 +5,7 @@ HIPTrack (arXiv 2311.02072). Shapes: B rows, C width, T and S the template and s
 """
 
 import difflib
+import itertools
 import math
 from collections.abc import Callable
 from dataclasses import dataclass
@@ -70,7 +71,7 @@ class ConvStem(nn.Module):
             raise ConfigError(f"ConvStem halves the image step by step: patch must be a power of two, not {patch}.")
         widths = [3] + [max(width >> (halvings - 1 - i), 16) for i in range(halvings)]
         layers = []
-        for n_in, n_out in zip(widths[:-1], widths[1:], strict=True):
+        for n_in, n_out in itertools.pairwise(widths):
             layers += [nn.Conv2d(n_in, n_out, 3, 2, 1, bias=False), nn.BatchNorm2d(n_out), nn.ReLU()]
         self.convs = nn.Sequential(*layers)
         self.proj = nn.Conv2d(widths[-1], width, 1, bias=bias)

@@ -98,8 +98,6 @@ class ChallengeBranch(nn.Module):
     def forward(self, features):
         """backbone.Features of B rows -> ChallengeOutput."""
         if self.feature == "class_token":
-            if features.class_token is None:
-                raise ConfigError("ChallengeBranch.feature = 'class_token' needs Backbone.class_token = True.")
             pooled = features.class_token
         else:  # eliminated places are zero: their number must not count
             pooled = features.search.sum(1) / features.kept.sum(1, keepdim=True)

@@ -11,7 +11,7 @@ from torch import nn
 
 from hiptrack.boxes import xywh_to_cxcywh
 from hiptrack.errors import ConfigError
-from hiptrack.models.backbone import Backbone, Features
+from hiptrack.models.backbone import Backbone
 from hiptrack.models.challenge import ChallengeOutput
 from hiptrack.models.heads import CenterHead, HeadMaps
 from hiptrack.models.history import HistoricalPrompt
@@ -57,6 +57,8 @@ class HIPTrack(nn.Module):
         head_width = neck_width or width
         self.box_head = head(in_width=head_width)
         self.challenge = challenge(feature_width=width, grid_width=head_width) if challenge else None
+        if self.challenge is not None and self.challenge.feature == "class_token" and self.backbone.class_token is None:
+            raise ConfigError("ChallengeBranch.feature = 'class_token' needs Backbone.class_token = True.")
         self.register_buffer("mean", torch.tensor(IMAGENET_DEFAULT_MEAN).view(3, 1, 1), persistent=False)
         self.register_buffer("std", torch.tensor(IMAGENET_DEFAULT_STD).view(3, 1, 1), persistent=False)
 
@@ -118,7 +120,7 @@ class HIPTrack(nn.Module):
 
         All B*F frames pass the backbone in one call.
         """
-        batch, frames = search.shape[:2]
+        frames = search.shape[1]
         tokens = self.backbone.embed_template(template)
         every = self.backbone(tokens, search.flatten(0, 1), template_box_xywh, keep_ratio)
         results, memory = [], []
@@ -167,6 +169,3 @@ def stack_predictions(predictions):
     if predictions[0].challenge is not None:
         challenge = together([p.challenge for p in predictions], ChallengeOutput)
     return Prediction(maps, torch.stack([p.box_cxcywh for p in predictions], 1), challenge)
-
-
-__all__ = ["Features", "HIPTrack", "Prediction", "stack_predictions"]

@@ -5,6 +5,7 @@ import re
 from pathlib import Path
 
 import gin
+import numpy as np
 import safetensors.torch
 import timm
 import torch
@@ -18,7 +19,7 @@ TABLE = [
     ("backbone.pos_embed_x", "backbone.search_position"),
     ("backbone.temporal_pos_embed_z", "backbone.template_temporal"),
     ("backbone.temporal_pos_embed_x", "backbone.search_temporal"),
-    ("backbone.patch_embed.", "backbone.patch_embed."),
+    ("backbone.patch_embed.proj.", "backbone.patch_embed.proj."),
     ("backbone.blocks.", "backbone.blocks."),
     ("backbone.norm.", "backbone.norm."),
     *(
@@ -104,6 +105,11 @@ def to_published(model):
             "patch embedding) can be written so."
         )
     published.update((published_name(name), tensor) for name, tensor in state.items())
+    absent = [prefix for prefix, _ in TABLE if not any(name.startswith(prefix) for name in published)]
+    if absent:
+        raise CheckpointError(
+            f"The published form has {_some(absent)}, which this model lacks: it is of another architecture."
+        )
     return {name: tensor.detach().clone() for name, tensor in published.items()}
 
 
@@ -161,15 +167,16 @@ def read_tensors(path):
         except safetensors.SafetensorError as error:
             raise CheckpointError(f"{path} is damaged or no safetensors file: {error}.") from error
     try:
-        content = torch.load(path, map_location="cpu", weights_only=True)
+        with torch.serialization.safe_globals([*_STUBS, *_NUMPY_SCALARS]):
+            content = torch.load(path, map_location="cpu", weights_only=True)
     except pickle.UnpicklingError as error:
-        reason = str(error).split("\n")[0]
         raise CheckpointError(
-            f"{path} is refused: it is damaged, or holds pickled objects besides tensors, and loading those would run code. "
-            f"Expected tensors in plain dicts; re-save it that way where it was made. ({reason})"
+            f"{path} is refused: it {_what_it_holds(path)}. Expected tensors in plain dicts; save its tensors alone where it was made."
         ) from error
     except (RuntimeError, EOFError, ValueError, KeyError, OSError) as error:
-        raise CheckpointError(f"{path} is damaged or truncated, or no torch file: {str(error).splitlines()[0]}.") from error
+        raise CheckpointError(
+            f"{path} is damaged or truncated, or no torch file: {str(error).splitlines()[0]}."
+        ) from error
     for key in ("net", "model", "state_dict"):
         if isinstance(content, dict) and isinstance(content.get(key), dict):
             content = content[key]
@@ -182,6 +189,38 @@ def read_tensors(path):
     return tensors
 
 
+class _Stub:
+    """Stands in for a record of the published trainers: takes its attributes, runs nothing."""
+
+
+# What published trainers pickle beside the tensors: their settings and running statistics.
+_STUBS = [
+    (_Stub, f"lib.train.admin.{name}")
+    for name in ("settings.Settings", "stats.AverageMeter", "stats.StatValue", "local.EnvironmentSettings")
+]
+_NUMPY_SCALARS = [
+    np.dtype,
+    np.dtypes.Float32DType,
+    np.dtypes.Float64DType,
+    np.dtypes.Int64DType,
+    (np.float64(0).__reduce__()[0], "numpy.core.multiarray.scalar"),
+    (np.float64(0).__reduce__()[0], "numpy._core.multiarray.scalar"),
+]
+
+
+def _what_it_holds(path):
+    """Why a torch file is refused, in words."""
+    try:
+        foreign = torch.serialization.get_unsafe_globals_in_checkpoint(path)
+    except (RuntimeError, ValueError, pickle.UnpicklingError, EOFError):
+        foreign = []
+    known = {name for _, name in _STUBS}
+    foreign = [name for name in foreign if name not in known]
+    if not foreign:
+        return "is damaged, or holds pickled objects besides tensors"
+    return f"holds pickled objects besides tensors, which could run code when loaded: {_some(foreign)}"
+
+
 def load_vit(backbone, state, source):
     """Fill a Backbone from plain ViT tensors under timm's names (ImageNet, MAE).
 
@@ -191,7 +230,9 @@ def load_vit(backbone, state, source):
     wanted = {k: v for k, v in state.items() if not re.match(r"head\.|fc_norm\.|decoder_|mask_token", k)}
     class_token, table = wanted.pop("cls_token", None), wanted.pop("pos_embed", None)
     if table is None:
-        raise CheckpointError(f"{source} has no 'pos_embed': the weights of a plain ViT under timm's names were expected.")
+        raise CheckpointError(
+            f"{source} has no 'pos_embed': the weights of a plain ViT under timm's names were expected."
+        )
     side = int((table.shape[1]) ** 0.5)  # with or without the class place, the grid's side
     place, grid = table[:, : table.shape[1] - side**2], table[:, table.shape[1] - side**2 :]
     wanted["template_position"] = resample_positions(grid, backbone.template_side)

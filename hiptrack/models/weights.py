@@ -29,8 +29,9 @@ def save_weights(path, model, bindings, **notes):
     tensors = {name: tensor.detach().cpu().contiguous() for name, tensor in model.state_dict().items()}
     metadata = {"format": "hiptrack", "model": bindings, **{key: str(value) for key, value in notes.items()}}
     temporary = path.with_name(f"tmp-{path.name}")
-    safetensors.torch.save_file(tensors, temporary, metadata)
-    with open(temporary, "rb+") as file:
+    with open(temporary, "wb") as file:
+        file.write(safetensors.torch.save(tensors, metadata))
+        file.flush()
         os.fsync(file.fileno())
     os.replace(temporary, path)
 
@@ -40,6 +41,10 @@ def read_metadata(path):
     path = Path(path)
     if not path.is_file():
         raise NotFoundError(f"not found: {path} (weights)", str(path))
+    if path.suffix != ".safetensors":
+        raise CheckpointError(
+            f"{path}: a .safetensors file written by hiptrack was expected. tools/strip_cls.py converts a published checkpoint."
+        )
     try:
         with safetensors.safe_open(path, "pt") as file:
             metadata = file.metadata() or {}
@@ -107,4 +112,6 @@ class TrackerWeights:
             kept = load_published(model, tensors, self.path)
         else:
             kept = load_exact(model, tensors, self.path, may_miss=r"challenge\.|neck\.")
-        return f"tracker <- {self.path}" + (f" ({len(kept)} tensors it lacks keep their initial values)" if kept else "")
+        return f"tracker <- {self.path}" + (
+            f" ({len(kept)} tensors it lacks keep their initial values)" if kept else ""
+        )

@@ -21,10 +21,9 @@ def table(reports):
 
 def describe(classification):
     """Accuracy, balanced accuracy, and count and recall of each class (metrics.summarise_classification)."""
-    lines = [
-        f"challenge: accuracy {classification['accuracy']:.3f}, balanced accuracy {classification['balanced_accuracy']:.3f} "
-        f"over {classification['frames']} frames"
-    ]
+    accuracy, balanced = classification["accuracy"], classification["balanced_accuracy"]
+    frames = classification["frames"]
+    lines = [f"challenge: accuracy {accuracy:.3f}, balanced accuracy {balanced:.3f} over {frames} frames"]
     for name, count, recall in zip(CLASSES, classification["counts"], classification["recalls"], strict=True):
         lines.append(f"  {name:<22}{count:>5} frames, recall {'-' if recall is None else f'{recall:.3f}'}")
     return "\n".join(lines)

@@ -1,5 +1,6 @@
 """A tracker for programs: `init` with a frame and a box, then `update` frame by frame."""
 
+import copy
 from dataclasses import dataclass
 from typing import Literal
 
@@ -33,7 +34,9 @@ class MemoryPolicy:
         capacity: frames the bank holds; the oldest leaves first.
     """
 
-    def __init__(self, template_frames: int = 10, early: tuple[int, ...] = (5, 10), interval: int = 20, capacity: int = 150):
+    def __init__(
+        self, template_frames: int = 10, early: tuple[int, ...] = (5, 10), interval: int = 20, capacity: int = 150
+    ):
         if not any(frame <= template_frames for frame in early):
             raise ConfigError(
                 f"MemoryPolicy.early = {tuple(early)}: a frame up to {template_frames} (template_frames) must enter the bank "
@@ -102,6 +105,7 @@ class Tracker:
         if branch == "on" and model.challenge is None:
             raise ConfigError('branch="on" needs a model with a challenge branch; this one has none.')
         if branch == "folded":
+            model = copy.deepcopy(model)  # the caller's keeps its branch
             model.fold_challenge()
         if device == "auto":
             device = "cuda" if torch.cuda.is_available() else "cpu"
@@ -174,6 +178,15 @@ class Tracker:
 
 def check_frame(frame_rgb):
     """Raise DataError unless this is a [H, W, 3] uint8 image."""
-    if not isinstance(frame_rgb, np.ndarray) or frame_rgb.dtype != np.uint8 or frame_rgb.ndim != 3 or frame_rgb.shape[2] != 3:
-        found = f"{frame_rgb.dtype} {list(frame_rgb.shape)}" if isinstance(frame_rgb, np.ndarray) else type(frame_rgb).__name__
+    if (
+        not isinstance(frame_rgb, np.ndarray)
+        or frame_rgb.dtype != np.uint8
+        or frame_rgb.ndim != 3
+        or frame_rgb.shape[2] != 3
+    ):
+        found = (
+            f"{frame_rgb.dtype} {list(frame_rgb.shape)}"
+            if isinstance(frame_rgb, np.ndarray)
+            else type(frame_rgb).__name__
+        )
         raise DataError(f"A frame must be a uint8 RGB array [H, W, 3], not {found}.")

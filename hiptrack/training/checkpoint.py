@@ -93,7 +93,9 @@ class Checkpoint:
             position = Position(**{name: int(state["position"][name]) for name in Position.__dataclass_fields__})
             return cls(path, position, int(state["processes"]))
         except (OSError, ValueError, KeyError, TypeError) as error:
-            raise CheckpointError(f"{path} is no complete checkpoint: its state.json cannot be read ({error}).") from error
+            raise CheckpointError(
+                f"{path} is no complete checkpoint: its state.json cannot be read ({error})."
+            ) from error
 
     def load_weights(self, model):
         """Fill the unwrapped model."""

@@ -7,8 +7,9 @@ from dataclasses import dataclass
 import gin
 import torch
 
+from hiptrack.data.labels import CLASSES
 from hiptrack.errors import ConfigError
-from hiptrack.training.schedule import ConstantSchedule, KeepRatioSchedule
+from hiptrack.training.schedule import ConstantSchedule, CosineSchedule, KeepRatioSchedule, StepSchedule
 
 
 @gin.register
@@ -61,7 +62,7 @@ class Stage:
         trainable: list[str] | dict[int, list[str]] = ("all",),
         lr_multipliers: dict[str, float] | None = None,
         optimizer: Callable = AdamW,
-        schedule: object | None = None,
+        schedule: ConstantSchedule | StepSchedule | CosineSchedule | None = None,
         keep_ratio: KeepRatioSchedule | None = None,
         grad_clip: float | None = 0.1,
         largest_pass: int | None = None,
@@ -121,6 +122,10 @@ class Stage:
                 raise ConfigError(
                     f"Stage '{self.name}' has a classification loss, but the model no challenge branch: bind "
                     "HIPTrack.challenge = @ChallengeBranch, or leave the loss out of Stage.losses."
+                )
+            if model.challenge.classifier.out_features < len(CLASSES):
+                raise ConfigError(
+                    f"ChallengeBranch.classes = {model.challenge.classifier.out_features}: the labels know {len(CLASSES)} classes."
                 )
             if data.labelled_frames == 0:
                 raise ConfigError(

@@ -26,7 +26,7 @@ def describe_pipeline(model, stages, initial_weights, validation, processes):
         lines += ["", f"validation every {validation.every} epochs"]
         lines += _describe_data([validation.data], None, absent)
     if absent:
-        lines += ["", f"{len(absent)} of the paths above are missing: the run cannot start yet"]
+        lines += ["", f"the run cannot start yet: {len(set(absent))} things above are missing"]
     return "\n".join(lines), not absent
 
 

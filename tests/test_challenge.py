@@ -1,0 +1,207 @@
+"""The challenge branch: its size, its forms of fusion, what it reads, and what is folded of it."""
+
+import functools
+
+import pytest
+import torch
+from toy import BRANCH, randomise, toy_branch, toy_model
+
+from hiptrack.errors import ConfigError
+from hiptrack.models.challenge import ChallengeBranch, DirectFusion
+
+BOX = torch.tensor([[0.25, 0.3, 0.5, 0.4]])
+
+
+def images(frames=1, seed=0):
+    generator = torch.Generator().manual_seed(seed)
+    return torch.randn(1, 3, 32, 32, generator=generator), torch.randn(1, frames, 3, 64, 64, generator=generator)
+
+
+@torch.no_grad()
+def last_maps(model, use_challenge=True, seed=0):
+    """Score, offset and size map of one frame."""
+    template, search = images(seed=seed)
+    features = model.backbone(model.backbone.embed_template(template), search[:, 0], BOX)
+    maps = model.predict(features, *model.template_memory(template, features, BOX), use_challenge=use_challenge).maps
+    return torch.cat((maps.score_logits.flatten(), maps.offset.flatten(), maps.size.flatten()))
+
+
+def trained(model):
+    """The model with all of its branch random, the running mean included."""
+    randomise(model.challenge, seed=5)
+    model.challenge.mean_added.copy_(torch.linspace(-1, 1, len(model.challenge.mean_added)))
+    return model.eval()
+
+
+def parameter_count(module):
+    return sum(parameter.numel() for parameter in module.parameters())
+
+
+def test_parameter_count_at_the_briefs_widths():
+    branch = ChallengeBranch(feature_width=768, grid_width=768)
+    assert parameter_count(branch) - parameter_count(branch.to_grid) == 530_186
+    assert parameter_count(branch.to_grid) == 256 * 768 + 768
+
+
+def test_output_shapes():
+    model = toy_model(challenge=toy_branch)
+    with torch.no_grad():
+        prediction = model.track_clip(*images(2), BOX)[1][1]
+    assert prediction.challenge.logits.shape == (1, 10)
+    assert prediction.challenge.hidden.shape == (1, 24) and (prediction.challenge.hidden >= 0).all()
+    assert prediction.challenge.fusion.shape == (1, 16)
+
+
+@pytest.mark.parametrize("seed", range(3))
+def test_untrained_branch_changes_no_bit_of_the_tracker(seed):
+    plain, model = toy_model(seed=3), toy_model(challenge=toy_branch, seed=3)
+    absent, off, on = last_maps(plain, seed=seed), last_maps(model, False, seed), last_maps(model, True, seed)
+    assert torch.equal(absent, off) and torch.equal(absent, on)
+    with torch.no_grad():  # a clip too, where every frame's memory depends on the boxes before it
+        clips = [m.track_clip(*images(3, seed), BOX) for m in (plain, model)]
+    for (_, without), (_, with_branch) in zip(*clips, strict=True):
+        assert torch.equal(without.maps.score_logits, with_branch.maps.score_logits)
+        assert torch.equal(without.box_cxcywh, with_branch.box_cxcywh)
+        assert without.challenge is None
+
+
+def test_trained_branch_changes_the_tracker_only_when_on():
+    plain, model = toy_model(seed=3), trained(toy_model(challenge=toy_branch, seed=3))
+    assert torch.equal(last_maps(model, use_challenge=False), last_maps(plain))
+    assert not torch.allclose(last_maps(model), last_maps(plain), atol=1e-3)
+
+
+def test_residual_fusion_learns_from_the_first_step():
+    model = toy_model(challenge=toy_branch).train()
+    prediction = model.track_clip(*images(2), BOX)[1][1]
+    prediction.maps.score_logits.sum().backward()
+    assert model.challenge.to_grid.project.weight.grad.abs().sum() > 0
+
+
+def test_direct_fusion_behind_a_neck():
+    model = toy_model(challenge=functools.partial(toy_branch, fusion=DirectFusion), neck_width=16)
+    seen = []
+    model.box_head.register_forward_pre_hook(lambda _, inputs: seen.append(inputs[0]))
+    last_maps(model, use_challenge=False)
+    last_maps(model)
+    template, search = images()
+    with torch.no_grad():
+        features = model.backbone(model.backbone.embed_template(template), search[:, 0], BOX)
+        fusion = model.challenge(features).fusion
+    assert seen[0].shape == (1, 16, 8, 8)
+    torch.testing.assert_close(seen[1], seen[0] + fusion[:, :, None, None], rtol=0, atol=1e-6)
+    assert not list(model.challenge.to_grid.parameters())
+
+
+def test_direct_fusion_of_another_width_is_refused():
+    with pytest.raises(ConfigError, match="width 16 to a grid of width 32: set HIPTrack.neck_width = 16"):
+        toy_model(challenge=functools.partial(toy_branch, fusion=DirectFusion))
+
+
+def test_without_fusion_the_branch_only_classifies():
+    plain, model = toy_model(), toy_model(challenge=functools.partial(toy_branch, fusion=None))
+    randomise(model.challenge)
+    assert torch.equal(last_maps(model), last_maps(plain))
+    with torch.no_grad():
+        challenge = model.track_clip(*images(), BOX)[0][1].challenge
+    assert challenge.fusion is None and challenge.logits.shape == (1, 10)
+    names = set(model.challenge.state_dict())
+    assert names == {"projection.0.weight", "projection.0.bias", "classifier.weight", "classifier.bias"}
+
+
+def test_mean_feature_counts_kept_tokens_only():
+    model = toy_model(challenge=toy_branch)
+    template, search = images()
+    with torch.no_grad():
+        features = model.backbone(model.backbone.embed_template(template), search[:, 0], BOX)
+        assert 0 < features.kept.sum() < 64
+        mean = features.search[features.kept].mean(0)
+        hidden = model.challenge.projection[0](mean).relu()
+        torch.testing.assert_close(model.challenge(features).hidden[0], hidden, rtol=0, atol=1e-5)
+
+
+def test_class_token_feature():
+    model = toy_model(challenge=functools.partial(toy_branch, feature="class_token"), class_token=True)
+    template, search = images()
+    with torch.no_grad():
+        features = model.backbone(model.backbone.embed_template(template), search[:, 0], BOX)
+        hidden = model.challenge.projection[0](features.class_token).relu()
+        torch.testing.assert_close(model.challenge(features).hidden, hidden, rtol=0, atol=1e-5)
+
+
+def test_class_token_feature_without_the_token_is_an_error():
+    with pytest.raises(ConfigError, match="Backbone.class_token = True"):
+        model = toy_model(challenge=functools.partial(toy_branch, feature="class_token"))
+        model.track_clip(*images(), BOX)
+
+
+def added_by(branch, features):
+    """What the branch adds to the grid for these features, [B, W]."""
+    grid = torch.zeros(len(features.search), 32, 2, 2)
+    added = branch.fuse(grid, branch(features))
+    assert torch.equal(added, added[:, :, :1, :1].expand_as(added))  # the same at every place
+    return added[:, :, 0, 0]
+
+
+def batches(model, number):
+    generator = torch.Generator().manual_seed(7)
+    for _ in range(number):
+        template, search = (torch.randn(3, 3, side, side, generator=generator) for side in (32, 64))
+        yield model.backbone(model.backbone.embed_template(template), search)
+
+
+@torch.no_grad()
+def test_running_mean_is_the_mean_of_what_was_added_in_training():
+    model = trained(toy_model(challenge=toy_branch))
+    branch = model.challenge
+    branch.mean_added.zero_()
+    branch.train()
+    added = [added_by(branch, features) for features in batches(model, 6)]
+    expected = torch.cat(added).mean(0)
+    assert expected.abs().max() > 0.1
+    torch.testing.assert_close(branch.mean_added, expected, rtol=0, atol=1e-5)
+
+    branch.eval()
+    before = branch.mean_added.clone()
+    for features in batches(model, 2):
+        added_by(branch, features)
+    assert torch.equal(branch.mean_added, before)
+
+
+@torch.no_grad()
+def test_running_mean_forgets_with_its_momentum():
+    branch = randomise(ChallengeBranch(32, 32, **BRANCH, momentum=0.4)).train()
+    branch.mean_added.zero_()
+    expected = torch.zeros(32)
+    for number, features in enumerate(batches(toy_model(), 5), 1):
+        expected = expected + max(1 / number, 0.4) * (added_by(branch, features).mean(0) - expected)
+    torch.testing.assert_close(branch.mean_added, expected, rtol=0, atol=1e-5)
+
+
+def test_a_frozen_branch_stays_as_it_is_in_training():
+    model = trained(toy_model(challenge=toy_branch))
+    model.challenge.requires_grad_(False)
+    model.train()
+    before = {name: tensor.clone() for name, tensor in model.challenge.state_dict().items()}
+    model.track_clip(*images(2), BOX)
+    assert all(torch.equal(tensor, before[name]) for name, tensor in model.challenge.state_dict().items())
+
+
+@pytest.mark.parametrize("form", [{}, {"neck_width": 16}], ids=["residual", "direct behind a neck"])
+def test_folding_is_adding_the_mean_by_hand(form):
+    fusion = {"fusion": DirectFusion} if form else {}
+    by_hand, folded = (trained(toy_model(challenge=functools.partial(toy_branch, **fusion), **form)) for _ in range(2))
+    mean = by_hand.challenge.mean_added.clone()
+    off = last_maps(by_hand, use_challenge=False)
+    by_hand.box_head.register_forward_pre_hook(lambda _, inputs: (inputs[0] + mean.view(1, -1, 1, 1),))
+    folded.fold_challenge()
+    assert folded.challenge is None
+    assert not any(name.startswith("challenge") for name in folded.state_dict())
+    expected = last_maps(by_hand, use_challenge=False)
+    torch.testing.assert_close(last_maps(folded), expected, rtol=0, atol=1e-6)
+    assert not torch.allclose(off, expected, atol=1e-3)
+
+
+def test_folding_nothing_is_an_error():
+    with pytest.raises(ConfigError, match="no challenge branch to fold"):
+        toy_model().fold_challenge()

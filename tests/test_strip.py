@@ -1,0 +1,166 @@
+"""Taking the branch out of a checkpoint: what is left tracks bit for bit as before."""
+
+import subprocess
+import sys
+from pathlib import Path
+
+import gin
+import numpy as np
+import pytest
+import safetensors.torch
+import torch
+from toy import moving_target, save_toy, toy_gin, toy_model
+
+from hiptrack.component import component_text
+from hiptrack.errors import CheckpointError, HiptrackError, NotFoundError
+from hiptrack.models.pretrained import read_tensors, to_published
+from hiptrack.models.strip import strip_branch
+from hiptrack.models.weights import load_model, read_metadata, save_weights
+from hiptrack.tracking.tracker import MemoryPolicy, Tracker
+
+TOOL = Path(__file__).resolve().parents[1] / "tools" / "strip_cls.py"
+BRANCH = {"challenge": "ChallengeBranch", "seed": 4}
+FORMS = {"residual": BRANCH, "direct": {**BRANCH, "neck_width": 16, "fusion": "DirectFusion"}}
+
+
+@pytest.fixture(autouse=True)
+def cleared():
+    gin.clear_config()
+    yield
+    gin.clear_config()
+
+
+def track(path, branch="off"):
+    memory = MemoryPolicy(template_frames=2, early=(1, 2), interval=2, capacity=3)
+    tracker = Tracker.from_checkpoint(path, "cpu", branch, memory)
+    pictures, box = moving_target(8, seed=1)
+    tracker.init(pictures[0], box)
+    results = [tracker.update(picture) for picture in pictures[1:]]
+    return np.array([[*result.box, result.score] for result in results])
+
+
+@pytest.mark.parametrize("fold", [False, True])
+@pytest.mark.parametrize("form", FORMS.values(), ids=FORMS)
+def test_stripped_file_tracks_bitwise_as_the_full_one(tmp_path, form, fold):
+    full, stripped = tmp_path / "full.safetensors", tmp_path / "stripped.safetensors"
+    save_toy(full, **form)
+    before = full.read_bytes()
+    strip_branch(full, stripped, fold=fold)
+    tensors = safetensors.torch.load_file(stripped)
+    assert not [name for name in tensors if "challenge" in name]
+    assert set(tensors) == {name for name in safetensors.torch.load_file(full) if not name.startswith("challenge.")}
+    text = read_metadata(stripped)["model"]
+    assert "ChallengeBranch" not in text and "Fusion" not in text and "HIPTrack.challenge = None" in text
+    assert np.array_equal(track(stripped), track(full, "folded" if fold else "off"))
+    assert not np.array_equal(track(stripped), track(full, "off" if fold else "folded"))
+    assert full.read_bytes() == before
+    assert load_model(stripped).challenge is None
+
+
+def test_the_command(tmp_path):
+    """From another directory, as a user types it; a refused fold writes nothing."""
+    full, stripped, folder = (
+        tmp_path / "full.safetensors",
+        tmp_path / "out" / "stripped.safetensors",
+        tmp_path / "elsewhere",
+    )
+    folder.mkdir()
+    save_toy(full, **BRANCH)
+    script = f"""
+import runpy, sys
+for argv in (['--input', '../full.safetensors', '--output', '../out/stripped.safetensors', '--fold'],
+             ['--input', '../out/stripped.safetensors', '--output', '../out/again.safetensors', '--fold'],
+             ['--input', '../gone.safetensors', '--output', '../out/gone.safetensors']):
+    sys.argv = ['strip_cls.py', *argv]
+    try:
+        runpy.run_path({str(TOOL)!r}, run_name='__main__')
+    except SystemExit as stop:
+        print('exit', int(stop.code or 0))
+"""
+    done = subprocess.run(
+        [sys.executable, "-c", script], cwd=folder, capture_output=True, text=True, timeout=120, check=True
+    )
+    assert done.stdout.splitlines() == ["wrote ../out/stripped.safetensors", "exit 0", "exit 1", "exit 1"]
+    refused, gone = done.stderr.splitlines()
+    assert (
+        refused.startswith("error: ") and "stripped.safetensors" in refused and "no challenge branch to fold" in refused
+    )
+    assert gone.startswith("error: ") and "gone.safetensors" in gone
+    assert [entry.name for entry in stripped.parent.iterdir()] == ["stripped.safetensors"]
+    assert np.array_equal(track(stripped), track(full, "folded"))
+
+
+def test_folding_a_file_without_branch_writes_nothing(tmp_path):
+    plain, output = tmp_path / "plain.safetensors", tmp_path / "out.safetensors"
+    save_toy(plain)
+    with pytest.raises(CheckpointError, match="plain.safetensors.*no challenge branch to fold"):
+        strip_branch(plain, output, fold=True)
+    assert [entry.name for entry in tmp_path.iterdir()] == ["plain.safetensors"]
+
+
+def test_stripping_a_file_without_branch_changes_nothing(tmp_path):
+    plain, output = tmp_path / "plain.safetensors", tmp_path / "out.safetensors"
+    save_toy(plain)
+    strip_branch(plain, output)
+    ours, theirs = (safetensors.torch.load_file(path) for path in (plain, output))
+    assert ours.keys() == theirs.keys() and all(torch.equal(ours[name], theirs[name]) for name in ours)
+    assert read_metadata(output)["model"] == read_metadata(plain)["model"]
+
+
+@pytest.mark.parametrize("fold", [False, True])
+def test_published_form(tmp_path, fold):
+    full, output = tmp_path / "full.safetensors", tmp_path / "tracker.pth.tar"
+    gin.parse_config(toy_gin(challenge="ChallengeBranch", patch=16) + "\nCenterHead.widths = (16, 16, 8, 8)")
+    model = gin.get_configurable("HIPTrack")()
+    model.challenge.mean_added.fill_(0.5)
+    save_weights(full, model, component_text("HIPTrack"))
+    gin.clear_config()
+    strip_branch(full, output, fold=fold, form="published")
+    assert set(torch.load(output, weights_only=True)) == {"net"}
+    written = read_tensors(output)
+    plain = toy_model(patch=16, head_widths=(16, 16, 8, 8))
+    expected = to_published(plain)
+    assert {name: t.shape for name, t in written.items()} == {name: t.shape for name, t in expected.items()}
+    bias = model.state_dict()["history.fuse.conv2.bias"]
+    assert torch.equal(written["searchRegionFusion.conv2.bias"], bias + 0.5 if fold else bias)
+    assert torch.equal(written["key_comp.weight"], model.state_dict()["history.key_comp.weight"])
+
+
+def test_a_model_without_published_form_writes_nothing(tmp_path):
+    full, output = tmp_path / "full.safetensors", tmp_path / "tracker.pth.tar"
+    save_toy(full, **FORMS["direct"])
+    with pytest.raises(CheckpointError, match="no name for neck"):
+        strip_branch(full, output, form="published")
+    assert [entry.name for entry in tmp_path.iterdir()] == ["full.safetensors"]
+
+
+def test_output_in_place_of_the_input(tmp_path):
+    path = tmp_path / "model.safetensors"
+    save_toy(path, **BRANCH)
+    expected = track(path)
+    strip_branch(path, path)
+    assert np.array_equal(track(path), expected)
+    assert not [name for name in safetensors.torch.load_file(path) if "challenge" in name]
+
+
+def test_what_is_written_can_be_read(tmp_path):
+    """A name that belies the form is refused, or read back all the same."""
+    full = tmp_path / "full.safetensors"
+    save_toy(full, **BRANCH)
+    output = tmp_path / "tracker.pth"
+    try:
+        strip_branch(full, output)
+    except HiptrackError:
+        assert not output.exists()
+    else:
+        assert np.array_equal(track(output), track(full))
+
+
+@pytest.mark.parametrize("content", [None, b"", b"no weights"], ids=["absent", "empty", "text"])
+def test_bad_input_writes_nothing(tmp_path, content):
+    path, output = tmp_path / "model.safetensors", tmp_path / "out.safetensors"
+    if content is not None:
+        path.write_bytes(content)
+    with pytest.raises((CheckpointError, NotFoundError), match="model.safetensors"):
+        strip_branch(path, output)
+    assert not output.exists()

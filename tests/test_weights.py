@@ -1,0 +1,253 @@
+"""Weights files say themselves how to build their model, and nothing they say is trusted."""
+
+import hashlib
+import os
+
+import gin
+import pytest
+import safetensors
+import safetensors.torch
+import torch
+from toy import moving_target, save_toy, toy_branch, toy_gin, toy_model
+
+import hiptrack.training.train  # noqa: F401  registers what lies outside the models
+from hiptrack.component import component_text
+from hiptrack.errors import CheckpointError, NotFoundError
+from hiptrack.models.weights import TrackerWeights, content_hash, load_model, read_metadata, save_weights
+from hiptrack.tracking.tracker import Tracker
+
+
+@pytest.fixture(autouse=True)
+def cleared():
+    gin.clear_config()
+    yield
+    gin.clear_config()
+
+
+def clip_scores(model):
+    generator = torch.Generator().manual_seed(0)
+    template, search = (torch.randn(1, *shape, generator=generator) for shape in ((3, 32, 32), (3, 3, 64, 64)))
+    with torch.no_grad():
+        frames = model.track_clip(template, search, torch.tensor([[0.25, 0.25, 0.5, 0.5]]))
+    return torch.cat([prediction.maps.score_logits.flatten() for _, prediction in frames])
+
+
+FORMS = {
+    "plain": {},
+    "residual": {"challenge": "ChallengeBranch"},
+    "direct": {"challenge": "ChallengeBranch", "neck_width": 16, "fusion": "DirectFusion"},
+    "no fusion": {"challenge": "ChallengeBranch", "fusion": None},
+    "class token": {"class_token": True, "elimination_template": "all", "keep_ratio": 0.5},
+}
+
+
+@pytest.mark.parametrize("form", FORMS.values(), ids=FORMS)
+def test_round_trip_needs_no_configuration(tmp_path, form):
+    path = tmp_path / "model.safetensors"
+    model = save_toy(path, seed=4, **form)
+    assert gin.config_str() == ""
+    loaded = load_model(path).eval()
+    assert loaded.search_factor == 4.0 and loaded.backbone.keep_ratio == form.get("keep_ratio", 0.7)
+    assert loaded.backbone.elimination_template == form.get("elimination_template", "centre_point")
+    state, again = model.state_dict(), loaded.state_dict()
+    assert state.keys() == again.keys() and all(torch.equal(state[name], again[name]) for name in state)
+    assert torch.equal(clip_scores(loaded), clip_scores(model))
+
+
+def test_a_configuration_of_the_day_changes_nothing(tmp_path):
+    path = tmp_path / "model.safetensors"
+    model = save_toy(path)
+    gin.parse_config(toy_gin(width=64, depth=6, neck_width=12) + "\nBackbone.keep_ratio = 0.3")
+    before = gin.config_str()
+    loaded = load_model(path).eval()
+    assert loaded.backbone.width == 32 and torch.equal(clip_scores(loaded), clip_scores(model))
+    assert gin.config_str() == before
+
+
+def test_notes_and_hash(tmp_path):
+    path = tmp_path / "model.safetensors"
+    gin.parse_config(toy_gin())
+    save_weights(path, toy_model(), component_text("HIPTrack"), step=12, stage="branch")
+    metadata = read_metadata(path)
+    assert (metadata["step"], metadata["stage"]) == ("12", "branch")
+    assert content_hash(path) == hashlib.sha256(path.read_bytes()).hexdigest()
+    assert [entry.name for entry in tmp_path.iterdir()] == ["model.safetensors"]
+
+
+def test_a_failed_write_leaves_the_old_file(tmp_path, monkeypatch):
+    path = tmp_path / "model.safetensors"
+    save_toy(path)
+    before = path.read_bytes()
+
+    def full(descriptor):
+        raise OSError("No space left on device")
+
+    monkeypatch.setattr(os, "fsync", full)
+    with pytest.raises(OSError):
+        save_weights(path, toy_model(), "")
+    assert path.read_bytes() == before
+
+
+def rewrite(path, change_text=None, change_tensors=None):
+    with safetensors.safe_open(path, "pt") as file:
+        metadata = file.metadata()
+    tensors = safetensors.torch.load_file(path)
+    if change_text:
+        metadata["model"] = change_text(metadata["model"])
+    if change_tensors:
+        change_tensors(tensors)
+    safetensors.torch.save_file(tensors, path, metadata)
+
+
+NO_BRANCH = "HIPTrack.challenge = None"
+TAMPERED = {
+    "import": (lambda text: "import os\n" + text, "only lines like"),
+    "include": (lambda text: "include '/etc/passwd'\n" + text, "only lines like"),
+    "macro": (lambda text: text + "Backbone.depth = %DEPTH\n", "a model description has none"),
+    "unknown name": (lambda text: text + "Bakcbone.depth = 4\n", 'nothing called "Bakcbone"'),
+    "unknown parameter": (lambda text: text + "Backbone.detph = 4\n", 'no parameter "detph"'),
+    "unknown reference": (lambda text: text.replace("@Backbone", "@Backbon"), 'nothing called "Backbon"'),
+    "outside the models": (
+        lambda text: text.replace(NO_BRANCH, "HIPTrack.challenge = @train()"),
+        'nothing called "train"',
+    ),
+    "a data set": (
+        lambda text: text.replace(NO_BRANCH, "HIPTrack.challenge = @FolderDataset"),
+        'nothing called "FolderDataset"',
+    ),
+    "wrong type": (lambda text: text.replace("Backbone.depth = 4", "Backbone.depth = 'four'"), "expects int"),
+    "no gin at all": (lambda text: "<html>", "model description"),
+    "a model timm does not know": (
+        lambda text: text.replace("vit_tiny_patch16_224", "vit_tiny_patch16_nil"),
+        "vit_tiny_patch16_nil",
+    ),
+    "sizes that do not divide": (
+        lambda text: text.replace("Backbone.search_size = 64", "Backbone.search_size = 65"),
+        "search_size = 65",
+    ),
+    "a part in another's place": (lambda text: text.replace("= @Backbone", "= @ConvStem"), "ConvStem|width"),
+    "a part made too early": (
+        lambda text: text.replace("= @HistoricalPrompt", "= @HistoricalPrompt()"),
+        "HistoricalPrompt",
+    ),
+    "widths of nothing": (
+        lambda text: text.replace("HistoricalPrompt.key_width = 8", "HistoricalPrompt.key_width = 0"),
+        "zero|key_width",
+    ),
+}
+
+
+@pytest.mark.parametrize("change, words", TAMPERED.values(), ids=TAMPERED)
+def test_a_tampered_description_is_refused(tmp_path, change, words):
+    path = tmp_path / "model.safetensors"
+    save_toy(path)
+    text = read_metadata(path)["model"]
+    assert change(text) != text
+    rewrite(path, change_text=change)
+    with pytest.raises(CheckpointError, match=words) as raised:
+        load_model(path)
+    assert "\n" not in str(raised.value)
+
+
+def test_the_file_with_a_tampered_description_is_named(tmp_path):
+    path = tmp_path / "model.safetensors"
+    save_toy(path)
+    rewrite(path, change_text=TAMPERED["unknown name"][0])
+    with pytest.raises(CheckpointError) as raised:
+        load_model(path)
+    assert str(path) in str(raised.value)
+
+
+def test_other_shapes_are_named(tmp_path):
+    path = tmp_path / "model.safetensors"
+    save_toy(path)
+    rewrite(path, change_text=lambda text: text.replace("Backbone.width = 32", "Backbone.width = 48"))
+    with pytest.raises(
+        CheckpointError, match=r"of another shape: .*\[1, 16, 32\] in the file, \[1, 16, 48\] in the model"
+    ) as raised:
+        load_model(path)
+    assert str(path) in str(raised.value)
+
+
+@pytest.mark.parametrize(
+    "change, words",
+    [
+        (lambda tensors: tensors.pop("box_head.score.out.bias"), "1 missing: box_head.score.out.bias"),
+        (lambda tensors: tensors.update(extra=torch.zeros(1)), "1 unexpected: extra"),
+        (lambda tensors: tensors.update({"backbone.norm.weight": torch.zeros(7)}), r"backbone.norm.weight \[7\]"),
+        (
+            lambda tensors: tensors.update({"challenge.classifier.bias": torch.zeros(10)}),
+            "1 unexpected: challenge.classifier.bias",
+        ),
+    ],
+)
+def test_tensors_that_do_not_fit_are_named(tmp_path, change, words):
+    path = tmp_path / "model.safetensors"
+    save_toy(path)
+    rewrite(path, change_tensors=change)
+    with pytest.raises(CheckpointError, match=words):
+        load_model(path)
+
+
+def test_a_model_with_a_branch_demands_its_tensors(tmp_path):
+    path = tmp_path / "model.safetensors"
+    save_toy(path, challenge="ChallengeBranch")
+    rewrite(path, change_tensors=lambda tensors: tensors.pop("challenge.mean_added"))
+    with pytest.raises(CheckpointError, match="1 missing: challenge.mean_added"):
+        load_model(path)
+
+
+@pytest.mark.parametrize("share", [0.0, 0.001, 0.3, 0.999])
+def test_truncated_file_is_refused(tmp_path, share):
+    path = tmp_path / "model.safetensors"
+    save_toy(path)
+    whole = path.read_bytes()
+    path.write_bytes(whole[: int(share * len(whole))])
+    for read in (load_model, read_metadata, Tracker.from_checkpoint):
+        with pytest.raises(CheckpointError, match="damaged") as raised:
+            read(path)
+        assert str(path) in str(raised.value)
+
+
+def test_a_file_of_another_kind_is_refused(tmp_path):
+    path = tmp_path / "model.safetensors"
+    safetensors.torch.save_file({"a": torch.zeros(1)}, path)
+    with pytest.raises(CheckpointError, match="does not say how to build its model"):
+        load_model(path)
+    torch.save({"a": torch.zeros(1)}, tmp_path / "model.pth")
+    with pytest.raises(CheckpointError, match="model.pth"):
+        load_model(tmp_path / "model.pth")
+    with pytest.raises(NotFoundError, match="gone.safetensors"):
+        load_model(tmp_path / "gone.safetensors")
+
+
+def test_initial_weights_from_a_run_keep_a_new_branch(tmp_path):
+    path = tmp_path / "model.safetensors"
+    source = save_toy(path, seed=4)
+    model = toy_model(challenge=toy_branch, seed=9)
+    branch = {name: tensor.clone() for name, tensor in model.challenge.state_dict().items()}
+    assert f"({len(branch)} tensors it lacks keep" in TrackerWeights(str(path))(model)
+    assert all(torch.equal(tensor, branch[name]) for name, tensor in model.challenge.state_dict().items())
+    own = {name: tensor for name, tensor in model.state_dict().items() if not name.startswith("challenge.")}
+    assert all(torch.equal(tensor, source.state_dict()[name]) for name, tensor in own.items())
+    with pytest.raises(CheckpointError, match="unexpected: challenge"):
+        save_toy(path, challenge="ChallengeBranch")
+        TrackerWeights(str(path))(toy_model())
+
+
+def test_a_loaded_file_tracks(tmp_path):
+    path = tmp_path / "model.safetensors"
+    model = save_toy(path, challenge="ChallengeBranch")
+    frames, box = moving_target(5)
+    runs = []
+    for tracker in (Tracker.from_checkpoint(path, "cpu", branch="on"), Tracker(model, branch="on", device="cpu")):
+        tracker.init(frames[0], box)
+        runs.append([tracker.update(frame).box.tolist() for frame in frames[1:]])
+    assert runs[0] == runs[1]
+
+
+def test_toy_and_its_gin_text_are_the_same_model():
+    gin.parse_config(toy_gin())
+    described, built = gin.get_configurable("HIPTrack")(), toy_model()
+    shapes = [{name: tensor.shape for name, tensor in m.state_dict().items()} for m in (described, built)]
+    assert shapes[0] == shapes[1]
