@@ -10,6 +10,8 @@ import numpy as np
 
 from hiptrack.errors import DataError
 
+LARGEST_SIDE = 2**14  # pixels; a larger crop would not fit in memory
+
 
 def crop_side(box_xywh, factor):
     """Side in pixels of the square crop around a box: ceil(sqrt(w*h) * factor)."""
@@ -23,13 +25,13 @@ def crop_origin(box_xywh, side):
 
 
 def is_empty(box_xywh, factor, image_size):
-    """Whether the crop is under one pixel or shows no pixel of an image of (width, height)."""
-    if not box_xywh[2] * box_xywh[3] > 0:
+    """Whether the crop is under one pixel, absurdly large, or shows no pixel of an image of (width, height)."""
+    if not (box_xywh[2] > 0 and box_xywh[3] > 0 and box_xywh[2] * box_xywh[3] > 0):
         return True
     side = crop_side(box_xywh, factor)
     left, top = crop_origin(box_xywh, side)
     x2, y2 = _shown_end(left + side, image_size[0]), _shown_end(top + side, image_size[1])
-    return side < 1 or max(left, 0) >= x2 or max(top, 0) >= y2
+    return not 1 <= side <= LARGEST_SIDE or max(left, 0) >= x2 or max(top, 0) >= y2
 
 
 def crop(image, box_xywh, factor, side_out):

@@ -1,6 +1,7 @@
 """The whole job on data the project makes itself: sequences, a staged training run, evaluation beside two baselines."""
 
 import argparse
+import os
 import subprocess
 import sys
 from pathlib import Path
@@ -70,6 +71,7 @@ def train(run, *overrides):
         "--num_machines",
         "1",
     ]
+    launch += ["--num_cpu_threads_per_process", str(os.cpu_count())]  # the launcher's default is one
     launch += ["--mixed_precision", "no", "--dynamo_backend", "no", str(REPO_ROOT / "tools" / "train.py")]
     code = subprocess.call([*launch, "--gin", "experiments/demo.gin", "--run", str(run), *overrides])
     if code:

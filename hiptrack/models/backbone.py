@@ -15,7 +15,7 @@ import gin
 import timm
 import torch
 import torch.nn.functional as F
-from timm.layers import Attention, trunc_normal_
+from timm.layers import Attention, PatchEmbed, trunc_normal_
 from timm.models.vision_transformer import Block, VisionTransformer
 from torch import nn
 
@@ -242,7 +242,9 @@ def create_vit(name, drop_path, overrides):
     reason = None
     if type(vit) is not VisionTransformer or any(type(block) is not Block for block in vit.blocks):
         reason = "is no plain VisionTransformer"
-    elif any(type(block.attn) is not Attention or block.attn.gate is not None for block in vit.blocks):
+    elif type(vit.patch_embed) is not PatchEmbed:
+        reason = "makes its patches with another network"
+    elif any(type(block.attn) is not Attention or getattr(block.attn, "gate", None) is not None for block in vit.blocks):
         reason = "has an attention of its own kind"
     elif vit.pos_embed is None:
         reason = "has no learned absolute positions"

@@ -120,7 +120,7 @@ def load_published(model, published, source):
     batch-norm counters. Returns the names of tensors that kept their values.
     """
     state = from_published(published)
-    if model.backbone.class_token is not None and CLASS_TOKEN in published:
+    if model.backbone.class_token is not None and {CLASS_TOKEN, POSITIONS} <= published.keys():
         state["backbone.class_token"] = published[CLASS_TOKEN]
         state["backbone.class_position"] = published[POSITIONS][:, :1]
     return load_exact(model, state, source, may_miss=r"challenge\.|neck\.|.*num_batches_tracked$")
@@ -173,10 +173,9 @@ def read_tensors(path):
         raise CheckpointError(
             f"{path} is refused: it {_what_it_holds(path)}. Expected tensors in plain dicts; save its tensors alone where it was made."
         ) from error
-    except (RuntimeError, EOFError, ValueError, KeyError, OSError) as error:
-        raise CheckpointError(
-            f"{path} is damaged or truncated, or no torch file: {str(error).splitlines()[0]}."
-        ) from error
+    except Exception as error:  # a damaged file makes PyTorch's reader fail in any way
+        reason = next(iter(str(error).splitlines()), type(error).__name__)
+        raise CheckpointError(f"{path} is damaged or truncated, or no torch file: {reason}.") from error
     for key in ("net", "model", "state_dict"):
         if isinstance(content, dict) and isinstance(content.get(key), dict):
             content = content[key]
@@ -317,7 +316,7 @@ class BackboneWeights:
         published = {name: tensor for name, tensor in tensors.items() if name.startswith("backbone.")}
         ours = from_published(published)
         state = {name.removeprefix("backbone."): tensor for name, tensor in ours.items()}
-        if model.backbone.class_token is not None and CLASS_TOKEN in published:
+        if model.backbone.class_token is not None and {CLASS_TOKEN, POSITIONS} <= published.keys():
             state["class_token"], state["class_position"] = published[CLASS_TOKEN], published[POSITIONS][:, :1]
         load_exact(model.backbone, state, self.path, may_miss=r"(template|search)_temporal$")
         return f"backbone <- tracker {self.path} ({len(tensors) - len(published)} tensors outside its backbone left)"

@@ -31,6 +31,9 @@ def strip_branch(source, output, fold=False, form="safetensors"):
     form: "safetensors" (ours) or "published" (torch file with the published names under `net`).
     Raises CheckpointError where there is nothing to fold or the published form cannot hold the model.
     """
+    if (Path(output).suffix == ".safetensors") != (form == "safetensors"):
+        suffix = "must end in .safetensors" if form == "safetensors" else "must not end in .safetensors"
+        raise CheckpointError(f"{output}: the output of --format {form} {suffix}.")
     model, bindings = load_any(source)
     if fold:
         try:

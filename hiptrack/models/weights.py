@@ -13,7 +13,7 @@ import safetensors
 import safetensors.torch
 
 from hiptrack.component import build_component, component_text
-from hiptrack.errors import CheckpointError, NotFoundError
+from hiptrack.errors import CheckpointError, HiptrackError, NotFoundError
 from hiptrack.models import hiptrack as _  # noqa: F401  registers the model's parts
 from hiptrack.models.pretrained import load_exact, load_published, read_tensors
 
@@ -61,15 +61,21 @@ def read_metadata(path):
 def load_model(path):
     """Build the model a weights file describes and fill it. Raises NotFoundError or CheckpointError."""
     bindings = read_metadata(path)["model"]
-    model = build_component(bindings, ROOT_COMPONENT, "hiptrack.models")
+    try:
+        model = build_component(bindings, ROOT_COMPONENT, "hiptrack.models")
+    except (HiptrackError, TypeError, ValueError, ArithmeticError, RuntimeError, AttributeError) as error:
+        reason = " ".join(str(error).split())
+        raise CheckpointError(f"{path}: its description of the model does not build one: {reason}") from error
     load_exact(model, read_tensors(path), path)
     return model
 
 
 def default_bindings():
-    """The bindings of a model with every default, whatever gin is configured to now."""
+    """The bindings of a model with every default; gin's own configuration is cleared for it."""
+    parts = {"backbone": "Backbone", "history": "HistoricalPrompt", "head": "CenterHead"}
     with gin.unlock_config():
         gin.clear_config()
+        gin.parse_config([f"{ROOT_COMPONENT}.{parameter} = @{part}" for parameter, part in parts.items()])
     return component_text(ROOT_COMPONENT)
 
 

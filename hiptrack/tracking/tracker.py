@@ -9,7 +9,7 @@ import numpy as np
 import torch
 
 from hiptrack import crops
-from hiptrack.errors import ConfigError, DataError
+from hiptrack.errors import CheckpointError, ConfigError, DataError
 from hiptrack.models.history import MemoryBank
 from hiptrack.models.weights import load_model
 
@@ -37,7 +37,9 @@ class MemoryPolicy:
     def __init__(
         self, template_frames: int = 10, early: tuple[int, ...] = (5, 10), interval: int = 20, capacity: int = 150
     ):
-        if not any(frame <= template_frames for frame in early):
+        if interval < 1 or capacity < 1:
+            raise ConfigError(f"MemoryPolicy.interval = {interval}, capacity = {capacity}: both must be at least 1.")
+        if not any(1 <= frame <= template_frames for frame in early):
             raise ConfigError(
                 f"MemoryPolicy.early = {tuple(early)}: a frame up to {template_frames} (template_frames) must enter the bank "
                 "before the bank is read."
@@ -102,6 +104,8 @@ class Tracker:
         margin: int = 10,
         device: str = "auto",
     ):
+        if branch not in ("off", "on", "folded"):
+            raise ConfigError(f'Tracker.branch = {branch!r}: "off", "on" or "folded" was expected.')
         if branch == "on" and model.challenge is None:
             raise ConfigError('branch="on" needs a model with a challenge branch; this one has none.')
         if branch == "folded":
@@ -131,12 +135,17 @@ class Tracker:
         Raises DataError for a frame or a box that cannot be used.
         """
         check_frame(frame_rgb)
-        box = np.asarray(box_xywh, dtype=np.float64)
+        try:
+            box = np.array(box_xywh, dtype=np.float64)
+        except (TypeError, ValueError):
+            box = np.empty(0)
         height, width = frame_rgb.shape[:2]
         if box.shape != (4,) or not np.isfinite(box).all() or box[2] <= 0 or box[3] <= 0:
             raise DataError(f"The first box must be four finite numbers x,y,w,h with w,h > 0, not {box_xywh}.")
         if box[0] >= width or box[1] >= height or box[0] + box[2] <= 0 or box[1] + box[3] <= 0:
             raise DataError(f"The first box {box.tolist()} (xywh) lies outside the {width}x{height} frame.")
+        if max(box[2] / width, box[3] / height) > 10:
+            raise DataError(f"The first box {box.tolist()} (xywh) is over ten times as large as the {width}x{height} frame.")
         size, factor = self.model.template_size, self.model.template_factor
         template = self._to_model(crops.crop(frame_rgb, box, factor, size))
         in_crop = crops.box_to_crop(box, box, size / crops.crop_side(box, factor), size)
@@ -160,6 +169,8 @@ class Tracker:
         self.memory.update(search, features, prediction.box_cxcywh)
 
         score = prediction.maps.score[0]
+        if not (score.isfinite().all() and prediction.box_cxcywh.isfinite().all()):
+            raise CheckpointError("The model's output is not finite (NaN or infinite): its weights are damaged or it diverged.")
         self.score_map = score
         windowed = score * self.window
         box = prediction.maps.box_at_peak(windowed[None])[0]
