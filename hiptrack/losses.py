@@ -62,7 +62,7 @@ class CenterFocalLoss:
         self.weight, self.alpha, self.beta = weight, alpha, beta
 
     def count(self, truth_xywh):
-        """Number of positives: one a frame."""
+        """Number of positives: one a frame, since a sampled target's centre lies in its crop."""
         return truth_xywh[..., 0].numel()
 
     def __call__(self, prediction, truth_xywh):

@@ -1,7 +1,9 @@
 """Training clips: data sets mixed by ratio, a clip for every (epoch, index)."""
 
+from collections.abc import Callable
 from dataclasses import dataclass
 
+import cv2
 import gin
 import numpy as np
 import torch
@@ -9,7 +11,7 @@ import torch
 from hiptrack import crops
 from hiptrack.data.augment import Augmentation
 from hiptrack.data.sampler import CausalSampler
-from hiptrack.data.sequences import FolderDataset, read_image_rgb
+from hiptrack.data.sequences import read_image_rgb
 from hiptrack.errors import ConfigError, DataError, HiptrackError
 
 REDRAWS = 50  # a data set of which so many draws in a row are unusable is at fault
@@ -43,10 +45,10 @@ class ClipData:
 
     def __init__(
         self,
-        datasets: list[FolderDataset],
+        datasets: list[object],
         ratios: list[float] | None = None,
-        sampler: CausalSampler | None = None,
-        augmentation: Augmentation | None = None,
+        sampler: Callable | None = None,
+        augmentation: Callable | None = None,
     ):
         ratios = [1.0] * len(datasets) if ratios is None else ratios
         if not datasets or len(ratios) != len(datasets) or min(ratios) < 0 or sum(ratios) <= 0:
@@ -61,12 +63,10 @@ class ClipData:
 
     @property
     def labelled_frames(self):
-        """Number of frames with a challenge label, over all data sets."""
-        return sum(dataset.labelled_frames for dataset in self.datasets)
-
-    def missing_paths(self):
-        """Folders that do not exist."""
-        return [path for dataset in self.datasets for path in dataset.missing_paths()]
+        """Number of frames with a challenge label that can be drawn."""
+        drawn = [dataset for dataset, ratio in zip(self.datasets, self.ratios) if ratio > 0]
+        labelled = [s for dataset in drawn for s in usable_sequences(dataset) if s.labels is not None]
+        return sum(int((s.labels.annotated & s.visible).sum()) for s in labelled)
 
 
 class ClipDataset(torch.utils.data.Dataset):
@@ -90,6 +90,8 @@ class ClipDataset(torch.utils.data.Dataset):
             return self._draw(rng)
         except HiptrackError as error:
             return error
+        except cv2.error as error:
+            return DataError(f"OpenCV failed on clip {index} of epoch {epoch}: {error}")
 
     def _draw(self, rng):
         reasons = {}

@@ -8,7 +8,7 @@ from torch.utils.data import DataLoader, default_collate
 
 from hiptrack.errors import ConfigError, HiptrackError
 
-FORKED_FROM_MAIN = (signal.SIGTERM, signal.SIGINT, signal.SIGUSR1)
+IGNORED_BY_WORKERS = (signal.SIGTERM, signal.SIGINT, signal.SIGUSR1)
 
 
 def divide_batch(batch, processes, largest=None):
@@ -84,6 +84,6 @@ def shut_down(loader):
 
 def _start_worker(_):
     # The main process decides what a signal means; a worker that died of one would take the run along.
-    for number in FORKED_FROM_MAIN:
+    for number in IGNORED_BY_WORKERS:
         signal.signal(number, signal.SIG_IGN)
     cv2.setNumThreads(0)

@@ -85,6 +85,13 @@ class FolderDataset:
             self._sequences = self._read()
         return self._sequences
 
+    def share(self, read: dict) -> None:
+        """Take the sequences that an equal set has read before, or leave one's own in `read` for the next."""
+        key = str((self.root, self.split, self.annotations, self.include, self.exclude))
+        if key not in read:
+            read[key] = self.sequences
+        self._sequences = read[key]
+
     @property
     def labelled_frames(self) -> int:
         """Number of frames with an annotation line; 0 where no annotations were asked for."""
@@ -101,8 +108,7 @@ class FolderDataset:
         """One line of counts."""
         frames = sum(len(s) for s in self.sequences)
         unpaired = sum(int(s.visible.sum()) < 2 for s in self.sequences)
-        text = f"{self.name}: {len(self.sequences)} sequences, {frames} frames"
-        text += f", {self.labelled_frames} labelled"
+        text = f"{self.name}: {len(self.sequences)} sequences, {frames} frames, {self.labelled_frames} labelled"
         return f"{text}, {unpaired} sequences with fewer than two visible frames" if unpaired else text
 
     def _folder(self):
@@ -116,8 +122,7 @@ class FolderDataset:
         return sequences
 
     def _read_sequence(self, name):
-        first_box_only = self.split == "test"
-        return read_sequence(os.path.join(self._folder(), name), name, self.annotations, first_box_only)
+        return read_sequence(os.path.join(self._folder(), name), name, self.annotations, self.split == "test")
 
     def _check_folders(self):
         if not os.path.isdir(self.root):

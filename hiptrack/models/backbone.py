@@ -60,7 +60,7 @@ class PatchConv(nn.Module):
         return self.proj(images).flatten(2).transpose(1, 2)
 
 
-@gin.register
+@gin.register(denylist=["width", "patch", "bias"])
 class ConvStem(nn.Module):
     """Strided 3x3 convolutions in place of the patch embedding (Xiao et al., NeurIPS 2021)."""
 

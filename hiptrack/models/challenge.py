@@ -23,7 +23,7 @@ class ChallengeOutput:
     fusion: torch.Tensor | None
 
 
-@gin.register
+@gin.register(denylist=["fusion_width", "grid_width"])
 class ResidualFusion(nn.Module):
     """Adds the fusion vector to every place through a zero-initialised projection to the grid's width.
 
@@ -41,7 +41,7 @@ class ResidualFusion(nn.Module):
         return self.project(fusion)
 
 
-@gin.register
+@gin.register(denylist=["fusion_width", "grid_width"])
 class DirectFusion(nn.Module):
     """Adds the fusion vector itself (SimTrack's form): the grid ahead of the box head must be as wide as it."""
 
@@ -58,7 +58,7 @@ class DirectFusion(nn.Module):
         return fusion
 
 
-@gin.register
+@gin.register(denylist=["feature_width", "grid_width"])
 class ChallengeBranch(nn.Module):
     """Classifies the challenge of a frame from a global feature and fuses it into the tracker.
 

@@ -58,7 +58,7 @@ class ConvTower(nn.Module):
         return self.out(self.layers(x))
 
 
-@gin.register
+@gin.register(denylist=["in_width"])
 class CenterHead(nn.Module):
     """Centre head of OSTrack (after CenterNet, Zhou et al. 2019): a score, an offset and a size map.
 

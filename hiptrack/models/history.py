@@ -19,7 +19,7 @@ from hiptrack.models.layers import CBAM, ResidualBlock, ResNetTrunk
 CHUNK = 4096  # memory places read at a time where no fused kernel serves
 
 
-@gin.register
+@gin.register(denylist=["grid_width", "stride", "search_size"])
 class HistoricalPrompt(nn.Module):
     """Encodes remembered frames and reads from them the prompt of the present one.
 

@@ -14,7 +14,7 @@ from hiptrack.config import config_text
 from hiptrack.data.sequences import FolderDataset
 from hiptrack.errors import NotFoundError
 from hiptrack.models.weights import content_hash, load_model
-from hiptrack.processes import check_processes
+from hiptrack.processes import PATIENCE, check_processes
 from hiptrack.tracking.evaluate import evaluate_sequences, format_table, write_json
 from hiptrack.tracking.tracker import Tracker
 
@@ -39,7 +39,7 @@ def evaluate(options: EvaluationOptions, tracker: Callable = Tracker):
     configuration and the sequences, so that results are never taken for those of another model. Returns
     the exit code: 1 when a sequence failed.
     """
-    accelerator = Accelerator()
+    accelerator = Accelerator(kwargs_handlers=[PATIENCE])
     check_processes(accelerator)
     if not options.checkpoint.is_file():
         raise NotFoundError(f"not found: {options.checkpoint} (--checkpoint: a weights file)", str(options.checkpoint))

@@ -84,7 +84,7 @@ def hann_window(side):
     return torch.outer(*[torch.hann_window(side + 2, periodic=False)[1:-1]] * 2)
 
 
-@gin.register
+@gin.register(denylist=["model", "device"])
 class Tracker:
     """Tracks one target through frames with a HIPTrack model.
 

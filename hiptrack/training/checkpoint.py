@@ -14,7 +14,7 @@ from pathlib import Path
 
 import torch
 
-from hiptrack.errors import CheckpointError, NotFoundError
+from hiptrack.errors import CheckpointError, ConfigError, NotFoundError
 from hiptrack.models.pretrained import load_exact, read_tensors
 from hiptrack.models.weights import save_weights
 
@@ -31,10 +31,11 @@ class Position:
     step: int = 0
 
 
-def save_checkpoint(folder, accelerator, model, bindings, optimizer, position):
+def save_checkpoint(folder, accelerator, model, bindings, optimizer, position, outline):
     """Write a checkpoint of all processes below `folder`; called by every process at the same step.
 
-    model: the unwrapped model; optimizer: None at the start of a stage, where there is none yet.
+    model: the unwrapped model; optimizer: None at the start of a stage, where there is none yet; outline: of the stages,
+    which a resumed run must share.
     """
     folder = Path(folder)
     final = folder / f"step-{position.step:08d}"
@@ -51,7 +52,7 @@ def save_checkpoint(folder, accelerator, model, bindings, optimizer, position):
         _save(states, temporary / "optimizer.pt")
     accelerator.wait_for_everyone()
     if accelerator.is_main_process:
-        state = {"position": asdict(position), "processes": accelerator.num_processes}
+        state = {"position": asdict(position), "processes": accelerator.num_processes, "stages": outline}
         _write_synced(temporary / "state.json", json.dumps(state, indent=1).encode())
         _sync_folder(temporary)
         if final.exists():
@@ -68,6 +69,13 @@ def finished_checkpoints(folder):
     return sorted(path for path in Path(folder).glob("step-*") if (path / "state.json").is_file())
 
 
+def set_aside_after(folder, step):
+    """Rename checkpoints beyond a step: a run that goes on from an earlier one must not come back to them."""
+    for path in finished_checkpoints(folder):
+        if int(path.name.removeprefix("step-")) > step:
+            os.rename(path, path.with_name(f"abandoned-{path.name}"))
+
+
 def remove_unfinished(folder):
     """Delete what an interrupted save left behind."""
     for path in Path(folder).glob("tmp-*"):
@@ -81,6 +89,7 @@ class Checkpoint:
     path: Path
     position: Position
     processes: int
+    stages: list
 
     @classmethod
     def open(cls, path):
@@ -91,23 +100,38 @@ class Checkpoint:
         try:
             state = json.loads((path / "state.json").read_text())
             position = Position(**{name: int(state["position"][name]) for name in Position.__dataclass_fields__})
-            return cls(path, position, int(state["processes"]))
+            return cls(path, position, int(state["processes"]), list(state["stages"]))
         except (OSError, ValueError, KeyError, TypeError) as error:
             raise CheckpointError(
                 f"{path} is no complete checkpoint: its state.json cannot be read ({error})."
             ) from error
 
+    def require_outline(self, outline):
+        """Raise ConfigError unless the run to resume has the stages of this one, naming those that differ."""
+        if self.stages != outline:
+            theirs, ours = ([s for s in a if s not in b] for a, b in ((self.stages, outline), (outline, self.stages)))
+            raise ConfigError(
+                f"{self.path} was written by a run with other stages. As [name, epochs, steps of an epoch, global batch, "
+                f"learning rate], there: {theirs}; now: {ours}. Resume with the run's own config.gin, or start in another folder "
+                "(--run DIR), from its weights where you want them (TrackerWeights)."
+            )
+
     def load_weights(self, model):
         """Fill the unwrapped model."""
         load_exact(model, read_tensors(self.path / "weights.safetensors"), self.path)
 
-    def load_optimizer(self, accelerator, optimizer):
-        """Fill the optimiser and the loss scaler."""
-        states = _load(self.path / "optimizer.pt")
-        if states["optimizer"] is not None:
-            optimizer.load_state_dict(states["optimizer"])
-        if states["scaler"] is not None and accelerator.scaler:
-            accelerator.scaler.load_state_dict(states["scaler"])
+    def load_optimizer(self, optimizer):
+        """Fill the optimiser's state; its settings stay those of the configuration."""
+        state = _load(self.path / "optimizer.pt")["optimizer"]
+        if state is not None:
+            fresh = optimizer.state_dict()["param_groups"]
+            optimizer.load_state_dict({"state": state["state"], "param_groups": fresh})
+
+    def load_scaler(self, accelerator):
+        """Fill the loss scaler, where there is one."""
+        state = _load(self.path / "optimizer.pt")["scaler"]
+        if state is not None and accelerator.scaler:
+            accelerator.scaler.load_state_dict(state)
 
     def load_rng(self, process):
         """Set this process's random generators; a run of other size than the saved one starts them anew."""

@@ -31,11 +31,12 @@ class TrainingStep:
     def backward(self, batches, keep_ratio=None):
         """Accumulate the gradients of the global batch.
 
-        batches: this process's passes, on the device. Returns (scalars, last prediction): {name: float} over
+        batches: this process's passes, on the device; each is a dict of B clips of F frames as ClipDataset gives them
+        (template [B, 3, Ht, Ht], search [B, F, 3, Hs, Hs], template_box [B, 4], boxes_xywh [B, F, 4], labels [B, F]). Returns (scalars, last prediction): {name: float} over
         the whole global batch, under the names of TensorBoard; the prediction has rows of frames.
         """
         counts = self._global_counts(batches)
-        sums = torch.zeros(len(self.losses) + 3, device=self.accelerator.device, dtype=torch.float64)
+        sums = torch.zeros(len(self.losses) + 4, device=self.accelerator.device, dtype=torch.float64)
         for number, batch in enumerate(batches):
             last = number + 1 == len(batches)
             with nullcontext() if last else self.accelerator.no_sync(self.model):
@@ -68,25 +69,23 @@ class TrainingStep:
 
     @torch.no_grad()
     def _metrics(self, prediction, batch):
-        """[sum of IoU, correct classes, labelled frames]."""
+        """[sum of IoU, frames, correct classes, labelled frames]."""
         truth = xywh_to_xyxy(batch["boxes_xywh"].flatten(0, 1)).clamp(0, 1)
         iou = iou_and_giou(cxcywh_to_xyxy(prediction.box_cxcywh), truth)[0].sum().double()
         labels = batch["labels"].flatten()
         correct = iou.new_zeros(())
         if prediction.challenge is not None:
             correct = (prediction.challenge.logits.argmax(1) == labels).sum().double()
-        return torch.stack((iou, correct, (labels >= 0).sum().double()))
+        return torch.stack((iou, iou.new_tensor(len(truth)), correct, (labels >= 0).sum().double()))
 
     def _scalars(self, sums, counts, frames):
-        clip_frames = sum(counts[i] for i, loss in enumerate(self.losses) if loss.name == "giou")
         values, total = {}, 0.0
         for loss, value, count in zip(self.losses, sums[: len(self.losses)], counts, strict=True):
             mean = frames * (value / count.clamp(min=1)).item()
             values[SCALARS.get(loss.name, f"Loss/{loss.name}")] = mean
             total += loss.weight * mean
-        iou, correct, labelled = sums[-3:].tolist()
-        if float(clip_frames) > 0:
-            values["IoU"] = iou / float(clip_frames)
+        iou, rows, correct, labelled = sums[-4:].tolist()
+        values["IoU"] = iou / rows
         if labelled and any(loss.part == "classification" for loss in self.losses):
             values["Accuracy"] = correct / labelled
         return {"Loss/total": total, **values}

@@ -8,17 +8,18 @@ import gin
 import torch
 
 from hiptrack.data.labels import CLASSES
+from hiptrack.data.loader import divide_batch
 from hiptrack.errors import ConfigError
-from hiptrack.training.schedule import ConstantSchedule, CosineSchedule, KeepRatioSchedule, StepSchedule
+from hiptrack.training.schedule import ConstantSchedule
 
 
-@gin.register
+@gin.register(denylist=["parameters"])
 def AdamW(parameters, weight_decay: float = 1e-4, betas: tuple[float, float] = (0.9, 0.999)):
     """AdamW (Loshchilov and Hutter, ICLR 2019); the learning rates come from the stage."""
     return torch.optim.AdamW(parameters, weight_decay=weight_decay, betas=betas)
 
 
-@gin.register
+@gin.register(denylist=["parameters"])
 def SGD(parameters, momentum: float = 0.9, weight_decay: float = 1e-4):
     """Stochastic gradient descent with momentum; the learning rates come from the stage."""
     return torch.optim.SGD(parameters, lr=1.0, momentum=momentum, weight_decay=weight_decay)
@@ -62,8 +63,8 @@ class Stage:
         trainable: list[str] | dict[int, list[str]] = ("all",),
         lr_multipliers: dict[str, float] | None = None,
         optimizer: Callable = AdamW,
-        schedule: ConstantSchedule | StepSchedule | CosineSchedule | None = None,
-        keep_ratio: KeepRatioSchedule | None = None,
+        schedule: Callable | None = None,
+        keep_ratio: Callable | None = None,
         grad_clip: float | None = 0.1,
         largest_pass: int | None = None,
     ):
@@ -113,10 +114,25 @@ class Stage:
         trains = branch is not None and any(parameter.requires_grad for parameter in branch.parameters())
         return [loss for loss in self.losses if loss.part != "classification" or trains]
 
+    @property
+    def outline(self):
+        """What a resumed run must find again: [name, epochs, steps of an epoch, global batch, learning rate]."""
+        return [self.name, self.epochs, self.steps_per_epoch, self.batch, self.lr]
+
+    def check(self, model, processes):
+        """Raise ConfigError for whatever would stop this stage at its start or at a change of its freeze schedule."""
+        divide_batch(self.batch, processes, self.largest_pass)
+        for phase in self.phases:
+            trainable_parameters(model, phase.trainable)
+        for module in self.lr_multipliers:
+            require_module(model, module, "Stage.lr_multipliers")
+
     def check_targets(self, model, data):
         """Raise ConfigError when a loss of this stage finds no target in the whole data."""
+        trained = {name for phase in self.phases for name in trainable_parameters(model, phase.trainable)}
+        branch_trains = model.challenge is None or any(name.startswith("challenge.") for name in trained)
         for loss in self.losses:
-            if loss.part != "classification":
+            if loss.part != "classification" or not branch_trains:
                 continue
             if model.challenge is None:
                 raise ConfigError(
@@ -140,18 +156,25 @@ def trainable_parameters(model, modules):
 
     Raises ConfigError naming the nearest module, or where the modules hold no parameter.
     """
-    known = dict(model.named_modules())
     names = set()
     for module in modules:
-        if module != "all" and module not in known:
-            near = difflib.get_close_matches(module, [name for name in known if name], 1)
-            hint = f" Did you mean '{near[0]}'?" if near else ""
-            raise ConfigError(f"Stage.trainable names '{module}', which is no module of the model.{hint}")
+        if module != "all":
+            require_module(model, module, "Stage.trainable")
         prefix = "" if module == "all" else module
-        names.update(f"{prefix}.{name}" if prefix else name for name, _ in known[prefix].named_parameters())
+        own = model.get_submodule(prefix).named_parameters()
+        names.update(f"{prefix}.{name}" if prefix else name for name, _ in own)
     if not names:
         raise ConfigError(f"Stage.trainable = {list(modules)} holds no parameter: there is nothing to train.")
     return names
+
+
+def require_module(model, module, parameter):
+    """Raise ConfigError, with the nearest name, where a module (dotted name) does not exist."""
+    known = [name for name, _ in model.named_modules() if name]
+    if module not in known:
+        near = difflib.get_close_matches(module, known, 1)
+        hint = f" Did you mean '{near[0]}'?" if near else ""
+        raise ConfigError(f"{parameter} names '{module}', which is no module of the model.{hint}")
 
 
 def freeze_all_but(model, modules):
@@ -164,15 +187,8 @@ def freeze_all_but(model, modules):
 def parameter_groups(model, lr, multipliers):
     """Optimiser groups of all trainable parameters, one for each factor of the learning rate.
 
-    Each has `name` (the modules of that factor), `lr` and `base_lr`. Raises ConfigError for a multiplier that fits no
-    module of the model.
+    Each has `name` (the module of that factor), `lr` and `base_lr`.
     """
-    modules = dict(model.named_modules())
-    for module in multipliers:
-        if module not in modules:
-            near = difflib.get_close_matches(module, [name for name in modules if name], 1)
-            hint = f" Did you mean '{near[0]}'?" if near else ""
-            raise ConfigError(f"Stage.lr_multipliers names '{module}', which is no module of the model.{hint}")
     groups = {}
     for name, parameter in model.named_parameters():
         if parameter.requires_grad:

@@ -4,7 +4,7 @@ import time
 from itertools import islice
 
 import torch
-from accelerate.utils import send_to_device
+from accelerate.utils import broadcast, send_to_device
 from tqdm import tqdm
 
 from hiptrack.data.loader import ShardedBatches, divide_batch, make_loader
@@ -34,6 +34,7 @@ class StageRun:
             self._resume_optimizer()
             self._enter_phase(self.stage.phase_at(position.epoch))
             if run.checkpoint is not None:  # last before the loop: nothing may draw a number in between
+                run.checkpoint.load_scaler(self.accelerator)
                 run.checkpoint.load_rng(self.accelerator.process_index)
                 run.checkpoint = None
             self._epoch()
@@ -53,7 +54,7 @@ class StageRun:
         trained = position.epoch if position.epoch_step else position.epoch - 1
         if checkpoint is not None and trained >= 0:
             self._enter_phase(self.stage.phase_at(trained))
-            checkpoint.load_optimizer(self.accelerator, self.optimizer)
+            checkpoint.load_optimizer(self.optimizer)
 
     def _enter_phase(self, phase):
         """Freeze, build optimiser and wrapper anew where the trainable modules change."""
@@ -131,11 +132,11 @@ class StageRun:
         sources = [name for batch in batches for name in batch["source"]]
         where = f"in stage '{stage.name}', step {position.step + 1}, on the clips {', '.join(sources)}"
         require_finite(scalars, where)
-        if stage.grad_clip is not None:
-            parameters = [p for group in self.optimizer.param_groups for p in group["params"]]
-            scalars["GradientNorm"] = float(self.accelerator.clip_grad_norm_(parameters, stage.grad_clip))
-            if self.accelerator.scaler is None:  # a loss scaler skips such a step by itself
-                require_finite({"GradientNorm": scalars["GradientNorm"]}, where)
+        parameters = [p for group in self.optimizer.param_groups for p in group["params"]]
+        most = float("inf") if stage.grad_clip is None else stage.grad_clip
+        scalars["GradientNorm"] = float(self.accelerator.clip_grad_norm_(parameters, most))
+        if self.accelerator.scaler is None:  # a loss scaler skips such a step by itself
+            require_finite({"GradientNorm": scalars["GradientNorm"]}, where)
         self.optimizer.step()
         self.optimizer.zero_grad()
         scalars.update(rates)
@@ -158,6 +159,8 @@ class StageRun:
         run, position = self.run, self.run.position
         if run.validation is None or position.epoch % run.validation.every and position.epoch != self.stage.epochs:
             return
+        for buffer in run.model.buffers():  # DDP keeps those of process 0, which are the ones that are saved
+            broadcast(buffer)
         values = run.validation(run.model, self.accelerator)
         run.log.scalars(position.step, values)
         run.say(f"{self.stage.name} epoch {position.epoch}: " + ", ".join(f"{k} {v:.3f}" for k, v in values.items()))
@@ -170,7 +173,7 @@ class StageRun:
         centre, sides = prediction.box_cxcywh.detach().float().cpu().split(2, 1)
         boxes = (torch.cat((centre - sides / 2, sides), 1) * size).numpy()
         scores = prediction.maps.score.detach().cpu().numpy()
-        for number in range(min(self.run.pictures, len(images))):
+        for number in range(0, len(images), batch["search"].shape[1])[: self.run.pictures]:  # each clip's first frame
             image = score_overlay(images[number], scores[number])
             image = draw_box(draw_box(image, truth[number], (0, 255, 0)), boxes[number], (255, 0, 0))
             self.run.log.picture(self.run.position.step, f"{self.stage.name}/{number}", image)

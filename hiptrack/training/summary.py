@@ -52,10 +52,11 @@ def _describe_stage(number, stage, model, processes, absent):
         for group in parameter_groups(model, stage.lr, stage.lr_multipliers):
             lines.append(f"  learning rate {group['lr']:g}: {group['name']} ({_millions(group['params'])})")
         lines.append(f"  losses: {', '.join(f'{loss.name} x {loss.weight:g}' for loss in stage.losses_in(model))}")
+    stage.check(model, processes)
     with gin.config_scope(stage.scope or None):
         data = stage.data()
     lines += _describe_data(data.datasets, data.ratios, absent)
-    if not any(dataset.missing_paths() for dataset in data.datasets):
+    if not absent:
         try:
             stage.check_targets(model, data)
         except HiptrackError as error:
@@ -72,8 +73,12 @@ def _describe_data(datasets, ratios, absent):
         absent += missing
         if missing:
             lines += [f"  data {dataset.name}{share}", *(f"  not found: {path}" for path in missing)]
-        else:
+            continue
+        try:
             lines.append(f"  data {dataset.describe()}{share}")
+        except HiptrackError as error:
+            lines.append(f"  data {dataset.name}{share}: {error}")
+            absent.append(str(error))
     return lines
 
 

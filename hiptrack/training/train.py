@@ -16,11 +16,19 @@ from hiptrack.component import build_component, component_text
 from hiptrack.config import config_text, operative_text
 from hiptrack.data.clips import ClipDataset, Geometry
 from hiptrack.data.loader import shut_down
+from hiptrack.errors import ConfigError
 from hiptrack.models.hiptrack import HIPTrack
 from hiptrack.models.weights import ROOT_COMPONENT, save_weights
-from hiptrack.processes import check_processes
+from hiptrack.processes import PATIENCE, check_processes
 from hiptrack.run_folder import open_run, record, record_operative
-from hiptrack.training.checkpoint import Checkpoint, Position, finished_checkpoints, remove_unfinished, save_checkpoint
+from hiptrack.training.checkpoint import (
+    Checkpoint,
+    Position,
+    finished_checkpoints,
+    remove_unfinished,
+    save_checkpoint,
+    set_aside_after,
+)
 from hiptrack.training.log import RunLog
 from hiptrack.training.stage import Stage
 from hiptrack.training.stage_run import StageRun
@@ -71,7 +79,10 @@ def train(
 
     Returns the exit code. Raises a HiptrackError for whatever the user can mend.
     """
-    accelerator = Accelerator(mixed_precision=mixed_precision)
+    try:
+        accelerator = Accelerator(mixed_precision=mixed_precision, kwargs_handlers=[PATIENCE])
+    except ValueError as error:
+        raise ConfigError(f"train.mixed_precision = '{mixed_precision}' cannot be used on this device: {error}") from error
     check_processes(accelerator)
     if options.dry_run:
         text, complete = describe_pipeline(model(), stages, initial_weights, validation, accelerator.num_processes)
@@ -114,13 +125,18 @@ class Run:
 
         The folder comes last: a run that cannot start leaves nothing behind.
         """
+        if self.is_main and self.folder.exists():
+            open_run(self.folder, options.resume)  # refuses a used folder before anything is read
         set_seed(self.seed)
         self.model = build_model()
         self.bindings = component_text(ROOT_COMPONENT)
         with torch.device("meta"):  # a weights file that could not be loaded again must not cost a training run
             build_component(self.bindings, ROOT_COMPONENT, "hiptrack.models")
         self.checkpoint = self._checkpoint_to_resume(options.resume)
+        for stage in self.stages:
+            stage.check(self.model, self.accelerator.num_processes)
         if self.checkpoint is not None:
+            self.checkpoint.require_outline(self._outline())
             self.position = self.checkpoint.position
             self.checkpoint.load_weights(self.model)
             self.say(f"resuming from {self.checkpoint.path}")
@@ -128,11 +144,13 @@ class Run:
             for weights in initial_weights:
                 self.say(weights(self.model))
         # all of them now: what is wrong with the data stops the run at its start
-        self.data = [self._stage_data(stage) for stage in self.stages]
+        read = {}
+        self.data = [self._stage_data(stage, read) for stage in self.stages]
         if self.is_main:
             open_run(self.folder, options.resume)
             record(self.folder, config_text(), options.argv)
             remove_unfinished(self.folder / CHECKPOINTS)
+            set_aside_after(self.folder / CHECKPOINTS, self.position.step)
         self.accelerator.wait_for_everyone()
         set_seed(self.seed, device_specific=True)
         self.log = RunLog(self.folder, self.is_main, self.position.step)
@@ -146,9 +164,11 @@ class Run:
         found = finished_checkpoints(self.folder / CHECKPOINTS)
         return Checkpoint.open(found[-1]) if found else None
 
-    def _stage_data(self, stage):
+    def _stage_data(self, stage, read):
         with gin.config_scope(stage.scope or None):
             data = stage.data()
+        for dataset in data.datasets:
+            dataset.share(read)
         stage.check_targets(self.model, data)
         for dataset in data.datasets:
             self.say(f"{stage.name}: {dataset.describe()}")
@@ -177,12 +197,17 @@ class Run:
     def save_checkpoint(self, optimizer):
         """Write a checkpoint of the present position; optimizer: None between two stages."""
         folder = self.folder / CHECKPOINTS
-        save_checkpoint(folder, self.accelerator, self.model, self.bindings, optimizer, self.position)
+        save_checkpoint(
+            folder, self.accelerator, self.model, self.bindings, optimizer, self.position, self._outline()
+        )
 
     def say(self, text):
         """Print on the main process."""
         if self.is_main:
             tqdm.write(text)
+
+    def _outline(self):
+        return [stage.outline for stage in self.stages]
 
     def _save_weights(self, name):
         save_weights(self.folder / f"{name}.safetensors", self.model, self.bindings, step=self.position.step)

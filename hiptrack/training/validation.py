@@ -5,7 +5,6 @@ from collections.abc import Callable
 import gin
 from accelerate.utils import gather_object
 
-from hiptrack.data.sequences import FolderDataset
 from hiptrack.errors import HiptrackError
 from hiptrack.tracking.evaluate import evaluate_sequences
 from hiptrack.tracking.tracker import Tracker
@@ -22,7 +21,7 @@ class Validation:
         sequences: only the first so many.
     """
 
-    def __init__(self, data: FolderDataset, every: int = 1, tracker: Callable = Tracker, sequences: int | None = None):
+    def __init__(self, data: object, every: int = 1, tracker: Callable = Tracker, sequences: int | None = None):
         self.data, self.every, self.tracker, self.sequences = data, every, tracker, sequences
 
     def missing_paths(self):
