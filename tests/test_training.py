@@ -229,11 +229,11 @@ def test_validation_reports_ao_and_accuracy(synthetic, tmp_path):
 def test_mistakes_of_a_later_stage_stop_the_run_before_the_first(synthetic, tmp_path):
     for override, words in (
         ("finetune/Stage.trainable=['histroy']", "Did you mean 'history'"),
-        ("finetune/Stage.largest_pass=3", "Choose a divisor of 4"),
+        ("finetune/Stage.trainable={0: ['all'], 1: ['box_hed']}", "Did you mean 'box_head'"),
         ("finetune/Stage.lr_multipliers={'backbne': 0.1}", "Did you mean 'backbone'"),
     ):
         with pytest.raises(ConfigError, match=words):
-            run_here(DEMO, [*toy_demo(synthetic), override], tmp_path / "run")
+            run_here(DEMO, [*toy_demo(synthetic, tracker=1, finetune=2), override], tmp_path / "run")
     assert not (tmp_path / "run").exists()
 
 

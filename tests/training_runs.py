@@ -5,6 +5,7 @@ import subprocess
 import sys
 
 import gin
+from accelerate.state import AcceleratorState
 
 from hiptrack import config
 from hiptrack.config import REPO_ROOT
@@ -40,7 +41,8 @@ def toy_demo(root, **epochs):
 
 
 def run_here(files, overrides, folder, resume="auto", dry_run=False):
-    """Train in this process."""
+    """Train in this process, whatever was trained in it before."""
+    AcceleratorState._reset_state(reset_partial_state=True)
     config.load(files, overrides, root="train")
     try:
         return train(RunOptions(folder, ("train.py",), resume, dry_run))
