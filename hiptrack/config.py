@@ -25,8 +25,12 @@ _GIN_TRAIL = re.compile(r"\n\s*In call to configurable [^\n]*")
 
 def add_arguments(parser: argparse.ArgumentParser) -> None:
     """Adds `--gin FILE` (repeatable) and the positional overrides to a parser for `parse_args`."""
-    parser.add_argument("--gin", metavar="FILE", action="append", default=[], help="gin file; repeatable, later ones win")
-    parser.add_argument("overrides", metavar="NAME=VALUE", nargs="*", help="binding that wins over the files: Stage.epochs=3")
+    parser.add_argument(
+        "--gin", metavar="FILE", action="append", default=[], help="gin file; repeatable, later ones win"
+    )
+    parser.add_argument(
+        "overrides", metavar="NAME=VALUE", nargs="*", help="binding that wins over the files: Stage.epochs=3"
+    )
 
 
 def parse_args(parser: argparse.ArgumentParser, argv: Sequence[str] | None = None) -> argparse.Namespace:

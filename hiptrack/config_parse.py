@@ -153,7 +153,9 @@ def _run_import(statement: ImportStatement, where: str) -> None:
     try:
         importlib.import_module(statement.module)
     except ImportError as error:
-        raise ConfigError(f"{where}: cannot import {statement.module} ({error}); install it or set PYTHONPATH.") from error
+        raise ConfigError(
+            f"{where}: cannot import {statement.module} ({error}); install it or set PYTHONPATH."
+        ) from error
     imports().add(statement)
 
 

@@ -123,7 +123,9 @@ def resolve(value: object, bindings: dict[Key, object], open_macros: tuple[str, 
     Raises KeyError(name) for a macro that is not defined and RecursionError(name) for one that holds itself.
     """
     if isinstance(value, dict):
-        return {resolve(key, bindings, open_macros): resolve(item, bindings, open_macros) for key, item in value.items()}
+        return {
+            resolve(key, bindings, open_macros): resolve(item, bindings, open_macros) for key, item in value.items()
+        }
     if isinstance(value, (list, tuple)):
         return type(value)(resolve(item, bindings, open_macros) for item in value)
     if is_constant(value):

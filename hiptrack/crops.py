@@ -42,7 +42,9 @@ def crop(image, box_xywh, factor, side_out):
     """
     height, width = image.shape[:2]
     if is_empty(box_xywh, factor, (width, height)):
-        raise DataError(f"The crop around box {list(map(float, box_xywh))} (xywh) shows nothing of the {width}x{height} image.")
+        raise DataError(
+            f"The crop around box {list(map(float, box_xywh))} (xywh) shows nothing of the {width}x{height} image."
+        )
     side = crop_side(box_xywh, factor)
     left, top = crop_origin(box_xywh, side)
     x1, y1 = max(left, 0), max(top, 0)

@@ -43,7 +43,9 @@ def open_run(run_dir: str | Path, resume: str) -> Path:
         run_dir.mkdir(parents=True, exist_ok=True)
         occupied = any(run_dir.iterdir())
     except OSError as error:
-        raise HiptrackError(f"the run folder {run_dir} cannot be used: {error}; choose another with --run DIR.") from error
+        raise HiptrackError(
+            f"the run folder {run_dir} cannot be used: {error}; choose another with --run DIR."
+        ) from error
     if occupied and resume == "never":
         raise HiptrackError(
             f"the run folder {run_dir} is not empty, and --resume never starts anew; continue that run with "

@@ -18,9 +18,7 @@ CORNERS = [(x, y, x + w, y + h) for x, y, w, h in BOXES]
 @pytest.fixture
 def labels(tmp_path):
     """Two annotated sequences, boxes written as corners: four lines, two frames of `b` without one."""
-    lines = [
-        annotation("a", i, flags, box=CORNERS[i - 1]) for i, flags in ((1, ["occlusion", "low_res"]), (2, []))
-    ]
+    lines = [annotation("a", i, flags, box=CORNERS[i - 1]) for i, flags in ((1, ["occlusion", "low_res"]), (2, []))]
     write_annotations(tmp_path / "labels", "a", [*lines, annotation("a", 3, ["low_res"], box=CORNERS[2])])
     write_annotations(tmp_path / "labels", "b", [annotation("b", 2, ["motion_blur"], box=CORNERS[1])])
     return tmp_path / "labels"
@@ -98,9 +96,7 @@ def test_every_problem_is_listed_and_the_rest_is_counted(labels, tmp_path):
         f"{path}:4: duplicate: frame 1 already has line 2",
         f"{path}:5: frame out of range",
     ]
-    assert [problem.startswith(start) for problem, start in zip(report.problems, starts, strict=True)] == [
-        True
-    ] * 5
+    assert [problem.startswith(start) for problem, start in zip(report.problems, starts, strict=True)] == [True] * 5
     assert (report.lines, report.class_counts.sum(), report.annotated, report.frames) == (9, 5, 5, 9)
 
 
@@ -114,9 +110,7 @@ def test_sequence_in_two_splits_is_a_problem(labels, tmp_path):
 
 def test_folder_without_its_own_file_is_named(labels):
     (labels / "d").mkdir()
-    assert "folders without an annotation file of their own: d" in format_report(
-        check_annotations(str(labels))
-    )
+    assert "folders without an annotation file of their own: d" in format_report(check_annotations(str(labels)))
 
 
 def test_missing_folders(labels, tmp_path):

@@ -285,7 +285,9 @@ def test_scopes_follow_references():
 
 def test_what_cannot_be_built_is_found_before_anything_is():
     text = "toy_train.stages = [@ToyStage()]\nToyStage.data = @ToyData()\n"
-    assert error(text) == ('exp.gin:2: ToyStage.data builds ToyData, whose parameter "root" has no value; bind ToyData.root.')
+    assert error(text) == (
+        'exp.gin:2: ToyStage.data builds ToyData, whose parameter "root" has no value; bind ToyData.root.'
+    )
     assert error("toy_train.model = [@toy_train()]\ntoy_train.stages = []") == (
         "exp.gin:1: toy_train.model would build itself without end."
     )
@@ -423,7 +425,9 @@ def test_config_text_runs_again():
     )
     load(text)
     recorded = config.config_text()
-    assert recorded.startswith("import colorsys\n\nDATA_ROOT = 'data'\nSIZE = (3, %WIDTH)\nWIDTH = 4\n\nfinetune/ToyAdam")
+    assert recorded.startswith(
+        "import colorsys\n\nDATA_ROOT = 'data'\nSIZE = (3, %WIDTH)\nWIDTH = 4\n\nfinetune/ToyAdam"
+    )
     before = {key: repr(value) for key, value in gin.config._CONFIG.items()}
     load(recorded)
     assert {key: repr(value) for key, value in gin.config._CONFIG.items()} == before

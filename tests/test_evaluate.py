@@ -87,9 +87,7 @@ def in_processes(count, sequences, **options):
             raise StopIteration
 
         with pytest.raises(StopIteration):
-            evaluate_sequences(
-                Drifter(), sequences, **options, process_index=index, num_processes=count, gather=keep
-            )
+            evaluate_sequences(Drifter(), sequences, **options, process_index=index, num_processes=count, gather=keep)
     everything = [outcome for part in lists for outcome in part]
     return [
         evaluate_sequences(
@@ -256,9 +254,7 @@ def test_results_of_other_data_under_the_same_key_are_not_reused(sequences, tmp_
     results = tmp_path / "results"
     evaluate_sequences(Drifter(), sequences, results, "abc")
     shorter = sequences[2]
-    shorter = replace(
-        shorter, frames=shorter.frames[:9], boxes_xywh=shorter.boxes_xywh[:9], cover=shorter.cover[:9]
-    )
+    shorter = replace(shorter, frames=shorter.frames[:9], boxes_xywh=shorter.boxes_xywh[:9], cover=shorter.cover[:9])
     report = evaluate_sequences(Drifter(), [shorter], results, "abc")
     assert "12 lines, but the sequence has 9 frames" in report.failures[0][1]
 
@@ -285,9 +281,7 @@ def test_a_failed_sequence_is_named_and_the_others_finish(sequences, tmp_path):
     )
     assert not evaluate.as_dict(report)["complete"]
     table = format_table(report)
-    assert (
-        "INCOMPLETE: 1 sequence(s) failed" in table and "seq2: RuntimeError: the network fell over" in table
-    )
+    assert "INCOMPLETE: 1 sequence(s) failed" in table and "seq2: RuntimeError: the network fell over" in table
     assert not evaluate_sequences(Drifter(), sequences, results, "abc").failures
 
 

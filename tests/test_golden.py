@@ -167,6 +167,8 @@ def test_hann_window(golden):
 
 def test_going_back_gives_the_published_names_and_values(model, published, shapes):
     back = to_published(model)
-    assert {name: list(tensor.shape) for name, tensor in back.items()} == {name: shape for name, (shape, _) in shapes.items()}
+    assert {name: list(tensor.shape) for name, tensor in back.items()} == {
+        name: shape for name, (shape, _) in shapes.items()
+    }
     unused = {"backbone.cls_token", "backbone.pos_embed"}
     assert all(torch.equal(back[name], published[name]) for name in shapes if name not in unused)

@@ -154,9 +154,7 @@ MALFORMED = {
 @pytest.mark.parametrize("case", MALFORMED)
 def test_malformed_line_names_file_line_and_reason(tmp_path, case):
     line, reason = MALFORMED[case]
-    path = write_annotations(
-        tmp_path, NAME, [annotation(NAME, 1), annotation(NAME, 2), line, annotation(NAME, 4)]
-    )
+    path = write_annotations(tmp_path, NAME, [annotation(NAME, 1), annotation(NAME, 2), line, annotation(NAME, 4)])
     with pytest.raises(DataError) as error:
         read_annotations(path, NAME, FILES)
     text = str(error.value)

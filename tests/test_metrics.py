@@ -166,14 +166,10 @@ def test_classification_numbers():
     matrix = confusion_matrix(true, predicted, 4)
     for row in range(4):
         for column in range(4):
-            assert matrix[row, column] == sum(
-                (t, p) == (row, column) for t, p in zip(true, predicted, strict=True)
-            )
+            assert matrix[row, column] == sum((t, p) == (row, column) for t, p in zip(true, predicted, strict=True))
     numbers = summarise_classification(matrix)
     pairs = [(t, p) for t, p in zip(true.tolist(), predicted.tolist(), strict=True) if t >= 0]
-    recalls = [
-        sum(t == p for t, p in pairs if t == label) / sum(t == label for t, _ in pairs) for label in (0, 2, 3)
-    ]
+    recalls = [sum(t == p for t, p in pairs if t == label) / sum(t == label for t, _ in pairs) for label in (0, 2, 3)]
     assert numbers["frames"] == len(pairs)
     assert numbers["counts"] == [sum(t == label for t, _ in pairs) for label in range(4)]
     assert numbers["accuracy"] == pytest.approx(sum(t == p for t, p in pairs) / len(pairs))

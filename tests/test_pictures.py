@@ -76,9 +76,7 @@ def test_plots_are_written_whole_and_replaced(tmp_path):
     path = tmp_path / "curves.png"
     for _ in range(2):
         pictures.plot_curves(metrics | {"empty": []}, path)
-        pictures.plot_success(
-            {"still": np.linspace(1, 0, 101), "ours": np.ones(101)}, tmp_path / "success.png"
-        )
+        pictures.plot_success({"still": np.linspace(1, 0, 101), "ours": np.ones(101)}, tmp_path / "success.png")
     for name in ("curves.png", "success.png"):
         picture = cv2.imread(str(tmp_path / name))
         assert picture is not None and picture.std() > 5

@@ -82,9 +82,7 @@ def test_images_in_natural_order_whatever_their_names(tmp_path):
     assert image_names(str(tmp_path)) == names
 
 
-@pytest.mark.parametrize(
-    "line", ["1.5,2,10,8", "1.5, 2, 10, 8", "1.5\t2\t10\t8", "  1.5 2  10 8 ", "15e-1,2,1e1,8\r"]
-)
+@pytest.mark.parametrize("line", ["1.5,2,10,8", "1.5, 2, 10, 8", "1.5\t2\t10\t8", "  1.5 2  10 8 ", "15e-1,2,1e1,8\r"])
 def test_delimiters_of_the_ground_truth(tmp_path, line):
     write_sequence(tmp_path / "a", BOXES)
     (tmp_path / "a" / "groundtruth.txt").write_text(f"{line}\n1,2,3,4\n1,2,3,4\n\n")
@@ -93,9 +91,7 @@ def test_delimiters_of_the_ground_truth(tmp_path, line):
 
 def test_label_files_decide_visibility(tmp_path):
     boxes = [*BOXES, (0, 0, 0, 0), (1, 1, 5, 5)]
-    write_sequence(
-        tmp_path / "a", boxes, absence=[0, 0, 0, 1, 0], cover=[8, 0, 3, 0, 8], cut_by_image=[0, 0, 1, 0, 0]
-    )
+    write_sequence(tmp_path / "a", boxes, absence=[0, 0, 0, 1, 0], cover=[8, 0, 3, 0, 8], cut_by_image=[0, 0, 1, 0, 0])
     sequence = load_one(tmp_path)
     assert sequence.visible.tolist() == [True, False, True, False, True]
     assert sequence.cover.tolist() == [8, 0, 3, 0, 8]
@@ -204,9 +200,7 @@ def test_annotations_for_none_of_the_sequences_are_a_warning(root, tmp_path, cap
 
 def test_malformed_annotation_stops_the_reading(root, tmp_path):
     path = write_annotations(tmp_path / "labels", "a", [annotation("a", 1), "no json"])
-    assert failure(root, split="train", annotations=str(tmp_path / "labels")).startswith(
-        f"{path}:2: not JSON"
-    )
+    assert failure(root, split="train", annotations=str(tmp_path / "labels")).startswith(f"{path}:2: not JSON")
 
 
 def test_missing_annotation_folder(root, tmp_path):
@@ -303,9 +297,7 @@ def test_unequal_counts_in_the_test_split(tmp_path, count):
     assert f"{count} boxes for 3 images" in failure(tmp_path, split="test")
 
 
-@pytest.mark.parametrize(
-    "line", ["1,2,3", "1,2,3,4,5", "1,,3,4", "a,b,c,d", "", "1;2;3;4", "1_0,2,3,4", "1,2 3,4"]
-)
+@pytest.mark.parametrize("line", ["1,2,3", "1,2,3,4,5", "1,,3,4", "a,b,c,d", "", "1;2;3;4", "1_0,2,3,4", "1,2 3,4"])
 def test_malformed_box(root, line):
     truth = root / "train" / "a" / "groundtruth.txt"
     write_lines(truth, ["1,2,3,4", line, "1,2,3,4"])
@@ -340,9 +332,7 @@ def test_box_without_area_in_the_first_frame(tmp_path, labels):
     assert "groundtruth.txt:1: the box 1,1,0,0 has no area in the first frame" in failure(tmp_path)
 
 
-@pytest.mark.parametrize(
-    "label, bad", [("absence", "2"), ("cover", "9"), ("cut_by_image", "-1"), ("cover", "x")]
-)
+@pytest.mark.parametrize("label, bad", [("absence", "2"), ("cover", "9"), ("cut_by_image", "-1"), ("cover", "x")])
 def test_label_out_of_range(tmp_path, label, bad):
     write_sequence(tmp_path / "a", BOXES, **{label: ["0", bad, "0"]})
     assert f"{tmp_path / 'a' / label}.label:2: {bad!r} is not a label" in failure(tmp_path)

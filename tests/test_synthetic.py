@@ -93,26 +93,17 @@ def test_annotations_have_every_field_and_the_box_of_the_ground_truth(written):
             ]  # fmt: skip
             assert record["sequence_name"] == name
             assert (record["frame_id"], record["frame_file"]) == (number, f"{number:08d}.jpg")
-            assert set(record["cv_response"]) == set(CV_FLAGS) and set(record["vlm_response"]) == set(
-                VLM_FLAGS
-            )
+            assert set(record["cv_response"]) == set(CV_FLAGS) and set(record["vlm_response"]) == set(VLM_FLAGS)
             assert record["ground_truth_bbox"] == pytest.approx((x, y, x + w, y + h), abs=2e-4)
 
 
 def test_boxes_lie_inside_the_image_and_labels_fit_them(written, sequences):
     for sequence in sequences:
         folder = written / "train" / sequence.name
-        absent, cut = (
-            np.loadtxt(folder / f"{kind}.label", dtype=int) for kind in ("absence", "cut_by_image")
-        )
+        absent, cut = (np.loadtxt(folder / f"{kind}.label", dtype=int) for kind in ("absence", "cut_by_image"))
         x, y, w, h = sequence.boxes_xywh.T
         assert np.isfinite(sequence.boxes_xywh).all() and (w > 2).all() and (h > 2).all()
-        assert (
-            (x >= 0).all()
-            and (y >= 0).all()
-            and (x + w <= SIZE[0] + 1e-3).all()
-            and (y + h <= SIZE[1] + 1e-3).all()
-        )
+        assert (x >= 0).all() and (y >= 0).all() and (x + w <= SIZE[0] + 1e-3).all() and (y + h <= SIZE[1] + 1e-3).all()
         assert ((sequence.cover >= 0) & (sequence.cover <= 8)).all()
         assert np.array_equal(absent == 1, sequence.cover == 0)
         at_edge = (x < 1e-3) | (y < 1e-3) | (x + w > SIZE[0] - 1e-3) | (y + h > SIZE[1] - 1e-3)
@@ -184,9 +175,7 @@ def test_challenge_changes_the_picture_around_the_target(challenge):
                 picture, inside, visible = render(scene, frame)
                 flagged.append(flags(scene, frame, inside, visible)[challenge])
                 x1, y1, x2, y2 = scene.motion.boxes[frame]
-                near = np.s_[
-                    max(int(2 * y1 - y2), 0) : int(2 * y2 - y1), max(int(2 * x1 - x2), 0) : int(2 * x2 - x1)
-                ]
+                near = np.s_[max(int(2 * y1 - y2), 0) : int(2 * y2 - y1), max(int(2 * x1 - x2), 0) : int(2 * x2 - x1)]
                 plain = render(without(scene, challenge, frame), frame)[0]
                 changes.append(np.abs(picture[near].astype(int) - plain[near]).mean())
     assert len(changes) >= 3 and np.mean(flagged) > 0.9
@@ -275,7 +264,6 @@ def test_interrupted_call_leaves_no_split_and_is_made_up_for(tmp_path, monkeypat
 def test_parameters_out_of_range(tmp_path, change):
     with pytest.raises(DataError):
         write_dataset(
-            **{"out": str(tmp_path), "split": "s", "sequences": 1, "frames": 2, "size": SIZE, "seed": 0}
-            | change
+            **{"out": str(tmp_path), "split": "s", "sequences": 1, "frames": 2, "size": SIZE, "seed": 0} | change
         )
     assert not os.listdir(tmp_path)

@@ -238,7 +238,9 @@ def test_mistakes_of_a_later_stage_stop_the_run_before_the_first(synthetic, tmp_
 
 
 def test_resume_refuses_other_stages_and_says_which(demo_run, synthetic):
-    with pytest.raises(ConfigError, match=r"other stages.*'finetune', 1, 3, 4, 0\.0002.*now: .*'finetune', 1, 3, 4, 0\.5"):
+    with pytest.raises(
+        ConfigError, match=r"other stages.*'finetune', 1, 3, 4, 0\.0002.*now: .*'finetune', 1, 3, 4, 0\.5"
+    ):
         run_here(DEMO, [*toy_demo(synthetic), "finetune/Stage.lr=0.5"], demo_run)
 
 

@@ -50,4 +50,6 @@ class Augmentation:
             sides = np.array([image.shape[1] for image in images], dtype=np.float32)
             boxes[:, 0] = (sides - 1) / sides - boxes[:, 0] - boxes[:, 2]
         factors = 1 + self.brightness * (2 * rng.random(len(images)) - 1)
-        return [cv2.convertScaleAbs(np.ascontiguousarray(i), alpha=f) for i, f in zip(images, factors, strict=True)], boxes
+        return [
+            cv2.convertScaleAbs(np.ascontiguousarray(i), alpha=f) for i, f in zip(images, factors, strict=True)
+        ], boxes

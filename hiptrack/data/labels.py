@@ -134,9 +134,7 @@ def read_annotations(path: str, sequence_name: str, frame_files: list[str]) -> F
     return labels
 
 
-def iter_annotations(
-    path: str, sequence_name: str, frame_files: list[str] | None
-) -> Iterator[Annotation | Problem]:
+def iter_annotations(path: str, sequence_name: str, frame_files: list[str] | None) -> Iterator[Annotation | Problem]:
     """Every line of an annotation file, in order, as an Annotation or as a Problem.
 
     A line belongs to the frame whose image is called `frame_file`, else to the frame at the 1-based

@@ -26,9 +26,7 @@ SMALLEST_SIDE = 96
 JPEG_QUALITY = 92
 
 
-def write_dataset(
-    out: str, split: str, sequences: int, frames: int, size: tuple[int, int], seed: int
-) -> None:
+def write_dataset(out: str, split: str, sequences: int, frames: int, size: tuple[int, int], seed: int) -> None:
     """Writes `sequences` sequences of `frames` pictures of `size` (w, h) as a split of a data set.
 
     `out/<split>/` gets list.txt, synthetic.json and one folder a sequence (`synth_<split>_0001`, ...) with
@@ -54,9 +52,7 @@ def write_dataset(
         shutil.rmtree(partial, ignore_errors=True)
         for index, name in enumerate(names):
             scene = dataset_scene(split, index, frames, size, seed)
-            _write_sequence(
-                scene, name, os.path.join(partial, split, name), _annotation_folder(partial, name)
-            )
+            _write_sequence(scene, name, os.path.join(partial, split, name), _annotation_folder(partial, name))
         _write_text(os.path.join(partial, split, "list.txt"), names)
         _write_text(os.path.join(partial, split, PARAMETERS_FILE), [json.dumps(parameters)])
         _move_into_place(partial, out, split, names)
@@ -80,9 +76,7 @@ def dataset_scene(split: str, index: int, frames: int, size: tuple[int, int], se
 
 def _check(split, sequences, frames, size, seed):
     if not split or split != os.path.basename(split) or split.startswith(".") or split == ANNOTATIONS:
-        raise DataError(
-            f"the split of a synthetic data set is a plain folder name such as 'train', not {split!r}."
-        )
+        raise DataError(f"the split of a synthetic data set is a plain folder name such as 'train', not {split!r}.")
     if sequences < 1 or frames < 2 or seed < 0 or min(size) < SMALLEST_SIDE:
         raise DataError(
             f"synthetic split '{split}': expected at least 1 sequence, 2 frames, {SMALLEST_SIDE} px a side, "
@@ -110,9 +104,7 @@ def _is_written(folder, parameters, annotation_folders):
         )
     missing = [path for path in annotation_folders if not os.path.isdir(path)]
     if missing:
-        raise DataError(
-            f"{missing[0]} is missing although {folder} is there: delete the latter to have both written."
-        )
+        raise DataError(f"{missing[0]} is missing although {folder} is there: delete the latter to have both written.")
     return True
 
 
@@ -160,8 +152,7 @@ def _annotation(name, frame, file, active, box_xyxy):
         "frame_file": file,
         "cv_response": {key: int(active[index]) for key, index in CV_FLAGS.items()},
         "vlm_response": {
-            key: {"flag": int(active[index]), "conf": float(active[index])}
-            for key, index in VLM_FLAGS.items()
+            key: {"flag": int(active[index]), "conf": float(active[index])} for key, index in VLM_FLAGS.items()
         },
         "ground_truth_bbox": box_xyxy,
     }

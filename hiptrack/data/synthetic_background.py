@@ -91,9 +91,7 @@ def _sea(background, camera, frame, picture, waves):
     waves *= np.clip((depth / camera.depth) ** 0.7, 0.12, 1.3)[:, None] / 90
     near, far, crest = background.weather[2:]
     share = np.exp(-depth / (0.5 * camera.depth))[:, None]
-    channels = [
-        near[c] + share * (far[c] - near[c]) + waves * (background.swell * crest[c]) for c in range(3)
-    ]
+    channels = [near[c] + share * (far[c] - near[c]) + waves * (background.swell * crest[c]) for c in range(3)]
     if background.glint is not None:
         sun = width / 2 + zoom * (background.glint - 0.5 * (pan - float(camera.pan[0])))
         column = np.exp(-(((np.arange(width) - sun) / (0.12 * width)) ** 2)).astype(np.float32)

@@ -89,9 +89,7 @@ def coarsen(picture: np.ndarray, cells: float, size: float, smooth: bool) -> np.
     return cv2.resize(coarse, (width, height), interpolation=INTERPOLATION[smooth])
 
 
-def apply_light(
-    picture: np.ndarray, effects: Effects, frame: int, centre: np.ndarray, size: float
-) -> np.ndarray:
+def apply_light(picture: np.ndarray, effects: Effects, frame: int, centre: np.ndarray, size: float) -> np.ndarray:
     """Gain, lift and glare of a frame around a target at `centre` [2] of `size` pixels."""
     if np.any(effects.gain[frame] != 1):
         picture = picture * effects.gain[frame].astype(np.float32) + np.float32(effects.lift[frame])

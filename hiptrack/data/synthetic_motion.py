@@ -199,9 +199,7 @@ def _plan_path(rng, spans, extents, sizes, size):
 def _choose_edge(rng, point, low, high, size):
     """(axis, sign, share of the box beyond the edge), near edges more often."""
     edges = [(axis, sign) for axis in (0, 1) for sign in (-1, 1)]
-    distances = [
-        (high[axis] - point[axis] if sign > 0 else point[axis] - low[axis]) / size for axis, sign in edges
-    ]
+    distances = [(high[axis] - point[axis] if sign > 0 else point[axis] - low[axis]) / size for axis, sign in edges]
     weights = np.exp(-np.maximum(distances, 0)) * (1.0, 1.0, 0.5, 0.8) + 1e-6
     axis, sign = edges[rng.choice(4, p=weights / weights.sum())]
     return axis, sign, rng.uniform(0.35, 0.6)

@@ -8,9 +8,7 @@ from hiptrack.data.labels import CLASSES
 from hiptrack.data.synthetic_vessels import Mesh, make_buoy
 
 CHALLENGES = len(CLASSES) - 1
-(OCCLUSION, ILLUMINATION, SCALE, BLUR, APPEARANCE, PARTIAL, LOW_RESOLUTION, CLUTTER, LOW_CONTRAST) = range(
-    CHALLENGES
-)
+(OCCLUSION, ILLUMINATION, SCALE, BLUR, APPEARANCE, PARTIAL, LOW_RESOLUTION, CLUTTER, LOW_CONTRAST) = range(CHALLENGES)
 
 START_FRAMES = (2, 5)  # a sequence starts with this many normal frames
 SPAN_FRAMES = (5, 13)

@@ -23,9 +23,7 @@ SAILS = np.array(
     [(245, 245, 245), (200, 225, 240), (40, 40, 200), (190, 110, 30), (30, 150, 240), (60, 60, 60)],
     np.float32,
 )
-CONTAINERS = np.array(
-    [(40, 60, 170), (160, 90, 30), (60, 130, 50), (40, 140, 220), (150, 150, 150)], np.float32
-)
+CONTAINERS = np.array([(40, 60, 170), (160, 90, 30), (60, 130, 50), (40, 140, 220), (150, 150, 150)], np.float32)
 SIGNALS = ((40, 40, 220), (60, 220, 240), (240, 240, 240), (200, 60, 20), (40, 160, 40))
 GLASS = np.array((55, 45, 35), np.float32)
 
@@ -61,9 +59,7 @@ class _Builder:
             normal /= np.linalg.norm(normal) + 1e-9
             outward = -1.0 if normal @ (corners.mean(0) - centre) < 0 else 1.0
             face = tuple(face) + (face[-1],) * (4 - len(face))
-            self.rows.append(
-                (np.add(face, start), normal * (0.0 if thin else outward), colour, layer, centre)
-            )
+            self.rows.append((np.add(face, start), normal * (0.0 if thin else outward), colour, layer, centre))
 
     def block(self, x, y, z, colour, layer, taper=1.0, roof=True):
         """Adds a box between pairs of coordinates, its top shrunk to `taper`; its bottom is never seen."""
@@ -71,9 +67,7 @@ class _Builder:
         points = []
         for height, share in ((z[0], 1.0), (z[1], taper)):
             for i, j in ((0, 0), (1, 0), (1, 1), (0, 1)):
-                points.append(
-                    (middle[0] + (x[i] - middle[0]) * share, middle[1] + (y[j] - middle[1]) * share, height)
-                )
+                points.append((middle[0] + (x[i] - middle[0]) * share, middle[1] + (y[j] - middle[1]) * share, height))
         faces = ((0, 1, 5, 4), (1, 2, 6, 5), (2, 3, 7, 6), (3, 0, 4, 7), (4, 5, 6, 7))
         self.part(points, faces[: 4 + roof], [colour] * (4 + roof), layer)
 
@@ -191,9 +185,7 @@ def _sailboat(builder, rng, hull, house, keel):
 
 
 def _usv(builder, rng, hull, house, keel):
-    bright = np.array(
-        [(20, 110, 235), (30, 210, 240), (200, 190, 40), (130, 130, 130), (60, 60, 60)], np.float32
-    )
+    bright = np.array([(20, 110, 235), (30, 210, 240), (200, 190, 40), (130, 130, 130), (60, 60, 60)], np.float32)
     hull, board = _pick(rng, bright), rng.uniform(0.08, 0.12)
     if rng.random() < 0.5:
         for offset in (-0.15, 0.15):

@@ -244,7 +244,9 @@ def create_vit(name, drop_path, overrides):
         reason = "is no plain VisionTransformer"
     elif type(vit.patch_embed) is not PatchEmbed:
         reason = "makes its patches with another network"
-    elif any(type(block.attn) is not Attention or getattr(block.attn, "gate", None) is not None for block in vit.blocks):
+    elif any(
+        type(block.attn) is not Attention or getattr(block.attn, "gate", None) is not None for block in vit.blocks
+    ):
         reason = "has an attention of its own kind"
     elif vit.pos_embed is None:
         reason = "has no learned absolute positions"

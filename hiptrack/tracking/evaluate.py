@@ -199,9 +199,7 @@ def evaluate_sequences(
     )
     resumed = sum(score.resumed for score in report.scores)
     if resumed and process_index == 0:
-        logger.info(
-            "%d of %d sequences were finished before and read back from %s", resumed, len(names), results_dir
-        )
+        logger.info("%d of %d sequences were finished before and read back from %s", resumed, len(names), results_dir)
     return report
 
 
@@ -302,9 +300,7 @@ def format_table(report) -> str:
     )
     resumed = sum(score.resumed for score in report.scores)
     if resumed:
-        lines.append(
-            f"{resumed} of {len(report.scores)} sequences were finished before: read back, not tracked again"
-        )
+        lines.append(f"{resumed} of {len(report.scores)} sequences were finished before: read back, not tracked again")
     if report.classification:
         lines += ["", *_classification_lines(report.classification)]
     if report.failures:

@@ -48,10 +48,7 @@ def picture_sheet(rows, cell_size=(240, 160)):
     width, height = cell_size
     columns = max(len(row) for row in rows)
     blank = np.zeros((height + _STRIP, width, 3), np.uint8)
-    lines = [
-        np.hstack([_cell(shot, width, height) for shot in row] + [blank] * (columns - len(row)))
-        for row in rows
-    ]
+    lines = [np.hstack([_cell(shot, width, height) for shot in row] + [blank] * (columns - len(row))) for row in rows]
     legend = np.zeros((_STRIP, columns * width, 3), np.uint8)
     _write(legend, "ground truth", 4, TRUTH_COLOUR)
     _write(legend, "prediction", 110, PREDICTED_COLOUR)

@@ -93,8 +93,7 @@ def claim_folder(folder, key, names):
 def is_finished(folder, name):
     """True when all files of the sequence are there."""
     return all(
-        path.is_file()
-        for path in (_box_path(folder, name), _time_path(folder, name), _details_path(folder, name))
+        path.is_file() for path in (_box_path(folder, name), _time_path(folder, name), _details_path(folder, name))
     )
 
 
@@ -188,9 +187,7 @@ def _parse(text, columns, num_lines, path):
             row = []
         if len(row) != columns or not np.isfinite(row).all():
             raise DataError(
-                _damaged(
-                    f"{path}:{number}", f"is {line!r}; expected {columns} finite number(s), comma-separated"
-                )
+                _damaged(f"{path}:{number}", f"is {line!r}; expected {columns} finite number(s), comma-separated")
             )
         rows.append(row)
     return np.array(rows, np.float64)
@@ -214,7 +211,5 @@ def _details_path(folder, name):
 
 def _sequence_folder(folder, name):
     if name in ("", ".", "..") or name != os.path.basename(name):
-        raise DataError(
-            f"The sequence name {name!r} cannot name a result folder; expected a plain folder name."
-        )
+        raise DataError(f"The sequence name {name!r} cannot name a result folder; expected a plain folder name.")
     return Path(folder) / name

@@ -145,7 +145,9 @@ class Tracker:
         if box[0] >= width or box[1] >= height or box[0] + box[2] <= 0 or box[1] + box[3] <= 0:
             raise DataError(f"The first box {box.tolist()} (xywh) lies outside the {width}x{height} frame.")
         if max(box[2] / width, box[3] / height) > 10:
-            raise DataError(f"The first box {box.tolist()} (xywh) is over ten times as large as the {width}x{height} frame.")
+            raise DataError(
+                f"The first box {box.tolist()} (xywh) is over ten times as large as the {width}x{height} frame."
+            )
         size, factor = self.model.template_size, self.model.template_factor
         template = self._to_model(crops.crop(frame_rgb, box, factor, size))
         in_crop = crops.box_to_crop(box, box, size / crops.crop_side(box, factor), size)
@@ -170,7 +172,9 @@ class Tracker:
 
         score = prediction.maps.score[0]
         if not (score.isfinite().all() and prediction.box_cxcywh.isfinite().all()):
-            raise CheckpointError("The model's output is not finite (NaN or infinite): its weights are damaged or it diverged.")
+            raise CheckpointError(
+                "The model's output is not finite (NaN or infinite): its weights are damaged or it diverged."
+            )
         self.score_map = score
         windowed = score * self.window
         box = prediction.maps.box_at_peak(windowed[None])[0]

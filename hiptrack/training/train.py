@@ -82,7 +82,9 @@ def train(
     try:
         accelerator = Accelerator(mixed_precision=mixed_precision, kwargs_handlers=[PATIENCE])
     except ValueError as error:
-        raise ConfigError(f"train.mixed_precision = '{mixed_precision}' cannot be used on this device: {error}") from error
+        raise ConfigError(
+            f"train.mixed_precision = '{mixed_precision}' cannot be used on this device: {error}"
+        ) from error
     check_processes(accelerator)
     if options.dry_run:
         text, complete = describe_pipeline(model(), stages, initial_weights, validation, accelerator.num_processes)
@@ -197,9 +199,7 @@ class Run:
     def save_checkpoint(self, optimizer):
         """Write a checkpoint of the present position; optimizer: None between two stages."""
         folder = self.folder / CHECKPOINTS
-        save_checkpoint(
-            folder, self.accelerator, self.model, self.bindings, optimizer, self.position, self._outline()
-        )
+        save_checkpoint(folder, self.accelerator, self.model, self.bindings, optimizer, self.position, self._outline())
 
     def say(self, text):
         """Print on the main process."""
