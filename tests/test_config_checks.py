@@ -105,7 +105,7 @@ def test_wrong_literal_type():
         "exp.gin:1: toy_train.stages expects list[toy_config.ToyStage], not [@ToyStage] (list)."
     )
     assert error("toy_train.stages = [@ToyStage()]\nToyStage.data = @ToyData\nToyData.root = 'x'") == (
-        "exp.gin:2: ToyStage.data expects test_config.ToyData | None, not @ToyData; write @ToyData()."
+        "exp.gin:2: ToyStage.data expects toy_config.ToyData | None, not @ToyData; write @ToyData()."
     )
 
 
