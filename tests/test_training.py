@@ -260,3 +260,10 @@ def test_going_back_to_an_earlier_checkpoint_sets_the_later_ones_aside(synthetic
 def test_what_the_model_derives_cannot_be_bound(synthetic, tmp_path, parameter):
     with pytest.raises(ConfigError, match="command line"):
         run_here(DEMO, [*toy_demo(synthetic), parameter], tmp_path / "run")
+
+
+def test_two_processes_share_the_validation(synthetic, tmp_path):
+    overrides = [o for o in toy_demo(synthetic, tracker=1) if not o.startswith("train.validation")]
+    done = launch(["--gin", *DEMO, "--run", str(tmp_path / "run"), *overrides], 2)
+    assert done.returncode == 0, done.stderr
+    assert [step for step, _ in read_metrics(tmp_path / "run")["Validation/AO"]] == [3]
