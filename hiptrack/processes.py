@@ -10,8 +10,8 @@ from accelerate.utils import InitProcessGroupKwargs
 
 from hiptrack.errors import HiptrackError
 
-# The processes of an evaluation end at different times: the first must wait for the last.
-PATIENCE = InitProcessGroupKwargs(timeout=timedelta(hours=12))
+# The processes track sequences of different lengths: the first to end must wait for the last.
+PATIENCE = InitProcessGroupKwargs(timeout=timedelta(hours=2))
 HOW_TO = "On CPUs set ACCELERATE_USE_CPU=true and launch with --multi_gpu --num_processes N (see README, 'Several processes')."
 
 

@@ -237,6 +237,12 @@ def test_mistakes_of_a_later_stage_stop_the_run_before_the_first(synthetic, tmp_
     assert not (tmp_path / "run").exists()
 
 
+def test_stages_of_one_name_are_an_error(synthetic, tmp_path):
+    overrides = [*toy_demo(synthetic, tracker=1), "train.stages=[@tracker/Stage(), @tracker/Stage()]"]
+    with pytest.raises(ConfigError, match="the name 'tracker' is taken"):
+        run_here(DEMO, [o for o in overrides if o != "train.stages=[@tracker/Stage()]"], tmp_path / "run")
+
+
 def test_resume_refuses_other_stages_and_says_which(demo_run, synthetic):
     with pytest.raises(
         ConfigError, match=r"other stages.*'finetune', 1, 3, 4, 0\.0002.*now: .*'finetune', 1, 3, 4, 0\.5"

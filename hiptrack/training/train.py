@@ -79,6 +79,7 @@ def train(
 
     Returns the exit code. Raises a HiptrackError for whatever the user can mend.
     """
+    check_names(stages)
     try:
         accelerator = Accelerator(mixed_precision=mixed_precision, kwargs_handlers=[PATIENCE])
     except ValueError as error:
@@ -98,6 +99,17 @@ def train(
     accelerator.wait_for_everyone()
     accelerator.end_training()
     return 0
+
+
+def check_names(stages):
+    """Raise ConfigError where two stages share a name, or one has that of the run's last file."""
+    names = [stage.name for stage in stages]
+    taken = [name for name in names if names.count(name) > 1 or name == "model"]
+    if taken:
+        raise ConfigError(
+            f"train.stages: the name '{taken[0]}' is taken. A stage is called after its scope: give each its own, as in "
+            "[@branch/Stage(), @finetune/Stage()], and none the scope 'model'."
+        )
 
 
 @dataclass
