@@ -165,7 +165,7 @@ def _statements(text: str) -> list:
         while (statement := parser.parse_statement()) is not None:
             statements.append(statement)
         return statements
-    except (SyntaxError, tokenize.TokenError, TypeError, RecursionError, StopIteration) as error:
+    except (SyntaxError, tokenize.TokenError, TypeError, ValueError, RecursionError) as error:
         reason = " ".join(str(error).split())
         raise CheckpointError(f"the model description cannot be read: {reason}.") from error
 

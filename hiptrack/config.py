@@ -16,9 +16,18 @@ import gin
 from hiptrack.config_checks import checked
 from hiptrack.config_parse import REPO_ROOT, named, read_file, read_override
 from hiptrack.config_walk import current_bindings, format_value, imports, label, order
-from hiptrack.errors import ConfigError, HiptrackError
+from hiptrack.errors import ConfigError, HiptrackError, ToldElsewhere
 
-__all__ = ["REPO_ROOT", "add_arguments", "config_text", "load", "operative_text", "parse_args", "run_main"]
+__all__ = [
+    "REPO_ROOT",
+    "add_arguments",
+    "bound_values",
+    "config_text",
+    "load",
+    "operative_text",
+    "parse_args",
+    "run_main",
+]
 
 _GIN_TRAIL = re.compile(r"\n\s*In call to configurable [^\n]*")
 
@@ -65,6 +74,11 @@ def config_text() -> str:
     return "\n\n".join(filter(None, blocks)) + "\n"
 
 
+def bound_values() -> dict[str, str]:
+    """Every binding as {name: value}, as they stand in `config_text`."""
+    return {label(key): format_value(value) for key, value in current_bindings().items()}
+
+
 def operative_text() -> str:
     """The values that have been used so far, defaults included, in gin's own form (literals only)."""
     return gin.operative_config_str()
@@ -74,6 +88,8 @@ def run_main(main: Callable[[], int | None]) -> NoReturn:
     """Runs a tool's main and exits with its result; a HiptrackError is printed without a traceback."""
     try:
         code = main()
+    except ToldElsewhere:
+        code = 1
     except HiptrackError as error:
         # gin appends a line for each configurable that the error passed through
         print(f"error: {_GIN_TRAIL.sub('', str(error))}", file=sys.stderr)

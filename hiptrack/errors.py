@@ -23,3 +23,7 @@ class NotFoundError(HiptrackError):
     def __init__(self, message, path=None):
         super().__init__(message)
         self.path = path
+
+
+class ToldElsewhere(HiptrackError):
+    """An error of another process, which reports it; this one only stops too."""

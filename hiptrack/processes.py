@@ -1,4 +1,4 @@
-"""Whether the processes of a launch are as many as were asked for, and know of each other."""
+"""The processes of a launch: whether they are as many as were asked for, and how they stop together."""
 
 import argparse
 import os
@@ -6,9 +6,9 @@ from datetime import timedelta
 
 import psutil
 from accelerate.commands.config.config_args import default_config_file, load_config_from_file
-from accelerate.utils import InitProcessGroupKwargs
+from accelerate.utils import InitProcessGroupKwargs, broadcast_object_list, gather_object
 
-from hiptrack.errors import HiptrackError
+from hiptrack.errors import HiptrackError, ToldElsewhere
 
 # The processes track sequences of different lengths: the first to end must wait for the last.
 PATIENCE = InitProcessGroupKwargs(timeout=timedelta(hours=2))
@@ -32,8 +32,47 @@ def check_processes(accelerator):
         raise HiptrackError(f"accelerate launch was asked for {asked} processes, but started {joined}. {HOW_TO}")
 
 
-def asked_of_launcher():
-    """The number of processes `accelerate launch` was asked for, on its command line or in its file; None without one."""
+def raise_together(error):
+    """Raise on all processes what went wrong on any; every process calls this, with its HiptrackError or None."""
+    told = [text for text in gather_object([None if error is None else str(error)]) if text]
+    if error is not None:
+        raise error
+    if told:
+        raise ToldElsewhere(told[0])
+
+
+def write_together(action, what):
+    """Call `action`, which writes files, on every process; raise on all where it fails on one (full disk, no permission)."""
+    error = None
+    try:
+        action()
+    except OSError as raised:
+        error = HiptrackError(
+            f"{what} cannot be written: {raised}. What was written before is as it was; make room, then start the same "
+            "command again."
+        )
+    raise_together(error)
+
+
+def on_main(accelerator, action):
+    """What `action` returns on the main process, on all of them; its HiptrackError stops all."""
+    result, error = None, None
+    if accelerator.is_main_process:
+        try:
+            result = action()
+        except HiptrackError as raised:
+            error = raised
+    raise_together(error)
+    return broadcast_object_list([result])[0]
+
+
+def is_launched():
+    """Whether a launcher (accelerate, torchrun) started this process and waits for its exit code."""
+    return "TORCHELASTIC_RUN_ID" in os.environ or launch_arguments() is not None
+
+
+def launch_arguments():
+    """What stands after `accelerate launch` on the command line of the parent process; None without one."""
     try:
         parent = psutil.Process().parent()
         command = parent.cmdline() if parent else []
@@ -41,11 +80,19 @@ def asked_of_launcher():
         return None
     if "launch" not in command or not any("accelerate" in word for word in command[: command.index("launch")]):
         return None
+    return command[command.index("launch") + 1 :]
+
+
+def asked_of_launcher():
+    """The number of processes `accelerate launch` was asked for, on its command line or in its file; None without one."""
+    arguments = launch_arguments()
+    if arguments is None:
+        return None
     parser = argparse.ArgumentParser(add_help=False, allow_abbrev=False, exit_on_error=False)
     parser.add_argument("--num_processes", "--num-processes", type=int)
     parser.add_argument("--config_file", "--config-file")
     try:
-        asked, _ = parser.parse_known_args(command[command.index("launch") + 1 :])
+        asked, _ = parser.parse_known_args(arguments)
         if asked.num_processes is None and (asked.config_file or os.path.isfile(default_config_file)):
             return load_config_from_file(asked.config_file).num_processes
     except (argparse.ArgumentError, OSError, ValueError, AttributeError):

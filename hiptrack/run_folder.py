@@ -5,7 +5,6 @@ Only the main process calls these. Every file is written whole or not at all.
 
 import importlib.metadata
 import json
-import os
 import platform
 import shlex
 import subprocess
@@ -15,6 +14,8 @@ from pathlib import Path
 import hiptrack
 from hiptrack.config import REPO_ROOT
 from hiptrack.errors import ConfigError, HiptrackError
+from hiptrack.files import write_atomically
+from hiptrack.run_lock import LOCK
 
 _DISTRIBUTIONS = {
     "torch": ("torch",),
@@ -41,7 +42,7 @@ def open_run(run_dir: str | Path, resume: str) -> Path:
     run_dir = Path(run_dir)
     try:
         run_dir.mkdir(parents=True, exist_ok=True)
-        occupied = any(run_dir.iterdir())
+        occupied = any(path.name != LOCK for path in run_dir.iterdir())
     except OSError as error:
         raise HiptrackError(
             f"the run folder {run_dir} cannot be used: {error}; choose another with --run DIR."
@@ -64,12 +65,12 @@ def record(run_dir: Path, config_text: str, argv: Sequence[str]) -> None:
     _write_next(run_dir, "versions", ".json", json.dumps(_versions(), indent=2) + "\n")
     commands = run_dir / "command.txt"
     earlier = commands.read_text(encoding="utf-8") if commands.exists() else ""
-    _write(commands, f"{earlier}{shlex.join(argv)}\n")
+    write_atomically(commands, f"{earlier}{shlex.join(argv)}\n".encode())
 
 
 def record_operative(run_dir: Path, stage_name: str, text: str) -> None:
     """Writes operative-<stage>.gin: the values that were used up to the end of the stage."""
-    _write(run_dir / f"operative-{stage_name.replace('/', '-')}.gin", text)
+    write_atomically(run_dir / f"operative-{stage_name.replace('/', '-')}.gin", text.encode())
 
 
 def _write_next(folder: Path, stem: str, suffix: str, text: str) -> None:
@@ -80,16 +81,7 @@ def _write_next(folder: Path, stem: str, suffix: str, text: str) -> None:
         newest, count = path, count + 1
         path = folder / f"{stem}-{count}{suffix}"
     if path is newest or newest.read_text(encoding="utf-8") != text:
-        _write(path, text)
-
-
-def _write(path: Path, text: str) -> None:
-    temporary = path.with_name(f"tmp-{path.name}")
-    with open(temporary, "w", encoding="utf-8") as file:
-        file.write(text)
-        file.flush()
-        os.fsync(file.fileno())
-    os.replace(temporary, path)
+        write_atomically(path, text.encode())
 
 
 def _versions() -> dict[str, str | bool | None]:

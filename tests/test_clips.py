@@ -1,10 +1,16 @@
 """Training clips: frames, crops, augmentation, and their division over processes and workers."""
 
+import re
+import shutil
+from pathlib import Path
+
+import cv2
 import numpy as np
 import pytest
 import torch
 
 from hiptrack import crops
+from hiptrack.data import clips as clips_module
 from hiptrack.data.augment import Augmentation
 from hiptrack.data.clips import ClipData, ClipDataset, Geometry
 from hiptrack.data.loader import ShardedBatches, make_loader, shut_down
@@ -19,6 +25,38 @@ PLAIN = Augmentation(grey=0, flip=0, brightness=0, scale_jitter=0, centre_jitter
 @pytest.fixture
 def annotated(synthetic):
     return FolderDataset(str(synthetic), "train", str(synthetic / "annotations"))
+
+
+@pytest.fixture
+def breakable(synthetic, tmp_path):
+    """The training split, in a folder whose files may be damaged."""
+    shutil.copytree(synthetic / "train", tmp_path / "train")
+    return FolderDataset(str(tmp_path), "train", str(synthetic / "annotations"))
+
+
+def damage(dataset, numbers):
+    """Damage the frames of these numbers (from 1) in every sequence, each in another way; returns their paths."""
+    paths = [Path(s.frames[number - 1]) for s in dataset.sequences for number in numbers]
+    for path in paths[::3]:
+        path.unlink()
+    for path in paths[1::3]:
+        path.write_bytes(path.read_bytes()[:700])
+    for path in paths[2::3]:
+        path.write_bytes(b"")
+    return [str(path) for path in paths]
+
+
+def files_of(sample, dataset):
+    """Paths of a sample's frames in the order they are read."""
+    name, frames = sample["source"].split(" frames ")
+    sequence = next(s for s in dataset.sequences if s.name == name)
+    return [sequence.frames[int(number) - 1] for number in frames.strip("[]").split(",")]
+
+
+def assert_same(sample, other):
+    assert sample.keys() == other.keys()
+    for key, value in sample.items():
+        assert torch.equal(value, other[key]) if isinstance(value, torch.Tensor) else value == other[key], key
 
 
 def clips(dataset, augmentation=None, **sampler):
@@ -104,7 +142,7 @@ def test_a_clip_depends_on_epoch_and_index_alone(annotated):
 @pytest.mark.parametrize("workers", [0, 2])
 def test_workers_give_the_same_batches(annotated, workers):
     dataset = clips(annotated, search_frames=2)
-    loader = make_loader(dataset, ShardedBatches(3, 4, 0, 1, 1), workers, 0)
+    loader = make_loader(dataset, ShardedBatches(3, 4, 0, 1, 1), workers, 0, timeout=60)
     found = [batch["source"] for batch in loader]
     shut_down(loader)
     assert found == [[dataset[(0, step * 4 + row)]["source"] for row in range(4)] for step in range(3)]
@@ -132,17 +170,86 @@ def test_data_sets_are_mixed_by_ratio(synthetic):
         ClipData(parts, [1.0])
 
 
-def test_clips_that_show_nothing_are_redrawn_a_bounded_number_of_times(annotated):
-    far_away = Augmentation(centre_jitter=1e6)
-    assert isinstance(clips(annotated, far_away)[(0, 0)], DataError)
-    assert "could not be used: the crop shows nothing" in str(clips(annotated, far_away)[(0, 0)])
+def test_a_clip_with_an_unreadable_frame_is_drawn_again_and_all_others_stay_the_same(breakable, monkeypatch):
+    dataset = clips(breakable, search_frames=2)
+    clean = [dataset[(0, index)] for index in range(60)]
+    assert not any(sample["rejected"] for sample in clean)
+    bad = damage(breakable, [4, 9])
+    failed = []
+
+    def read(path):
+        if path in bad:
+            failed.append(path)
+        return read_image_rgb(path)
+
+    monkeypatch.setattr(clips_module, "read_image_rgb", read)
+    redrawn = 0
+    for index, before in enumerate(clean):
+        failed.clear()
+        sample = dataset[(0, index)]
+        first_bad = next((path for path in files_of(before, breakable) if path in bad), None)
+        if first_bad is None:
+            assert_same(sample, before)
+            continue
+        redrawn += 1
+        assert failed[0] == first_bad and not set(files_of(sample, breakable)) & set(bad)
+        assert sample["rejected"] == [
+            {"reason": "unreadable image", "sequence": Path(path).parent.name, "file": path} for path in failed
+        ]
+        assert_same(dataset[(0, index)], sample)
+    assert 10 < redrawn < 50
+
+
+def test_a_frame_that_opencv_fails_on_is_drawn_again(annotated, monkeypatch):
+    dataset = clips(annotated)
+    name, first = dataset[(0, 0)]["source"].split(" frames ")[0], files_of(dataset[(0, 0)], annotated)[0]
+    crop = crops.crop
+
+    def fail_once(*args):
+        monkeypatch.setattr(crops, "crop", crop)
+        raise cv2.error("no such thing")
+
+    monkeypatch.setattr(crops, "crop", fail_once)
+    assert dataset[(0, 0)]["rejected"] == [{"reason": "unreadable image", "sequence": name, "file": first}]
+
+
+def test_crops_that_show_nothing_are_drawn_again(annotated):
+    dataset = clips(annotated, Augmentation(centre_jitter=12), search_frames=1)
+    rejected = [draw for index in range(20) for draw in dataset[(0, index)]["rejected"]]
+    names = {s.name for s in annotated.sequences}
+    assert rejected and all(draw.pop("sequence") in names for draw in rejected)
+    assert all(draw == {"reason": "empty crop", "file": None} for draw in rejected)
+
+
+@pytest.mark.parametrize("workers", [0, 2])
+def test_a_batch_lists_the_rejected_draws_of_its_samples(breakable, workers):
+    dataset = clips(breakable, search_frames=2)
+    damage(breakable, [2, 4, 6, 8, 10, 12])
+    loader = make_loader(dataset, ShardedBatches(2, 4, 0, 1, 1), workers, 0)
+    found = [batch["rejected"] for batch in loader]
+    shut_down(loader)
+    assert found == [[draw for row in range(4) for draw in dataset[(0, step * 4 + row)]["rejected"]] for step in (0, 1)]
+    assert all(found)
+
+
+def test_draws_are_bounded_and_the_error_counts_them_by_reason(breakable):
+    far_away = clips(breakable, Augmentation(centre_jitter=1e6))
+    assert isinstance(far_away[(0, 0)], DataError)
+    assert re.search(r"could not be used: 50 x empty crop \(for example in synth_train_\w+\)\. ", str(far_away[(0, 0)]))
+    bad = damage(breakable, [1, 2, 3, 4, 5, 6, 7])
+    found = re.search(
+        r"could not be used: (?=.*?(\d+) x empty crop \(for example in synth_train_\w+\))"
+        r"(?=.*?(\d+) x unreadable image \(for example in (\w+), (.+?)\))",
+        str(far_away[(0, 0)]),
+    )
+    empty, unreadable, name, file = found.groups()
+    assert int(empty) > 5 and int(unreadable) > 5 and int(empty) + int(unreadable) == 50
+    assert file in bad and Path(file).parent.name == name
 
 
 def test_a_split_of_first_boxes_cannot_be_trained_on(tmp_path):
     folder = tmp_path / "test" / "one"
     folder.mkdir(parents=True)
-    import cv2
-
     for number in (1, 2, 3):
         cv2.imwrite(str(folder / f"{number:08d}.jpg"), np.zeros((40, 40, 3), np.uint8))
     (folder / "groundtruth.txt").write_text("1,1,10,10\n")

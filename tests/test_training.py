@@ -1,26 +1,18 @@
 """The loop: stages, freezing, exact resume, several processes, errors."""
 
-import json
-
 import pytest
 import torch
 from gradients import gradients
-from training_runs import launch, run_here, toy_demo
+from training_runs import launch, run_here, same_tensors, toy_demo
 
 from hiptrack.errors import ConfigError, HiptrackError
 from hiptrack.models.pretrained import read_tensors
-from hiptrack.training.checkpoint import finished_checkpoints
 from hiptrack.training.log import read_metrics
 
 DEMO = ["experiments/demo.gin"]
 SEVEN = {"Loss/total", "Loss/giou", "Loss/l1", "Loss/location", "Loss/classification", "IoU", "Accuracy"}
 
 pytestmark = pytest.mark.usefixtures("clean_gin")
-
-
-def same_tensors(a, b):
-    a, b = read_tensors(a), read_tensors(b)
-    return a.keys() == b.keys() and all(torch.equal(a[name], b[name]) for name in a)
 
 
 @pytest.fixture(scope="module")
@@ -71,35 +63,9 @@ def test_config_gin_of_a_run_trains_the_same_weights_again(demo_run, tmp_path):
     assert same_tensors(demo_run / "model.safetensors", tmp_path / "again" / "model.safetensors")
 
 
-def test_resume_never_refuses_a_used_folder(demo_run, synthetic):
-    with pytest.raises(HiptrackError, match="not empty"):
-        run_here(DEMO, toy_demo(synthetic), demo_run, resume="never")
-
-
 def test_changing_the_number_of_workers_changes_nothing(demo_run, synthetic, tmp_path):
     run_here(DEMO, [*toy_demo(synthetic), "train.workers=2"], tmp_path / "w")
     assert same_tensors(demo_run / "model.safetensors", tmp_path / "w" / "model.safetensors")
-
-
-@pytest.mark.parametrize("processes, step", [(1, 1), (1, 5), (2, 4)])
-def test_killed_run_resumes_to_the_same_weights(synthetic, tmp_path, monkeypatch, processes, step):
-    """SIGKILL in mid-epoch (1: of the first stage, before any checkpoint of an epoch), then --resume auto."""
-    overrides = [*toy_demo(synthetic, tracker=2, branch=2), "train.workers=2", "train.save_steps=1"]
-    whole, cut = tmp_path / "whole", tmp_path / "cut"
-    done = launch(["--gin", *DEMO, "--run", str(whole), *overrides], processes)
-    assert done.returncode == 0, done.stderr
-    monkeypatch.setenv("KILL_AT_STEP", str(step))
-    killed = launch(["--gin", *DEMO, "--run", str(cut), *overrides], processes, "tests/killed_training.py")
-    assert killed.returncode != 0 and not (cut / "model.safetensors").exists()
-    monkeypatch.delenv("KILL_AT_STEP")
-    resumed = launch(["--gin", *DEMO, "--run", str(cut), *overrides], processes)
-    assert resumed.returncode == 0, resumed.stderr
-    assert "resuming from" in resumed.stdout + resumed.stderr
-    assert same_tensors(whole / "model.safetensors", cut / "model.safetensors")
-    assert (
-        json.loads((finished_checkpoints(cut / "checkpoints")[-1] / "state.json").read_text())["processes"] == processes
-    )
-    assert read_metrics(cut)["Loss/total"] == read_metrics(whole)["Loss/total"]
 
 
 def test_gradients_of_two_processes_are_those_of_one(synthetic, tmp_path):
@@ -169,13 +135,6 @@ def test_freeze_schedule_keeps_what_the_optimiser_knows(synthetic, tmp_path, mon
     assert all(age == (6 if name.startswith("box_head") else 3) for name, age in second[1].items())
 
 
-def test_a_loss_that_is_not_finite_stops_the_run(synthetic, tmp_path):
-    with pytest.raises(HiptrackError, match="infinite or NaN in stage 'tracker'"):
-        run_here(
-            DEMO, [*toy_demo(synthetic), "tracker/Stage.lr=1e30", "tracker/Stage.grad_clip=None"], tmp_path / "run"
-        )
-
-
 def test_a_classification_loss_without_any_label_is_an_error(synthetic, tmp_path):
     (tmp_path / "none").mkdir()
     with pytest.raises(ConfigError, match="finds no labelled frame in its whole data"):
@@ -206,18 +165,6 @@ def test_batch_that_processes_cannot_divide_is_an_error():
         divide_batch(10, 2, 2)
 
 
-def test_unreadable_frame_is_named_and_ends_the_run(synthetic, tmp_path):
-    import shutil
-
-    root = tmp_path / "data"
-    shutil.copytree(synthetic, root)
-    for image in root.glob("train/*/*.jpg"):
-        image.write_bytes(image.read_bytes()[:200])
-    done = launch(["--gin", *DEMO, "--run", str(tmp_path / "run"), *toy_demo(root), "train.workers=1"])
-    assert done.returncode == 1
-    assert "error: " in done.stderr and ".jpg" in done.stderr and "Traceback" not in done.stderr
-
-
 def test_validation_reports_ao_and_accuracy(synthetic, tmp_path):
     overrides = [o for o in toy_demo(synthetic, branch=1) if not o.startswith("train.validation")]
     run_here(DEMO, [*overrides, "Tracker.branch=on"], tmp_path / "run")
@@ -241,25 +188,6 @@ def test_stages_of_one_name_are_an_error(synthetic, tmp_path):
     overrides = [*toy_demo(synthetic, tracker=1), "train.stages=[@tracker/Stage(), @tracker/Stage()]"]
     with pytest.raises(ConfigError, match="the name 'tracker' is taken"):
         run_here(DEMO, [o for o in overrides if o != "train.stages=[@tracker/Stage()]"], tmp_path / "run")
-
-
-def test_resume_refuses_other_stages_and_says_which(demo_run, synthetic):
-    with pytest.raises(
-        ConfigError, match=r"other stages.*'finetune', 1, 3, 4, 0\.0002.*now: .*'finetune', 1, 3, 4, 0\.5"
-    ):
-        run_here(DEMO, [*toy_demo(synthetic), "finetune/Stage.lr=0.5"], demo_run)
-
-
-def test_going_back_to_an_earlier_checkpoint_sets_the_later_ones_aside(synthetic, tmp_path):
-    folder = tmp_path / "run"
-    run_here(DEMO, toy_demo(synthetic), folder)
-    first, last = finished_checkpoints(folder / "checkpoints")
-    before = read_tensors(folder / "model.safetensors")
-    run_here(DEMO, toy_demo(synthetic), folder, resume=str(first))
-    assert (folder / "checkpoints" / f"abandoned-{last.name}").is_dir()
-    after = read_tensors(folder / "model.safetensors")
-    assert all(torch.equal(before[name], after[name]) for name in before)
-    assert [step for step, _ in read_metrics(folder)["Loss/total"]] == list(range(1, 10))
 
 
 @pytest.mark.parametrize("parameter", ["CenterHead.in_width=5", "ConvStem.patch=16", "HistoricalPrompt.stride=4"])

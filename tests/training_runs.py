@@ -5,12 +5,17 @@ import subprocess
 import sys
 
 import gin
+import torch
 from accelerate.state import AcceleratorState
+from tensorboard.backend.event_processing.event_accumulator import EventAccumulator
 
 from hiptrack import config
 from hiptrack.config import REPO_ROOT
+from hiptrack.models.pretrained import read_tensors
+from hiptrack.training.log import read_metrics
 from hiptrack.training.train import RunOptions, train
 
+MANY = ("--multi_gpu", "--num_machines", "1")
 TOY_MODEL = [
     "Backbone.name=vit_tiny_patch16_224",
     "Backbone.patch=8",
@@ -40,21 +45,41 @@ def toy_demo(root, **epochs):
     return [*TOY_MODEL, *TOY_BRANCH, *TOY_RUN, *stages, f"DATA_ROOT={root}", f"ANNOTATIONS={root}/annotations"]
 
 
-def run_here(files, overrides, folder, resume="auto", dry_run=False):
+def run_here(files, overrides, folder, resume="auto", **options):
     """Train in this process, whatever was trained in it before."""
     AcceleratorState._reset_state(reset_partial_state=True)
     config.load(files, overrides, root="train")
     try:
-        return train(RunOptions(folder, ("train.py",), resume, dry_run))
+        return train(RunOptions(folder, ("train.py",), resume, **options))
     finally:
         gin.clear_config()
 
 
-def launch(arguments, processes=1, script="tools/train.py", accelerate=("--multi_gpu", "--num_machines", "1")):
+def same_tensors(a, b):
+    """Whether two weights files hold the same, bit by bit."""
+    a, b = read_tensors(a), read_tensors(b)
+    return a.keys() == b.keys() and all(torch.equal(a[name], b[name]) for name in a)
+
+
+def same_log(a, b):
+    """Whether two runs logged the same in metrics.jsonl, the times left out."""
+    a, b = read_metrics(a), read_metrics(b)
+    timeless = [name for name in a if not name.startswith("Time/")]
+    return a.keys() == b.keys() and all(a[name] == b[name] for name in timeless)
+
+
+def tensorboard_scalars(run_dir):
+    """{name: [(step, value), ...]} as TensorBoard shows it."""
+    events = EventAccumulator(str(run_dir / "tensorboard"), size_guidance={"scalars": 0})
+    events.Reload()
+    return {name: [(e.step, e.value) for e in events.Scalars(name)] for name in events.Tags()["scalars"]}
+
+
+def launch(arguments, processes=1, script="tools/train.py", accelerate=MANY):
     """Run a script of the repository as a user would; returns the finished process with its output."""
     environment = {**os.environ, "OMP_NUM_THREADS": "1", "PYTHONPATH": str(REPO_ROOT)}
     command = [sys.executable, str(REPO_ROOT / script), *arguments]
-    if processes > 1:
+    if processes > 1 or accelerate is not MANY:
         environment["ACCELERATE_USE_CPU"] = "true"
         launcher = [sys.executable, "-m", "accelerate.commands.accelerate_cli", "launch", *accelerate]
         launcher += ["--num_processes", str(processes), "--mixed_precision", "no", "--dynamo_backend", "no"]

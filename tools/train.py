@@ -17,13 +17,14 @@ def main():
     parser.add_argument(
         "--resume", default="auto", metavar="auto|never|PATH", help="take up the newest checkpoint, none, or this one"
     )
+    parser.add_argument("--allow-change", action="store_true", help="resume with another configuration")
     parser.add_argument("--dry-run", action="store_true", help="print the resolved pipeline and exit")
     args = config.parse_args(parser)
     logging.basicConfig(level=logging.INFO, format="%(message)s")
     logging.getLogger("hiptrack.tracking").setLevel(logging.WARNING)  # validation would log every sequence
     folder = args.run or default_run_dir(args.gin)
     config.load(args.gin, args.overrides, root="train")
-    return train(RunOptions(folder, tuple(sys.argv), args.resume, args.dry_run))
+    return train(RunOptions(folder, tuple(sys.argv), args.resume, args.allow_change, args.dry_run))
 
 
 if __name__ == "__main__":

@@ -1,5 +1,6 @@
 """Training clips: data sets mixed by ratio, a clip for every (epoch, index)."""
 
+from collections import Counter
 from collections.abc import Callable
 from dataclasses import dataclass
 
@@ -12,6 +13,7 @@ from hiptrack import crops
 from hiptrack.data.augment import Augmentation
 from hiptrack.data.sampler import CausalSampler
 from hiptrack.data.sequences import read_image_rgb
+from hiptrack.data.worker_watch import reading
 from hiptrack.errors import ConfigError, DataError, HiptrackError
 
 REDRAWS = 50  # a data set of which so many draws in a row are unusable is at fault
@@ -73,8 +75,10 @@ class ClipDataset(torch.utils.data.Dataset):
     """A clip for every (epoch, index), made from (seed, stage, epoch, index) and from nothing else.
 
     A sample is a dict: template [3, Ht, Ht] uint8, template_box [4], search [F, 3, Hs, Hs] uint8, boxes_xywh [F, 4]
-    (boxes xywh normalised by the crop side), labels [F] (-1: unlabelled), source: text naming sequence and frames.
-    An error of the data is returned in the sample's place: raised in a worker it would lose its words.
+    (boxes xywh normalised by the crop side), labels [F] (-1: unlabelled), source: text naming sequence and frames,
+    rejected: the draws before it that gave no clip, in order, each {"reason": "unreadable image" or "empty crop",
+    "sequence": its name, "file": the image's path or None}. After REDRAWS of those in a row, as for any other error of
+    the data, a HiptrackError is returned in the sample's place: raised in a worker it would lose its words.
     """
 
     def __init__(self, data: ClipData, geometry: Geometry, seed: int, stage: int):
@@ -94,23 +98,22 @@ class ClipDataset(torch.utils.data.Dataset):
             return DataError(f"OpenCV failed on clip {index} of epoch {epoch}: {error}")
 
     def _draw(self, rng):
-        reasons = {}
-        for _ in range(REDRAWS):
+        rejected = []
+        while len(rejected) < REDRAWS:
             sequences = self.sequences[rng.choice(len(self.sequences), p=self.data.ratios)]
             sequence = sequences[rng.integers(len(sequences))]
             template, search = self.data.sampler(sequence.visible, rng)
-            sample, reason = self._clip(sequence, template, search, rng)
-            if sample is not None:
-                return sample
-            reasons.setdefault(reason, sequence.name)
-        listed = "; ".join(f"{reason} (for example in {name})" for reason, name in reasons.items())
+            try:
+                return {**self._clip(sequence, template, search, rng), "rejected": rejected}
+            except _Rejected as draw:
+                rejected.append({"reason": draw.reason, "sequence": sequence.name, "file": draw.file})
         raise DataError(
-            f"{REDRAWS} clips drawn one after another could not be used: {listed}. Check the boxes of these sequences, or lower "
-            "Augmentation.centre_jitter and scale_jitter."
+            f"{REDRAWS} clips drawn one after another could not be used: {_summary(rejected)}. Check the files and "
+            "the boxes of these sequences, or lower Augmentation.centre_jitter and scale_jitter."
         )
 
     def _clip(self, sequence, template, search, rng):
-        """(sample, None), or (None, the reason why these frames give none)."""
+        """The sample these frames make; _Rejected where they make none."""
         frames = [template, *search]
         images, boxes = [], []
         for number, frame in enumerate(frames):
@@ -120,10 +123,7 @@ class ClipDataset(torch.utils.data.Dataset):
                 size, factor = self.geometry.template_size, self.geometry.template_factor
             else:
                 around = self.data.augmentation.jitter(box, rng)
-            image = read_image_rgb(sequence.frames[frame])
-            if crops.is_empty(around, factor, (image.shape[1], image.shape[0])):
-                return None, "the crop shows nothing of the image"
-            images.append(crops.crop(image, around, factor, size))
+            images.append(_read_crop(sequence.frames[frame], around, factor, size))
             boxes.append(crops.box_to_crop(box, around, size / crops.crop_side(around, factor), size))
         images, boxes = self.data.augmentation(images, boxes, rng)
         labels = [-1 if sequence.labels is None else sequence.labels.draw(frame, rng) for frame in search]
@@ -135,7 +135,36 @@ class ClipDataset(torch.utils.data.Dataset):
             "boxes_xywh": torch.from_numpy(boxes[1:]),
             "labels": torch.tensor(labels),
             "source": f"{sequence.name} frames {[frame + 1 for frame in frames]}",
-        }, None
+        }
+
+
+class _Rejected(Exception):
+    """A draw that gives no clip, and why; `file`: the image at fault, if one is."""
+
+    def __init__(self, reason, file=None):
+        self.reason, self.file = reason, file
+
+
+def _read_crop(path, around_xywh, factor, size):
+    """The crop [size, size, 3] of an image file around a box in pixels; _Rejected where there is none."""
+    try:
+        with reading(path):
+            image = read_image_rgb(path)
+            if crops.is_empty(around_xywh, factor, (image.shape[1], image.shape[0])):
+                raise _Rejected("empty crop")
+            return crops.crop(image, around_xywh, factor, size)
+    except (DataError, cv2.error):
+        raise _Rejected("unreadable image", path) from None
+
+
+def _summary(rejected):
+    """How many draws were rejected for each reason, with the first of them."""
+    parts = []
+    for reason, count in Counter(draw["reason"] for draw in rejected).items():
+        first = next(draw for draw in rejected if draw["reason"] == reason)
+        place = ", ".join(filter(None, (first["sequence"], first["file"])))
+        parts.append(f"{count} x {reason} (for example in {place})")
+    return "; ".join(parts)
 
 
 def usable_sequences(dataset):

@@ -1,14 +1,19 @@
 """Batches for one process of several: a global batch holds the same clips however it is divided."""
 
 import signal
+from functools import partial
 
 import cv2
 import torch
 from torch.utils.data import DataLoader, default_collate
+from torch.utils.data._utils import signal_handling
 
+from hiptrack.data.worker_watch import WorkerWatch
 from hiptrack.errors import ConfigError, HiptrackError
 
 IGNORED_BY_WORKERS = (signal.SIGTERM, signal.SIGINT, signal.SIGUSR1)
+STUCK_AFTER = 1.0  # seconds; a worker that reads one image for longer is not waited for when the loader ends
+JOIN_TIMEOUT = 5.0  # seconds; a read that the system cannot interrupt outlives even SIGKILL
 
 
 def divide_batch(batch, processes, largest=None):
@@ -52,38 +57,86 @@ class ShardedBatches:
 
 
 def collate(samples):
-    """Samples -> a batch of stacked tensors and a list of sources; the first error among them instead, if any."""
+    """Samples -> a batch of stacked tensors, with the lists of their sources and of all their rejected draws.
+
+    The first error among the samples instead, if there is one.
+    """
     for sample in samples:
         if isinstance(sample, HiptrackError):
             return sample
     sources = [sample.pop("source") for sample in samples]
-    return {**default_collate(samples), "source": sources}
+    rejected = [draw for sample in samples for draw in sample.pop("rejected")]
+    return {**default_collate(samples), "source": sources, "rejected": rejected}
 
 
-def make_loader(dataset, batches, workers, seed):
-    """DataLoader over ShardedBatches. It draws on no global generator, so that a resumed run goes on alike."""
-    return DataLoader(
+def make_loader(dataset, batches, workers, seed, timeout=0):
+    """DataLoader over ShardedBatches. It draws on no global generator, so that a resumed run goes on alike.
+
+    timeout: seconds without a batch after which the workers count as hung; 0: no limit. Nothing without workers.
+    """
+    watch = WorkerWatch(workers)
+    loader = DataLoader(
         dataset,
         batch_sampler=batches,
         num_workers=workers,
         collate_fn=collate,
-        worker_init_fn=_start_worker,
+        worker_init_fn=partial(_start_worker, watch),
         persistent_workers=workers > 0,
         pin_memory=torch.cuda.is_available(),
         generator=torch.Generator().manual_seed(seed),
+        timeout=timeout if workers else 0,
     )
+    loader.watch = watch
+    return loader
+
+
+def next_batch(loader, passes):
+    """The next batch of passes = iter(loader), or a HiptrackError: an error of the samples, a worker that died or hung.
+
+    It is returned so that all processes can agree on it. Raises StopIteration at the end.
+    """
+    try:
+        return next(passes)
+    except RuntimeError as error:
+        fault = worker_fault(loader, error)
+        if fault is None:
+            raise
+        return fault
+
+
+def worker_fault(loader, error):
+    """A DataError for a RuntimeError by which PyTorch reports that a worker of this loader died or hung; else None.
+
+    A death is reported by a signal handler, which raises wherever the main thread is, not only in next_batch.
+    """
+    iterator = loader._iterator  # no public way: persistent workers live as long as this iterator
+    if iterator is None:
+        return None
+    if str(error).startswith("DataLoader worker (pid"):
+        return loader.watch.death(iterator._workers)
+    if str(error).startswith("DataLoader timed out"):
+        return loader.watch.hang(iterator._workers, loader.timeout)
+    return None
 
 
 def shut_down(loader):
-    """End the workers of a loader: they ignore signals, so the interpreter would wait for them for ever."""
-    if loader._iterator is not None:  # no public way: persistent workers live as long as this iterator
-        if loader.num_workers:
-            loader._iterator._shutdown_workers()
-        loader._iterator = None
+    """End a loader's workers, hanging ones too: they ignore signals, and the interpreter would wait for ever."""
+    iterator, loader._iterator = loader._iterator, None
+    if iterator is None:
+        return
+    signal_handling._remove_worker_pids(id(iterator))  # from here on the death of a worker is no error
+    iterator._worker_pids_set = False
+    for worker in loader.watch.reading_longer_than(STUCK_AFTER):
+        iterator._workers[worker].kill()
+    iterator._shutdown_workers()
+    for process in iterator._workers:
+        process.kill()
+        process.join(JOIN_TIMEOUT)
 
 
-def _start_worker(_):
+def _start_worker(watch, worker):
     # The main process decides what a signal means; a worker that died of one would take the run along.
     for number in IGNORED_BY_WORKERS:
         signal.signal(number, signal.SIG_IGN)
     cv2.setNumThreads(0)
+    watch.enter(worker)

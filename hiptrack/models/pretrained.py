@@ -11,6 +11,7 @@ import timm
 import torch
 import torch.nn.functional as F
 
+from hiptrack.bounded import check_archive, excerpt
 from hiptrack.errors import CheckpointError, NotFoundError
 
 # Published name -> our name, by prefix; the first that fits decides.
@@ -79,6 +80,8 @@ def from_published(published):
             f"{len(unknown)} tensors have no place in a published HIPTrack: {_some(unknown)}. A HIPTrack or DropTrack "
             "checkpoint was expected."
         )
+    if POSITIONS in published and published[POSITIONS].ndim != 3:
+        raise CheckpointError(f"{POSITIONS} is {list(published[POSITIONS].shape)}, expected [1, places, width].")
     return {our_name(name): tensor for name, tensor in published.items() if our_name(name)}
 
 
@@ -131,24 +134,36 @@ def load_exact(module, state, source, may_miss=None):
 
     Returns the names that were allowed to miss and did.
     """
+    excused = require_fit(module, state, source, may_miss)
+    module.load_state_dict(state, strict=False)
+    return excused
+
+
+def require_fit(module, state, source, may_miss=None):
+    """The check of `load_exact` alone; the module may be without memory, on the meta device."""
     own = module.state_dict()
     missing = [name for name in own if name not in state]
     excused = [name for name in missing if may_miss and re.match(may_miss, name)]
     missing = [name for name in missing if name not in excused]
     unexpected = [name for name in state if name not in own]
-    misshapen = [
-        f"{name} {list(state[name].shape)} in the file, {list(own[name].shape)} in the model"
-        for name in own
-        if name in state and state[name].shape != own[name].shape
-    ]
-    problems = [
-        f"{len(names)} {what}: {_some(names)}"
-        for what, names in (("missing", missing), ("unexpected", unexpected), ("of another shape", misshapen))
-        if names
-    ]
-    if problems:
-        raise CheckpointError(f"The tensors of {source} do not fit the model. " + ". ".join(problems) + ".")
-    module.load_state_dict(state, strict=False)
+    both = [(name, state[name], own[name]) for name in own if name in state]
+    problems = {
+        "missing": missing,
+        "unexpected": unexpected,
+        "of another shape": [
+            f"{name} {list(theirs.shape)} in the file, {list(ours.shape)} in the model"
+            for name, theirs, ours in both
+            if theirs.shape != ours.shape
+        ],
+        "of another kind": [
+            f"{name} {theirs.dtype} in the file, {ours.dtype} in the model"
+            for name, theirs, ours in both
+            if theirs.is_floating_point() != ours.is_floating_point()
+        ],
+    }
+    found = [f"{len(names)} {what}: {_some(names)}" for what, names in problems.items() if names]
+    if found:
+        raise CheckpointError(f"The tensors of {source} do not fit the model. " + ". ".join(found) + ".")
     return excused
 
 
@@ -161,31 +176,54 @@ def read_tensors(path):
     path = Path(path)
     if not path.is_file():
         raise NotFoundError(f"not found: {path} (weights)", str(path))
-    if path.suffix == ".safetensors":
-        try:
-            return safetensors.torch.load_file(path)
-        except safetensors.SafetensorError as error:
-            raise CheckpointError(f"{path} is damaged or no safetensors file: {error}.") from error
+    content = _read_safetensors(path) if path.suffix == ".safetensors" else _read_torch(path)
+    for key in ("net", "model", "state_dict"):
+        if isinstance(content, dict) and isinstance(content.get(key), dict):
+            content = content[key]
+            break
+    named = content.items() if isinstance(content, dict) else ()
+    tensors = {name: tensor for name, tensor in named if isinstance(name, str) and isinstance(tensor, torch.Tensor)}
+    if not tensors:
+        raise CheckpointError(
+            f"{path} holds no tensors: a state dict, bare or under 'net', 'model' or 'state_dict', was expected."
+        )
+    size = path.stat().st_size
+    hollow = [name for name, tensor in tensors.items() if not _is_stored(tensor, size)]
+    if hollow:
+        raise CheckpointError(f"{path} is refused: it does not hold every value of {_some(hollow)}.")
+    return tensors
+
+
+def _read_safetensors(path):
     try:
+        return safetensors.torch.load_file(path)
+    except (safetensors.SafetensorError, OSError) as error:
+        raise CheckpointError(f"{path} is damaged or no safetensors file: {excerpt(str(error))}.") from error
+
+
+def _read_torch(path):
+    try:
+        with open(path, "rb") as file:
+            is_archive = file.read(4) == b"PK\x03\x04"  # as PyTorch tells its two forms apart
+        if is_archive:
+            check_archive(path)
         with torch.serialization.safe_globals([*_STUBS, *_NUMPY_SCALARS]):
-            content = torch.load(path, map_location="cpu", weights_only=True)
+            return torch.load(path, map_location="cpu", weights_only=True)
     except pickle.UnpicklingError as error:
         raise CheckpointError(
             f"{path} is refused: it {_what_it_holds(path)}. Expected tensors in plain dicts; save its tensors alone where it was made."
         ) from error
     except Exception as error:  # a damaged file makes PyTorch's reader fail in any way
         reason = next(iter(str(error).splitlines()), type(error).__name__)
-        raise CheckpointError(f"{path} is damaged or truncated, or no torch file: {reason}.") from error
-    for key in ("net", "model", "state_dict"):
-        if isinstance(content, dict) and isinstance(content.get(key), dict):
-            content = content[key]
-            break
-    tensors = {k: v for k, v in content.items() if isinstance(v, torch.Tensor)} if isinstance(content, dict) else {}
-    if not tensors:
         raise CheckpointError(
-            f"{path} holds no tensors: a state dict, bare or under 'net', 'model' or 'state_dict', was expected."
-        )
-    return tensors
+            f"{path} is refused, for it is damaged, truncated or no torch file: {excerpt(reason)}."
+        ) from error
+
+
+def _is_stored(tensor, size):
+    """Whether a file of `size` bytes holds each value of a tensor: no view of fewer values, nothing sparse or empty."""
+    plain = tensor.layout is torch.strided and tensor.device.type == "cpu" and not tensor.is_quantized
+    return plain and tensor.nbytes <= size
 
 
 class _Stub:
@@ -228,9 +266,9 @@ def load_vit(backbone, state, source):
     """
     wanted = {k: v for k, v in state.items() if not re.match(r"head\.|fc_norm\.|decoder_|mask_token", k)}
     class_token, table = wanted.pop("cls_token", None), wanted.pop("pos_embed", None)
-    if table is None:
+    if table is None or table.ndim != 3 or not table.numel():
         raise CheckpointError(
-            f"{source} has no 'pos_embed': the weights of a plain ViT under timm's names were expected."
+            f"{source} has no 'pos_embed' [1, places, width]: the weights of a plain ViT under timm's names were expected."
         )
     side = int((table.shape[1]) ** 0.5)  # with or without the class place, the grid's side
     place, grid = table[:, : table.shape[1] - side**2], table[:, table.shape[1] - side**2 :]
@@ -254,7 +292,7 @@ def resample_positions(grid, side):
 
 def _some(names, most=6):
     names = list(names)
-    return ", ".join(names[:most]) + (f" and {len(names) - most} more" if len(names) > most else "")
+    return ", ".join(map(excerpt, names[:most])) + (f" and {len(names) - most} more" if len(names) > most else "")
 
 
 @gin.register

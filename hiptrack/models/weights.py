@@ -11,13 +11,16 @@ from pathlib import Path
 import gin
 import safetensors
 import safetensors.torch
+import torch
 
+from hiptrack.bounded import excerpt
 from hiptrack.component import build_component, component_text
-from hiptrack.errors import CheckpointError, HiptrackError, NotFoundError
+from hiptrack.errors import CheckpointError, NotFoundError
 from hiptrack.models import hiptrack as _  # noqa: F401  registers the model's parts
-from hiptrack.models.pretrained import load_exact, load_published, read_tensors
+from hiptrack.models.pretrained import load_exact, load_published, read_tensors, require_fit
 
 ROOT_COMPONENT = "HIPTrack"
+MAX_DESCRIPTION = 2**16  # characters
 
 
 def save_weights(path, model, bindings, **notes):
@@ -49,7 +52,7 @@ def read_metadata(path):
         with safetensors.safe_open(path, "pt") as file:
             metadata = file.metadata() or {}
     except (safetensors.SafetensorError, OSError) as error:
-        raise CheckpointError(f"{path} is damaged, truncated, or no safetensors file: {error}.") from error
+        raise CheckpointError(f"{path} is damaged, truncated, or no safetensors file: {excerpt(str(error))}.") from error
     if metadata.get("format") != "hiptrack" or "model" not in metadata:
         raise CheckpointError(
             f"{path} does not say how to build its model; a weights file written by hiptrack was expected. A published "
@@ -61,13 +64,22 @@ def read_metadata(path):
 def load_model(path):
     """Build the model a weights file describes and fill it. Raises NotFoundError or CheckpointError."""
     bindings = read_metadata(path)["model"]
-    try:
-        model = build_component(bindings, ROOT_COMPONENT, "hiptrack.models")
-    except (HiptrackError, TypeError, ValueError, ArithmeticError, RuntimeError, AttributeError) as error:
-        reason = " ".join(str(error).split())
-        raise CheckpointError(f"{path}: its description of the model does not build one: {reason}") from error
-    load_exact(model, read_tensors(path), path)
+    if len(bindings) > MAX_DESCRIPTION:
+        raise CheckpointError(f"{path}: its description of the model is longer than {MAX_DESCRIPTION} characters.")
+    tensors = read_tensors(path)
+    with torch.device("meta"):  # shapes alone: the description could ask for any amount of memory
+        require_fit(_build(bindings, path), tensors, path)
+    model = _build(bindings, path)
+    load_exact(model, tensors, path)
     return model
+
+
+def _build(bindings, path):
+    try:
+        return build_component(bindings, ROOT_COMPONENT, "hiptrack.models")
+    except Exception as error:  # values from elsewhere make a constructor fail in any way
+        reason = excerpt(" ".join(str(error).split()), 500)
+        raise CheckpointError(f"{path}: its description of the model does not build one: {reason}") from error
 
 
 def default_bindings():

@@ -12,13 +12,16 @@ finished. Nothing here deletes a result.
 import io
 import json
 import os
-import zipfile
 from dataclasses import dataclass
 from pathlib import Path
 
 import numpy as np
 
+from hiptrack.bounded import check_archive, check_file, excerpt, read_bytes, read_text
+from hiptrack.data.labels import CLASSES
 from hiptrack.errors import DataError
+
+MAX_BYTES = 2**28  # of any file of a result
 
 
 @dataclass(frozen=True)
@@ -71,13 +74,13 @@ def claim_folder(folder, key, names):
                     "made them, so they are not reused. Choose another results folder, or move these away."
                 )
             write_atomically(key_path, (json.dumps({"key": key}) + "\n").encode())
-        stored = json.loads(key_path.read_text(encoding="utf-8"))["key"]
+        stored = json.loads(read_bytes(key_path, MAX_BYTES))["key"]
     except OSError as error:
         raise DataError(
-            f"The results folder {folder} cannot be used: {error.strerror}: {error.filename}. Name a folder "
+            f"The results folder {folder} cannot be used: {error}. Name a folder "
             "that can be written."
         ) from error
-    except (ValueError, KeyError, TypeError) as error:
+    except (ValueError, KeyError, TypeError, RecursionError) as error:
         raise DataError(
             f'{key_path} is not of the form {{"key": "..."}}, so what made the results beside it is unknown. '
             "Choose another results folder, or move these results away."
@@ -147,17 +150,35 @@ def read_result(folder, name, num_frames, given_xywh):
             f"{box_path}:1: the box is {boxes[0].tolist()}, but the sequence begins with {given.tolist()}: "
             "these results are of other data. Choose another results folder, or move these results away."
         )
+    details = _read_details(details_path, num_frames)
+    return SequenceResult(
+        name,
+        boxes,
+        seconds,
+        float(details["end_to_end_seconds"]),
+        details["scores"],
+        details.get("challenges"),
+        tuple(details["image_size"].tolist()),
+    )
+
+
+def _read_details(path, num_frames):
+    """The arrays of a .npz file by their names, each of the shape and kind in which it was written."""
     try:
-        with np.load(details_path, allow_pickle=False) as details:
-            scores = details["scores"]
-            challenges = details.get("challenges")
-            end_to_end_seconds = float(details["end_to_end_seconds"])
-            width, height = details["image_size"].tolist()
-    except (OSError, EOFError, ValueError, KeyError, TypeError, zipfile.BadZipFile) as error:
-        raise DataError(_damaged(details_path, f"cannot be read ({error})")) from error
-    if scores.shape != (num_frames,) or (challenges is not None and challenges.shape[:1] != (num_frames,)):
-        raise DataError(_damaged(details_path, f"is not of {num_frames} frames"))
-    return SequenceResult(name, boxes, seconds, end_to_end_seconds, scores, challenges, (width, height))
+        check_file(path, MAX_BYTES)
+        check_archive(path)
+        with np.load(path, allow_pickle=False) as file:
+            details = dict(file)
+    except Exception as error:  # a damaged file makes NumPy's reader fail in any way
+        raise DataError(_damaged(path, f"cannot be read ({excerpt(str(error))})")) from error
+    shapes = {"end_to_end_seconds": (), "image_size": (2,), "scores": (num_frames,)}
+    if "challenges" in details:
+        shapes["challenges"] = (num_frames, len(CLASSES))
+    for name, shape in shapes.items():
+        kinds = "iu" if name == "image_size" else "f"
+        if name not in details or details[name].shape != shape or details[name].dtype.kind not in kinds:
+            raise DataError(_damaged(path, f"holds no {name} of {num_frames} frames"))
+    return details
 
 
 def _format_boxes(boxes_xywh):
@@ -170,8 +191,8 @@ def _format_seconds(seconds):
 
 def _read_text(path):
     try:
-        return path.read_text(encoding="utf-8")
-    except (OSError, UnicodeDecodeError) as error:
+        return read_text(path, MAX_BYTES)
+    except OSError as error:
         raise DataError(_damaged(path, f"cannot be read ({error})")) from error
 
 
@@ -187,7 +208,7 @@ def _parse(text, columns, num_lines, path):
             row = []
         if len(row) != columns or not np.isfinite(row).all():
             raise DataError(
-                _damaged(f"{path}:{number}", f"is {line!r}; expected {columns} finite number(s), comma-separated")
+                _damaged(f"{path}:{number}", f"is {line[:80]!r}; expected {columns} finite number(s), comma-separated")
             )
         rows.append(row)
     return np.array(rows, np.float64)

@@ -1,10 +1,12 @@
 """Training checkpoints: everything a run needs to go on as if it had never stopped.
 
 A checkpoint is a folder `checkpoints/step-00001234` with weights.safetensors, optimizer.pt, rng-<process>.pt and, written
-last, state.json. It is made under a temporary name and renamed when it is complete and on disk; older ones are removed
-after that.
+last, state.json with the digests of all of them. It is made under a temporary name and renamed when it is complete and on
+disk; older ones are removed after that. `-end` in its name says that the epoch of that step is over, validation included.
 """
 
+import hashlib
+import io
 import json
 import os
 import pickle
@@ -14,11 +16,15 @@ from pathlib import Path
 
 import torch
 
-from hiptrack.errors import CheckpointError, ConfigError, NotFoundError
+from hiptrack.errors import CheckpointError, NotFoundError
+from hiptrack.files import sync_folder, write_atomically, write_synced
 from hiptrack.models.pretrained import load_exact, read_tensors
-from hiptrack.models.weights import save_weights
+from hiptrack.models.weights import content_hash, save_weights
+from hiptrack.processes import write_together
 
-KEEP = 2
+STATE, WEIGHTS, OPTIMIZER = "state.json", "weights.safetensors", "optimizer.pt"
+BEST = "best.safetensors"  # in the run's folder
+MAX_STATE_BYTES = 2**24
 
 
 @dataclass
@@ -30,50 +36,118 @@ class Position:
     epoch_step: int = 0
     step: int = 0
 
+    @property
+    def folder_name(self):
+        """The name of its checkpoint; by name they sort by age."""
+        return f"step-{self.step:08d}" + ("" if self.epoch_step else "-end")
 
-def save_checkpoint(folder, accelerator, model, bindings, optimizer, position, outline):
+
+def save_checkpoint(folder, accelerator, model, bindings, optimizer, position, state, keep):
     """Write a checkpoint of all processes below `folder`; called by every process at the same step.
 
-    model: the unwrapped model; optimizer: None at the start of a stage, where there is none yet; outline: of the stages,
-    which a resumed run must share.
+    Args:
+        model: the unwrapped model; `bindings` build it again.
+        optimizer: the bare one; None between two stages, where there is none.
+        state: whatever else the run must find again, a JSON-ready dict; its `validation` (values with "AO", or None)
+            decides which checkpoint is the best.
+        keep: so many of the newest are kept, and the best.
+
+    Raises HiptrackError on all processes where it cannot be written; the earlier ones are then as they were.
     """
     folder = Path(folder)
-    final = folder / f"step-{position.step:08d}"
-    temporary = folder / f"tmp-{final.name}"
-    if accelerator.is_main_process:
+    final = folder / position.folder_name
+    unfinished = folder / f"tmp-{final.name}"
+
+    def begin():
         remove_unfinished(folder)
-        temporary.mkdir(parents=True)
-    accelerator.wait_for_everyone()
-    _save(rng_state(), temporary / f"rng-{accelerator.process_index}.pt")
-    if accelerator.is_main_process:
-        save_weights(temporary / "weights.safetensors", model, bindings, step=position.step)
+        unfinished.mkdir(parents=True)
+
+    def write_share():
+        save_tensors(unfinished / f"rng-{accelerator.process_index}.pt", rng_state())
+
+    def write_rest():
+        save_weights(unfinished / WEIGHTS, model, bindings, step=position.step)
         scaler = accelerator.scaler.state_dict() if accelerator.scaler else None
-        states = {"optimizer": optimizer.state_dict() if optimizer else None, "scaler": scaler}
-        _save(states, temporary / "optimizer.pt")
-    accelerator.wait_for_everyone()
-    if accelerator.is_main_process:
-        state = {"position": asdict(position), "processes": accelerator.num_processes, "stages": outline}
-        _write_synced(temporary / "state.json", json.dumps(state, indent=1).encode())
-        _sync_folder(temporary)
-        if final.exists():
-            shutil.rmtree(final)
-        os.rename(temporary, final)
-        _sync_folder(folder)
-        for old in finished_checkpoints(folder)[:-KEEP]:
-            shutil.rmtree(old)
-    accelerator.wait_for_everyone()
+        save_tensors(unfinished / OPTIMIZER, {"optimizer": named_state(model, optimizer), "scaler": scaler})
+        _write_state(unfinished, {"position": asdict(position), "processes": accelerator.num_processes, **state})
+        os.rename(unfinished, final)
+        sync_folder(folder)
+        publish_best(folder, folder.parent / BEST)
+        prune(folder, keep)
+
+    what, is_main = f"the checkpoint {final}", accelerator.is_main_process
+    try:
+        write_together(lambda: is_main and begin(), what)
+        write_together(write_share, what)
+        write_together(lambda: is_main and write_rest(), what)
+    finally:
+        if is_main:
+            shutil.rmtree(unfinished, ignore_errors=True)
 
 
 def finished_checkpoints(folder):
     """Complete checkpoints below a folder, oldest first."""
-    return sorted(path for path in Path(folder).glob("step-*") if (path / "state.json").is_file())
+    return sorted(path for path in Path(folder).glob("step-*") if (path / STATE).is_file())
 
 
-def set_aside_after(folder, step):
-    """Rename checkpoints beyond a step: a run that goes on from an earlier one must not come back to them."""
+def newest_sound(folder):
+    """(the newest undamaged checkpoint below a folder, or None; why each newer one is passed over).
+
+    Raises CheckpointError where there are checkpoints, but all are damaged.
+    """
+    passed_over = []
+    for path in reversed(finished_checkpoints(folder)):
+        try:
+            Checkpoint.open(path).require_sound()
+            return path, passed_over
+        except CheckpointError as error:
+            passed_over.append(str(error))
+    if passed_over:
+        raise CheckpointError(
+            f"every checkpoint in {folder} is damaged: {' '.join(passed_over)} Start anew in another folder."
+        )
+    return None, []
+
+
+def best_checkpoint(folder):
+    """The checkpoint with the highest AO of validation, the earliest of equals; None without validation."""
+    scored = []
     for path in finished_checkpoints(folder):
-        if int(path.name.removeprefix("step-")) > step:
-            os.rename(path, path.with_name(f"abandoned-{path.name}"))
+        try:
+            values = Checkpoint.open(path).state["validation"]
+        except CheckpointError:  # a damaged one is nobody's best
+            continue
+        if values and "AO" in values:
+            scored.append((values["AO"], path))
+    return max(scored, key=lambda pair: pair[0])[1] if scored else None
+
+
+def prune(folder, keep):
+    """Remove all but the newest `keep` checkpoints and the best."""
+    best = best_checkpoint(folder)
+    for path in finished_checkpoints(folder)[:-keep]:
+        if path != best:
+            doomed = path.with_name(f"tmp-{path.name}")  # half a folder must not pass for a checkpoint
+            os.rename(path, doomed)
+            shutil.rmtree(doomed)
+
+
+def publish_best(folder, path):
+    """Make `path` a copy of the weights of the best checkpoint below `folder`, where there is one."""
+    best = best_checkpoint(folder)
+    if best is None or (path.is_file() and content_hash(path) == Checkpoint.open(best).state["files"][WEIGHTS]):
+        return
+    write_atomically(path, (best / WEIGHTS).read_bytes())
+
+
+def set_aside_after(folder, name):
+    """Rename checkpoints newer than `name`: a run that goes on from an earlier one must not come back to them."""
+    for path in finished_checkpoints(folder):
+        if path.name > name:
+            aside = path.with_name(f"abandoned-{path.name}")
+            while aside.exists():
+                aside = aside.with_name(f"{aside.name}-again")
+            os.rename(path, aside)
 
 
 def remove_unfinished(folder):
@@ -82,14 +156,14 @@ def remove_unfinished(folder):
         shutil.rmtree(path)
 
 
-@dataclass
+@dataclass(frozen=True)
 class Checkpoint:
-    """A checkpoint on disk, read piece by piece as the run is built up again."""
+    """A checkpoint on disk, read piece by piece as the run is built up again; `state` holds what was saved with it."""
 
     path: Path
     position: Position
     processes: int
-    stages: list
+    state: dict
 
     @classmethod
     def open(cls, path):
@@ -98,48 +172,65 @@ class Checkpoint:
         if not path.is_dir():
             raise NotFoundError(f"not found: {path} (a checkpoint folder step-... was expected)", str(path))
         try:
-            state = json.loads((path / "state.json").read_text())
-            position = Position(**{name: int(state["position"][name]) for name in Position.__dataclass_fields__})
-            return cls(path, position, int(state["processes"]), list(state["stages"]))
-        except (OSError, ValueError, KeyError, TypeError) as error:
-            raise CheckpointError(
-                f"{path} is no complete checkpoint: its state.json cannot be read ({error})."
-            ) from error
+            if (path / STATE).stat().st_size > MAX_STATE_BYTES:
+                raise ValueError(f"larger than {MAX_STATE_BYTES} bytes")
+            content = json.loads((path / STATE).read_bytes())
+            state = content["state"]
+            if content["sha256"] != _digest(state):
+                raise ValueError("its digest does not fit its content")
+            return cls(path, Position(**state["position"]), state["processes"], state)
+        except (OSError, ValueError, KeyError, TypeError, RecursionError) as error:
+            raise CheckpointError(f"{path} is no complete checkpoint: its {STATE} cannot be used ({error}).") from error
 
-    def require_outline(self, outline):
-        """Raise ConfigError unless the run to resume has the stages of this one, naming those that differ."""
-        if self.stages != outline:
-            theirs, ours = ([s for s in a if s not in b] for a, b in ((self.stages, outline), (outline, self.stages)))
-            raise ConfigError(
-                f"{self.path} was written by a run with other stages. As [name, epochs, steps of an epoch, global batch, "
-                f"learning rate], there: {theirs}; now: {ours}. Resume with the run's own config.gin, or start in another folder "
-                "(--run DIR), from its weights where you want them (TrackerWeights)."
-            )
+    def require_sound(self):
+        """Raise CheckpointError unless every file is there as it was written."""
+        for name, digest in self.state["files"].items():
+            try:
+                sound = content_hash(self.path / name) == digest
+            except OSError as error:
+                raise CheckpointError(f"{self.path} is damaged: {name} cannot be read ({error.strerror}).") from error
+            if not sound:
+                raise CheckpointError(f"{self.path} is damaged: {name} is not as it was written.")
 
     def load_weights(self, model):
         """Fill the unwrapped model."""
-        load_exact(model, read_tensors(self.path / "weights.safetensors"), self.path)
+        load_exact(model, read_tensors(self.path / WEIGHTS), self.path)
 
-    def load_optimizer(self, optimizer):
-        """Fill the optimiser's state; its settings stay those of the configuration."""
-        state = _load(self.path / "optimizer.pt")["optimizer"]
-        if state is not None:
-            fresh = optimizer.state_dict()["param_groups"]
-            optimizer.load_state_dict({"state": state["state"], "param_groups": fresh})
+    def load_optimizer(self, model, optimizer):
+        """Fill the bare optimiser's state; its settings stay those of the configuration.
+
+        Returns the names of the trained parameters of which the checkpoint knows nothing.
+        """
+        saved = load_tensors(self.path / OPTIMIZER)["optimizer"]
+        names = parameter_names(model, optimizer)
+        state = {number: saved[name] for number, name in enumerate(names) if name in saved}
+        optimizer.load_state_dict({"state": state, "param_groups": optimizer.state_dict()["param_groups"]})
+        return [name for name in names if name not in saved]
 
     def load_scaler(self, accelerator):
         """Fill the loss scaler, where there is one."""
-        state = _load(self.path / "optimizer.pt")["scaler"]
+        state = load_tensors(self.path / OPTIMIZER)["scaler"]
         if state is not None and accelerator.scaler:
             accelerator.scaler.load_state_dict(state)
 
     def load_rng(self, process):
-        """Set this process's random generators; a run of other size than the saved one starts them anew."""
-        path = self.path / f"rng-{process}.pt"
-        if path.is_file():
-            set_rng_state(_load(path))
-        elif process < self.processes:
-            raise CheckpointError(f"{self.path} lacks {path.name}: the checkpoint is damaged.")
+        """Set this process's random generators; one that the saved run did not have starts them anew."""
+        if process < self.processes:
+            set_rng_state(load_tensors(self.path / f"rng-{process}.pt"))
+
+
+def parameter_names(model, optimizer):
+    """Names of the parameters of a bare optimiser, in its order."""
+    names = {parameter: name for name, parameter in model.named_parameters()}
+    return [names[parameter] for group in optimizer.param_groups for parameter in group["params"]]
+
+
+def named_state(model, optimizer):
+    """What a bare optimiser knows of each parameter: {name: state}; empty without optimiser."""
+    if optimizer is None:
+        return {}
+    state, names = optimizer.state_dict()["state"], parameter_names(model, optimizer)
+    return {name: state[number] for number, name in enumerate(names) if number in state}
 
 
 def rng_state():
@@ -154,28 +245,27 @@ def set_rng_state(state):
         torch.cuda.set_rng_state(state["cuda"])
 
 
-def _load(path):
+def _write_state(folder, state):
+    state = {**state, "files": {path.name: content_hash(path) for path in sorted(folder.iterdir())}}
+    write_synced(folder / STATE, json.dumps({"state": state, "sha256": _digest(state)}, indent=1).encode())
+    sync_folder(folder)
+
+
+def _digest(state):
+    return hashlib.sha256(json.dumps(state, sort_keys=True).encode()).hexdigest()
+
+
+def save_tensors(path, content):
+    """Write tensors in plain containers, and wait until they are on the disk."""
+    buffer = io.BytesIO()
+    torch.save(content, buffer)
+    write_synced(path, buffer.getbuffer())
+
+
+def load_tensors(path):
+    """Read what `save_tensors` wrote; nothing in the file is executed. Raises CheckpointError for anything else."""
     try:
         return torch.load(path, map_location="cpu", weights_only=True)
-    except (pickle.UnpicklingError, RuntimeError, EOFError, OSError) as error:
-        raise CheckpointError(f"{path} is damaged or truncated: {str(error).splitlines()[0]}") from error
-
-
-def _save(content, path):
-    with open(path, "wb") as file:
-        torch.save(content, file)
-        file.flush()
-        os.fsync(file.fileno())
-
-
-def _write_synced(path, content):
-    with open(path, "wb") as file:
-        file.write(content)
-        file.flush()
-        os.fsync(file.fileno())
-
-
-def _sync_folder(path):
-    handle = os.open(path, os.O_RDONLY)
-    os.fsync(handle)
-    os.close(handle)
+    except (pickle.UnpicklingError, RuntimeError, EOFError, OSError, ValueError, KeyError) as error:
+        reason = next(iter(str(error).splitlines()), type(error).__name__)
+        raise CheckpointError(f"{path} is refused or damaged: {reason}") from error

@@ -1,74 +1,104 @@
-"""What a run leaves to be read: TensorBoard, metrics.jsonl and the terminal, written by the main process only."""
+"""What a run leaves to be read: TensorBoard, metrics.jsonl and rejected.jsonl, written by the main process only."""
 
-import json
-import os
 from pathlib import Path
 
 from torch.utils.tensorboard import SummaryWriter
 
+from hiptrack.errors import HiptrackError
+from hiptrack.training.journal import Journal, read_journal
+
+METRICS = "metrics.jsonl"
+REJECTED = "rejected.jsonl"  # the draws that gave no clip
+
 
 class RunLog:
-    """Scalars and pictures of a run, in `run_dir/tensorboard` and `run_dir/metrics.jsonl`.
+    """The log of a run, in its folder.
 
-    What an interrupted run logged beyond the step it resumes from is dropped, so that there are neither duplicates nor
-    holes. On other than the main process nothing is written.
+    A resumed run continues it where its checkpoint left it, so that there are neither duplicates nor holes. What cannot be
+    written is kept in `failure`, a HiptrackError, for the run to stop on all processes.
+
+    Args:
+        step: of the checkpoint the run resumes from, or 0.
+        sizes: what `sync` gave at that checkpoint, or {}.
     """
 
-    def __init__(self, run_dir, is_main, resume_step):
-        self.writer = self.file = None
-        if not is_main:
-            return
-        path = Path(run_dir) / "metrics.jsonl"
-        if path.exists():
-            _keep_until(path, resume_step)
-        self.file = path.open("a")
-        self.writer = SummaryWriter(str(Path(run_dir) / "tensorboard"), purge_step=resume_step + 1)
+    failure = None
+
+    def __init__(self, run_dir, step, sizes):
+        self.folder = Path(run_dir)
+        self.metrics, self.rejected = self.journals = [
+            Journal(self.folder / name, sizes.get(name, 0)) for name in (METRICS, REJECTED)
+        ]
+        self.writer = SummaryWriter(str(self.folder / "tensorboard"), purge_step=step)
+        for entry in self.metrics.entries:
+            if entry["step"] == step:  # purged too: TensorBoard knows whole steps only
+                self._to_tensorboard(step, {name: value for name, value in entry.items() if name != "step"})
 
     def scalars(self, step, values):
         """Log {name: number} at a global step."""
-        if self.file is None:
-            return
-        for name, value in values.items():
-            self.writer.add_scalar(name, value, step)
-        self.file.write(json.dumps({"step": step, **values}) + "\n")
-        self.file.flush()
+        self._guarded(self._to_tensorboard, step, values)
+        self._guarded(self.metrics.add, {"step": step, **values})
 
     def picture(self, step, name, image_rgb):
         """Log a uint8 picture [H, W, 3]."""
-        if self.writer is not None:
-            self.writer.add_image(name, image_rgb, step, dataformats="HWC")
+        self._guarded(self.writer.add_image, name, image_rgb, step, dataformats="HWC")
 
-    def text(self, name, text):
+    def text(self, step, name, text):
         """Log a text, shown as code."""
-        if self.writer is not None:
-            self.writer.add_text(name, "    " + text.replace("\n", "\n    "))
+        self._guarded(self.writer.add_text, name, "    " + text.replace("\n", "\n    "), step)
+
+    def reject(self, step, draw):
+        """Log a draw that gave no clip: {reason, sequence, file}."""
+        self._guarded(self.rejected.add, {"step": step, **draw})
+
+    def sync(self):
+        """Have all of it on the disk; returns the size of each journal: {name: bytes}."""
+        self._guarded(self.writer.flush)
+        return {journal.path.name: self._guarded(journal.synced_size) for journal in self.journals}
 
     def close(self):
         """Flush and close."""
-        if self.file is not None:
-            self.file.close()
-            self.writer.close()
+        self._guarded(self.writer.close)
+        for journal in self.journals:
+            self._guarded(journal.close)
 
+    def _to_tensorboard(self, step, values):
+        for name, value in values.items():
+            self.writer.add_scalar(name, value, step)
 
-def _keep_until(path, step):
-    """Drop the lines after a step, and a last line cut short."""
-    kept = []
-    for line in path.read_text().splitlines():
+    def _guarded(self, write, *arguments, **named):
         try:
-            if json.loads(line)["step"] <= step:
-                kept.append(line + "\n")
-        except json.JSONDecodeError:
-            break
-    temporary = path.with_name("tmp-metrics.jsonl")
-    temporary.write_text("".join(kept))
-    os.replace(temporary, path)
+            return write(*arguments, **named)
+        except OSError as error:
+            self.failure = HiptrackError(
+                f"the log in {self.folder} cannot be written ({error}). Make room, then start the same command again: it "
+                "goes on from the last checkpoint."
+            )
+
+
+class NoLog:
+    """The log of the processes that write none."""
+
+    failure = None
+
+    def scalars(self, step, values):
+        """Nothing."""
+
+    def reject(self, step, draw):
+        """Nothing."""
+
+    def sync(self):
+        """Nothing; no sizes."""
+        return {}
+
+    def close(self):
+        """Nothing."""
 
 
 def read_metrics(run_dir):
     """{name: [(step, value), ...]} of a run's metrics.jsonl."""
     curves = {}
-    for line in (Path(run_dir) / "metrics.jsonl").read_text().splitlines():
-        entry = json.loads(line)
+    for entry in read_journal(Path(run_dir) / METRICS):
         for name, value in entry.items():
             if name != "step":
                 curves.setdefault(name, []).append((entry["step"], value))

@@ -6,7 +6,6 @@ from dataclasses import fields, replace
 import torch
 
 from hiptrack.boxes import cxcywh_to_xyxy, iou_and_giou, xywh_to_xyxy
-from hiptrack.errors import HiptrackError
 
 SCALARS = {
     "total": "Loss/total",
@@ -115,13 +114,3 @@ def unused_outputs(prediction, losses):
         maps = prediction.maps
         outputs += [maps.score_logits, maps.offset, maps.size]
     return [output for output in outputs if output.requires_grad]
-
-
-def require_finite(values, what):
-    """Raise HiptrackError naming the numbers that are not finite. All processes hold the same values and stop together."""
-    bad = [name for name, value in values.items() if not torch.isfinite(torch.tensor(float(value)))]
-    if bad:
-        raise HiptrackError(
-            f"{', '.join(bad)} became infinite or NaN {what}. Nothing of this step was kept: the last checkpoint is sound. Lower "
-            "Stage.lr, keep Stage.grad_clip, or train with train.mixed_precision = 'no'."
-        )

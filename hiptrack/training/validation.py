@@ -28,8 +28,12 @@ class Validation:
         """Folders that do not exist."""
         return self.data.missing_paths()
 
+    def is_due(self, epochs, of):
+        """Whether a validation follows so many epochs of a stage of `of` epochs."""
+        return epochs % self.every == 0 or epochs == of
+
     def __call__(self, model, accelerator):
-        """Track with the unwrapped model, shared out over the processes -> {name: number}, the same on all."""
+        """Track with the unwrapped model, shared out over the processes -> {name: number} (AO, ...), the same on all."""
         training = model.training
         tracker = self.tracker(model=model, device=str(accelerator.device))
         report = evaluate_sequences(
@@ -43,8 +47,8 @@ class Validation:
         if report.failures:
             listed = "; ".join(f"{name}: {message}" for name, message in report.failures)
             raise HiptrackError(f"Validation could not track {len(report.failures)} sequences: {listed}")
-        values = {f"Validation/{name}": value for name, value in (report.overall or {}).items()}
+        values = dict(report.overall or {})
         if report.classification:
-            values["Validation/accuracy"] = report.classification["accuracy"]
-            values["Validation/balanced_accuracy"] = report.classification["balanced_accuracy"]
+            values["accuracy"] = report.classification["accuracy"]
+            values["balanced_accuracy"] = report.classification["balanced_accuracy"]
         return values

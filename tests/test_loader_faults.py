@@ -1,0 +1,177 @@
+"""Loader workers that die or hang: the run is told which one, and what it was reading."""
+
+import os
+import shutil
+import signal
+import time
+from pathlib import Path
+
+import pytest
+from torch.utils.data import Dataset
+
+from hiptrack.data import clips
+from hiptrack.data.clips import ClipData, ClipDataset, Geometry
+from hiptrack.data.loader import ShardedBatches, make_loader, next_batch, shut_down, worker_fault
+from hiptrack.data.sampler import CausalSampler
+from hiptrack.data.sequences import FolderDataset, read_image_rgb
+from hiptrack.data.worker_watch import reading
+from hiptrack.errors import DataError
+
+
+@pytest.fixture
+def dataset(synthetic, tmp_path):
+    """Clips of sequences whose files a test may change."""
+    shutil.copytree(synthetic / "train", tmp_path / "train")
+    data = ClipData([FolderDataset(str(tmp_path), "train")], None, CausalSampler(2))
+    return ClipDataset(data, Geometry(32, 64, 2.0, 5.0), 0, 0)
+
+
+@pytest.fixture
+def pipe(dataset, tmp_path, monkeypatch):
+    """Path of the first frame of the data set's first clip, now a pipe: reading it takes for ever."""
+    name, frames = dataset[(0, 0)]["source"].split(" frames ")
+    path = tmp_path / "train" / name / f"{int(frames.strip('[]').split(',')[0]):08d}.jpg"
+    path.unlink()
+    os.mkfifo(path)
+
+    def read(file):
+        return path.read_bytes() if file == str(path) else read_image_rgb(file)
+
+    monkeypatch.setattr(clips, "read_image_rgb", read)
+    return path
+
+
+@pytest.fixture
+def start():
+    """A function that starts a loader's workers on batches of one clip; they are gone after the test."""
+    loaders = []
+
+    def start(dataset, workers, timeout=0, method="fork"):
+        loader = make_loader(dataset, ShardedBatches(4, 1, 0, 1, 1), workers, 0, timeout)
+        if workers:
+            loader.multiprocessing_context = method
+        loaders.append(loader)
+        return loader, iter(loader)
+
+    yield start
+    for loader in loaders:
+        shut_down(loader)
+
+
+class Calls(Dataset):
+    """Calls a function where a sample is wanted."""
+
+    def __init__(self, function, *args):
+        self.function, self.args = function, args
+
+    def __getitem__(self, _):
+        self.function(*self.args)
+
+
+def fail():
+    raise RuntimeError("a defect of the program")
+
+
+def read_bytes(path):
+    with reading(path):
+        Path(path).read_bytes()
+
+
+def exit_when_told(pipe, code):
+    pipe.read_bytes()
+    os._exit(code)
+
+
+def wait_for_reader(pipe):
+    """Block until a worker has opened the pipe; it then waits for bytes until the returned file is closed."""
+    return open(pipe, "wb")
+
+
+def passes_that_kill(loader, passes, pipe):
+    """passes; the first next() kills the first worker as it reads a pipe, so that the error is raised in there."""
+    with wait_for_reader(pipe):
+        os.kill(loader._iterator._workers[0].pid, signal.SIGKILL)
+        yield from passes
+
+
+def test_a_worker_killed_while_reading_is_reported_with_the_file(dataset, pipe, start):
+    loader, passes = start(dataset, 2)
+    fault = next_batch(loader, passes_that_kill(loader, passes, pipe))
+    assert isinstance(fault, DataError)
+    pid = loader._iterator._workers[0].pid
+    assert f"loader worker 0 (pid {pid}) was killed by signal 9 (out of memory?) while reading {pipe}. " in str(fault)
+
+
+def test_a_spawned_worker_is_watched_too(tmp_path, start):
+    pipe = tmp_path / "pipe"
+    os.mkfifo(pipe)
+    loader, passes = start(Calls(read_bytes, str(pipe)), 1, method="spawn")
+    fault = next_batch(loader, passes_that_kill(loader, passes, pipe))
+    assert isinstance(fault, DataError) and f"while reading {pipe}. " in str(fault)
+
+
+def test_a_death_during_the_step_is_recognised(dataset, pipe, start):
+    loader, _ = start(dataset, 1)
+    with pytest.raises(RuntimeError) as caught, wait_for_reader(pipe):
+        os.kill(loader._iterator._workers[0].pid, signal.SIGSEGV)
+        time.sleep(60)  # stands for a step; the signal of the worker's end cuts it short
+    fault = worker_fault(loader, caught.value)
+    assert isinstance(fault, DataError)
+    assert f"was killed by signal 11 (Segmentation fault) while reading {pipe}. " in str(fault)
+
+
+@pytest.mark.parametrize("code", [0, 3])
+def test_a_worker_that_ends_between_files_is_reported_with_its_exit_code(tmp_path, start, code):
+    pipe = tmp_path / "pipe"
+    os.mkfifo(pipe)
+    loader, passes = start(Calls(exit_when_told, pipe, code), 1, timeout=1)
+
+    def passes_that_tell():
+        wait_for_reader(pipe).close()
+        yield from passes
+
+    fault = next_batch(loader, passes_that_tell())
+    assert isinstance(fault, DataError)
+    pid = loader._iterator._workers[0].pid
+    assert f"loader worker 0 (pid {pid}) ended with exit code {code} while reading no file. " in str(fault)
+
+
+def test_a_hanging_worker_is_reported_with_the_file_and_ended(dataset, pipe, start):
+    loader, passes = start(dataset, 2, timeout=1)
+    workers = loader._iterator._workers
+    with wait_for_reader(pipe):
+        fault = next_batch(loader, passes)
+        assert isinstance(fault, DataError)
+        assert str(fault).startswith(f"loader worker 0 (pid {workers[0].pid}) has given nothing for 1 s; ")
+        assert f"it has been reading {pipe} for " in str(fault) and "train.loader_timeout = 1 s" in str(fault)
+        shut_down(loader)
+        assert not any(worker.is_alive() for worker in workers)
+        assert workers[0].exitcode == -signal.SIGKILL and workers[1].exitcode == 0
+
+
+def test_workers_that_hang_outside_a_file_are_reported_and_ended(start, monkeypatch):
+    monkeypatch.setattr("torch.utils.data._utils.MP_STATUS_CHECK_INTERVAL", 0.1)  # what PyTorch waits for their end
+    loader, passes = start(Calls(time.sleep, 1000), 2, timeout=1)
+    workers = loader._iterator._workers
+    fault = next_batch(loader, passes)
+    assert isinstance(fault, DataError) and str(fault).startswith("the 2 loader workers have given nothing for 1 s")
+    shut_down(loader)
+    assert [worker.exitcode for worker in workers] == [-signal.SIGKILL] * 2
+
+
+@pytest.mark.parametrize("workers", [0, 1])
+def test_other_errors_are_not_taken_for_faults_of_a_worker(start, workers):
+    loader, passes = start(Calls(fail), workers, timeout=60)
+    with pytest.raises(RuntimeError, match="a defect of the program") as caught:
+        next_batch(loader, passes)
+    assert worker_fault(loader, caught.value) is None
+
+
+def test_an_error_of_the_data_is_returned_and_the_end_is_raised(dataset, tmp_path, start):
+    for file in tmp_path.rglob("*.jpg"):
+        file.unlink()
+    loader, passes = start(dataset, 1, timeout=60)
+    for _ in range(4):
+        assert "50 x unreadable image" in str(next_batch(loader, passes))
+    with pytest.raises(StopIteration):
+        next_batch(loader, passes)
