@@ -4,7 +4,7 @@ PYTHON ?= python3
 BIN = $(VENV)/bin
 INSTALLED = $(VENV)/.hiptrack-installed
 
-.PHONY: demo test lint clean
+.PHONY: demo test soak lint clean
 
 export PYTHONPATH := $(CURDIR)
 
@@ -13,6 +13,10 @@ demo: $(INSTALLED)
 
 test: $(INSTALLED)
 	$(BIN)/python -m pytest
+
+# Half an hour of random kills and damaged input; `make soak SEED=N` repeats one.
+soak: $(INSTALLED)
+	OMP_NUM_THREADS=1 PYTHONPATH=$(CURDIR):$(CURDIR)/tests $(BIN)/python -m soak $(SEED)
 
 lint: $(INSTALLED)
 	$(BIN)/ruff check .

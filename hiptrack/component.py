@@ -31,6 +31,8 @@ from hiptrack.config_walk import (
 )
 from hiptrack.errors import CheckpointError, ConfigError
 
+MAX_NUMBER = 2**14  # of a text that may come from anywhere; a part of that width or depth takes minutes to build
+
 _Table = Mapping[str, Mapping[str, object]]  # complete selector -> parameter -> value
 
 
@@ -186,6 +188,8 @@ def _known_value(value: object, known: _Names, where: str) -> object:
         raise CheckpointError(f"{where}: %{value.name} is a macro; a model description has none.")
     if isinstance(value, _Reference):
         return _Reference(known.find(value.name, where).selector, value.called)
+    if isinstance(value, int) and abs(value) > MAX_NUMBER:
+        raise CheckpointError(f"{where}: a whole number is beyond {MAX_NUMBER}.")
     return value
 
 

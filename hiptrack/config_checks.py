@@ -9,6 +9,7 @@ from collections import abc
 import gin
 from gin.config import ConfigurableReference
 
+from hiptrack.bounded import excerpt
 from hiptrack.config_parse import Binding
 from hiptrack.config_walk import (
     MACRO,
@@ -19,6 +20,7 @@ from hiptrack.config_walk import (
     is_constant,
     is_required,
     label,
+    macro_keys,
     macro_name,
     matching,
     nearest,
@@ -40,8 +42,34 @@ def checked(bindings: list[Binding], root: Configurable) -> list[Binding]:
     """The bindings that are in force when `root` runs; raises ConfigError at the first that is wrong.
 
     Of several bindings of one key the last is in force. A binding of a file that only an override on the
-    command line leaves without a reader is no mistake of anybody: it is left out, and logged.
+    command line leaves without a reader is no mistake of anybody: it is left out, and logged. An error of files
+    that are right by themselves names the override that leads to it.
     """
+    try:
+        return _checked(bindings, root)
+    except ConfigError as error:
+        culprit = _culprit(str(error), bindings, root)
+        if culprit is None:
+            raise
+        raise ConfigError(f"{error} What leads to this is {culprit.where}.") from error
+
+
+def _culprit(error: str, bindings: list[Binding], root: Configurable) -> Binding | None:
+    """The override with which this error appears; None where it names one, or where the files alone have it."""
+    files = [binding for binding in bindings if not binding.from_command_line]
+    overrides = [binding for binding in bindings if binding.from_command_line]
+    if any(override.where in error for override in overrides):
+        return None
+    for count in range(len(overrides)):
+        try:
+            _checked(files + overrides[:count], root)
+        except ConfigError as found:
+            if str(found) == error:
+                return overrides[count - 1] if count else None
+    return overrides[-1] if overrides else None
+
+
+def _checked(bindings: list[Binding], root: Configurable) -> list[Binding]:
     in_force = {binding.key: binding for binding in bindings}
     files = {binding.key: binding.value for binding in bindings if not binding.from_command_line}
     walk = Walk({key: binding.value for key, binding in in_force.items()}, root)
@@ -67,21 +95,20 @@ def _check_macros(bindings: dict[Key, Binding]) -> None:
     macros = [scope for scope, selector, _ in bindings if selector == MACRO]
     for key, binding in bindings.items():
         name = label(key)
-        try:
-            resolve(binding.value, values)
-        except KeyError as error:
-            missing = error.args[0]
-            close = nearest(missing, macros)
-            raise ConfigError(
-                f"{binding.where}: {name} uses the macro %{missing}, which is not defined; "
-                + (f"the nearest one is {close}; " if close else "")
-                + f"define it, or set it on the command line: {missing}=VALUE."
-            ) from None
-        except RecursionError as error:
-            raise ConfigError(f"{binding.where}: the macro %{error.args[0]} is defined by itself.") from None
+        for missing in map(macro_name, references(binding.value)):
+            if missing is not None and (missing, MACRO, "value") not in values:
+                close = nearest(missing, macros)
+                missing = excerpt(missing)
+                raise ConfigError(
+                    f"{binding.where}: {name} uses the macro %{missing}, which is not defined; "
+                    + (f"the nearest one is {close}; " if close else "")
+                    + f"define it, or set it on the command line: {missing}=VALUE."
+                )
         for reference in references(binding.value):
             if is_constant(reference) and gin.query_parameter(scope_of(reference)) is gin.REQUIRED:
                 raise ConfigError(f"{binding.where}: {name} must be set; on the command line: {name}=VALUE.")
+        if key in macro_keys(binding.value, values):
+            raise ConfigError(f"{binding.where}: the macro %{name} is defined by itself.")
 
 
 def _check_types(bindings: dict[Key, Binding]) -> None:
@@ -93,9 +120,10 @@ def _check_types(bindings: dict[Key, Binding]) -> None:
         value = resolve(binding.value, values)
         if suits(value, entry):
             continue
-        got = format_value(value)
-        if got != format_value(binding.value):
-            got += f", the value of {format_value(binding.value)}"
+        got, written = excerpt(format_value(value)), excerpt(format_value(binding.value))
+        if got != written:
+            places = ", ".join(bindings[macro].where for macro in macro_keys(binding.value, values))
+            got += f", the value of {written} at {places}"
         raise ConfigError(
             f"{binding.where}: {label((scope, selector, parameter))} expects "
             f"{inspect.formatannotation(entry.annotation)}, not {got}{_type_hint(value, entry.annotation)}."
@@ -202,7 +230,8 @@ def _check_overrides_reach_every_scope(walk: Walk, bindings: dict[Key, Binding])
         hidden = [winner for _, winner in winners if not bindings[winner].from_command_line]
         if hidden:
             others = ", ".join(f"{label(winner)} ({bindings[winner].where})" for winner in hidden)
-            instead = " ".join(f"{label(winner)}={format_value(bindings[key].value)}" for winner in hidden)
+            value = excerpt(format_value(bindings[key].value))
+            instead = " ".join(f"{label(winner)}={value}" for winner in hidden)
             raise ConfigError(f"{bindings[key].where}: has no effect on {others}; write {instead}")
 
 

@@ -1,6 +1,7 @@
 """Reads gin files and command-line overrides into bindings that know where they were written."""
 
 import importlib
+import os
 import re
 import tokenize
 from collections.abc import Iterator
@@ -10,6 +11,7 @@ from pathlib import Path
 import gin
 from gin.config_parser import BlockDeclaration, ConfigParser, ImportStatement, IncludeStatement
 
+from hiptrack.bounded import excerpt, read_text
 from hiptrack.config_walk import (
     MACRO,
     Configurable,
@@ -18,6 +20,7 @@ from hiptrack.config_walk import (
     leaves,
     matching,
     nearest,
+    nesting,
     parameters,
     registered,
     short_name,
@@ -25,8 +28,12 @@ from hiptrack.config_walk import (
 from hiptrack.errors import ConfigError
 
 REPO_ROOT = Path(__file__).resolve().parent.parent
+MAX_FILE_BYTES = 2**20
+MAX_NAME = 200
+MAX_NESTING = 20
+MAX_BITS = 1024  # of a whole number; a larger one is no float either
 
-_OVERRIDE = re.compile(r"\s*([A-Za-z_][\w./]*?)\s*=\s*(.*?)\s*", re.DOTALL)
+_NAME = re.compile(r"[A-Za-z_][\w./]*")
 
 
 @dataclass(frozen=True)
@@ -65,8 +72,8 @@ def read_file(name: str, included_at: str = "", open_files: tuple[Path, ...] = (
     if path in open_files:
         raise ConfigError(f"{included_at}: {shown} includes itself.")
     try:
-        text = path.read_text(encoding="utf-8")
-    except (OSError, UnicodeDecodeError) as error:
+        text = read_text(path, MAX_FILE_BYTES)
+    except OSError as error:
         raise ConfigError(f"{shown}: cannot be read as a text file: {error}.") from error
     for statement in _statements(text, shown):
         where = f"{shown}:{statement.location.line_num}"
@@ -82,11 +89,13 @@ def read_file(name: str, included_at: str = "", open_files: tuple[Path, ...] = (
 
 def read_override(text: str) -> Binding:
     """The binding of one command-line override, `NAME=VALUE`; a bare string needs no quotes."""
-    where = f'command line: "{text}"'
-    match = _OVERRIDE.fullmatch(text)
-    if match is None:
-        raise ConfigError(f"{where}: expected NAME=VALUE, as in Stage.epochs=3; did you mean --gin {text}?")
-    key, value = match.groups()
+    shown = excerpt(text)
+    where = f'command line: "{shown}"'
+    key, equals, value = (part.strip() for part in text.partition("="))
+    if len(key) > MAX_NAME:
+        raise ConfigError(f"{where}: the name has {len(key)} characters, a name has {MAX_NAME} at most.")
+    if not equals or not _NAME.fullmatch(key):
+        raise ConfigError(f"{where}: expected NAME=VALUE, as in Stage.epochs=3; did you mean --gin {shown}?")
     if not value:
         raise ConfigError(f"{where}: there is no value; write {key}=\"''\" for an empty string.")
     statements = list(_statements(f"{key} = {quoted(value)}", where))
@@ -101,21 +110,22 @@ def quoted(value: str) -> str:
         parser = ConfigParser(value, _Delegate())
         parser.parse_value()
         complete = parser.current_token.type in (tokenize.NEWLINE, tokenize.ENDMARKER)
-    except (SyntaxError, tokenize.TokenError):
+    except (SyntaxError, tokenize.TokenError, TypeError, ValueError, RecursionError):
         complete = False
     return value if complete or value[0] in "@%[{('\"" else repr(value)
 
 
 def _find(name: str, included_at: str) -> Path:
     for folder in (Path.cwd(), REPO_ROOT):
-        if (folder / name).is_file():
+        if os.path.isfile(folder / name):
             return (folder / name).resolve()
-    known = {_shown(path) for path in (Path.cwd() / name).parent.glob("*.gin")}
+    beside = (Path.cwd() / name).parent
+    known = {_shown(path) for path in beside.glob("*.gin")} if os.path.isdir(beside) else set()
     for folder in ("gin", "experiments"):
         known |= {path.relative_to(REPO_ROOT).as_posix() for path in (REPO_ROOT / folder).rglob("*.gin")}
     found = nearest(name, known)
     raise ConfigError(
-        f'{included_at or "command line"}: there is no gin file "{name}" in {Path.cwd()} or in {REPO_ROOT}'
+        f'{included_at or "command line"}: there is no gin file "{excerpt(name)}" in {Path.cwd()} or in {REPO_ROOT}'
         + (f'; the nearest is "{found}".' if found else ".")
     )
 
@@ -138,13 +148,16 @@ def _statements(text: str, source: str) -> Iterator:
     except SyntaxError as error:
         token = re.search(r"Failed to parse token '(.*)'", error.msg, re.DOTALL)
         if token:
-            value = token.group(1)
+            value = excerpt(token.group(1), 80)
             raise failure(error.lineno, f"cannot read the value {value}; a string needs quotes.") from None
-        raise failure(error.lineno, f"{error.msg.rstrip('.')}, in {(error.text or '').strip()}.") from None
+        message, line = excerpt(error.msg.rstrip(".")), excerpt((error.text or "").strip())
+        raise failure(error.lineno, f"{message}, in {line}.") from None
     except tokenize.TokenError as error:
         raise failure(error.args[1][0], f"a bracket or a quote is not closed ({error.args[0]}).") from None
     except TypeError as error:  # from dict(): the parser hands on what is between the brackets
         raise failure(parser.current_token.start[0], f"{error}, as a key of a dict.") from None
+    except RecursionError:
+        raise failure(parser.current_token.start[0], f"nested more than {MAX_NESTING} levels deep.") from None
 
 
 def _run_import(statement: ImportStatement, where: str) -> None:
@@ -164,7 +177,7 @@ def named(name: str, where: str) -> Configurable:
     found = matching(name)
     if not found:
         close = nearest(name, (entry.name for entry in registered()))
-        raise ConfigError(f'{where}: nothing is called "{name}"; the nearest valid name is "{close}".')
+        raise ConfigError(f'{where}: nothing is called "{excerpt(name)}"; the nearest valid name is "{close}".')
     if len(found) > 1:
         choices = ", ".join(sorted(short_name(entry.selector) for entry in found))
         raise ConfigError(f'{where}: "{name}" can mean {choices}; write one of these.')
@@ -183,7 +196,11 @@ def _binding(statement, where: str, from_command_line: bool) -> Binding:
     else:
         name = f"{statement.scope}/{statement.selector}" if statement.scope else statement.selector
         key = (name, MACRO, "value")
+    if nesting(statement.value) > MAX_NESTING:
+        raise ConfigError(f"{where}: nested more than {MAX_NESTING} levels deep.")
     for leaf in leaves(statement.value):
         if isinstance(leaf, _Unresolved):
             named(leaf.name, where)
+        if isinstance(leaf, int) and leaf.bit_length() > MAX_BITS:
+            raise ConfigError(f"{where}: a whole number of {leaf.bit_length()} bits; {MAX_BITS} are the most.")
     return Binding(key, statement.value, where, from_command_line)

@@ -20,8 +20,8 @@ _BUILTINS = (MACRO, CONSTANT, "gin.singleton")
 
 
 def matching(name: str) -> list[Configurable]:
-    """Every registered configurable that `name` (a name, or the end of a dotted path) can mean."""
-    return gin.config._REGISTRY.get_all_matches(name)
+    """Every registered configurable that `name` (a name, or the end of a dotted path) can mean; no macros."""
+    return [entry for entry in gin.config._REGISTRY.get_all_matches(name) if entry.selector not in (MACRO, CONSTANT)]
 
 
 def registered() -> list[Configurable]:
@@ -81,7 +81,7 @@ def is_required(parameter: inspect.Parameter) -> bool:
 def nearest(word: str, options: Iterable[str]) -> str | None:
     """The option most like `word`, upper and lower case alike; None where there is no option."""
     by_lower = {option.lower(): option for option in sorted(options, reverse=True)}
-    found = difflib.get_close_matches(word.lower(), by_lower, n=1, cutoff=0.0)
+    found = difflib.get_close_matches(word[:100].lower(), by_lower, n=1, cutoff=0.0)
     return by_lower[found[0]] if found else None
 
 
@@ -96,6 +96,15 @@ def leaves(value: object) -> Iterator[object]:
         yield value
 
 
+def nesting(value: object) -> int:
+    """How many lists, tuples and dicts lie in each other at the deepest place of a value; 0 for a literal."""
+    depth, level = 0, [value]
+    while level := [item for item in level if isinstance(item, (dict, list, tuple))]:
+        level = [part for item in level for part in ((*item, *item.values()) if isinstance(item, dict) else item)]
+        depth += 1
+    return depth
+
+
 def references(value: object) -> Iterator[ConfigurableReference]:
     """The references inside a value; `%MACRO` is one too (see `macro_name`)."""
     return (leaf for leaf in leaves(value) if isinstance(leaf, ConfigurableReference))
@@ -106,6 +115,18 @@ def macro_name(value: object) -> str | None:
     if isinstance(value, ConfigurableReference) and value.configurable.selector == MACRO:
         return scope_of(value)
     return None
+
+
+def macro_keys(value: object, bindings: dict[Key, object]) -> list[Key]:
+    """The keys of all macros a value uses, those in the macros' own values too; each once."""
+    found, waiting = [], [value]
+    while waiting:
+        for name in map(macro_name, references(waiting.pop())):
+            key = (name, MACRO, "value")
+            if key in bindings and key not in found:
+                found.append(key)
+                waiting.append(bindings[key])
+    return found
 
 
 def is_constant(value: object) -> bool:

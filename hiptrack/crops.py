@@ -26,12 +26,15 @@ def crop_origin(box_xywh, side):
 
 def is_empty(box_xywh, factor, image_size):
     """Whether the crop is under one pixel, absurdly large, or shows no pixel of an image of (width, height)."""
-    if not (box_xywh[2] > 0 and box_xywh[3] > 0 and box_xywh[2] * box_xywh[3] > 0):
+    x, y, w, h = box_xywh
+    if not (w > 0 and h > 0 and 0 < math.sqrt(w * h) * factor <= LARGEST_SIDE):
+        return True
+    if not (math.isfinite(x + w) and math.isfinite(y + h)):
         return True
     side = crop_side(box_xywh, factor)
     left, top = crop_origin(box_xywh, side)
     x2, y2 = _shown_end(left + side, image_size[0]), _shown_end(top + side, image_size[1])
-    return not 1 <= side <= LARGEST_SIDE or max(left, 0) >= x2 or max(top, 0) >= y2
+    return max(left, 0) >= x2 or max(top, 0) >= y2
 
 
 def crop(image, box_xywh, factor, side_out):

@@ -1,6 +1,7 @@
 """Writing files so that a crash, a full disk or a power cut leaves the old content or the new, never half of it."""
 
 import os
+import uuid
 from pathlib import Path
 
 
@@ -11,7 +12,7 @@ def write_atomically(path, data):
     """
     path = Path(path)
     path.parent.mkdir(parents=True, exist_ok=True)
-    unfinished = path.with_name(f".{path.name}.{os.getpid()}.tmp")
+    unfinished = path.with_name(f".{path.name}.{uuid.uuid4().hex}.tmp")  # another machine may write the same file
     try:
         write_synced(unfinished, data)
         os.replace(unfinished, path)

@@ -2,7 +2,8 @@
 
 A loss is called with a Prediction and its target and gives a *sum*; `count` says what that sum is to be divided by.
 The training loop adds the counts of all processes and micro-batches first, so that the result does not depend on how
-a global batch was divided. R rows are frames of any batch and clip.
+a global batch was divided. R rows are frames, clip after clip. A loss that suits one ChallengeBranch.activation only names it in
+`activation`.
 """
 
 from typing import Literal
@@ -12,6 +13,7 @@ import torch
 import torch.nn.functional as F
 
 from hiptrack.boxes import cxcywh_to_xyxy, iou_and_giou, xywh_to_xyxy
+from hiptrack.errors import ConfigError
 
 
 @gin.register
@@ -114,7 +116,7 @@ class ChallengeLoss:
         smoothing: share of a label spread over all classes.
     """
 
-    name, target, part = "classification", "labels", "classification"
+    name, target, part, activation = "classification", "labels", "classification", "softmax"
 
     def __init__(
         self,
@@ -139,3 +141,82 @@ class ChallengeLoss:
         if self.kind == "focal":
             loss = self.alpha * (1 - (-loss).exp()).pow(self.gamma) * loss
         return loss.sum()
+
+
+@gin.register
+class MultiLabelChallengeLoss:
+    """Classification of all challenges of a frame at once: binary cross entropy of each class, plain or asymmetric.
+
+    The asymmetric loss (Ridnik et al., ICCV 2021, eq. 4 to 7) makes little of absent classes that are found improbable; with
+    both gammas and the margin 0 it is the cross entropy. It needs ChallengeBranch.activation = "sigmoid".
+
+    Args:
+        weight: factor in the total.
+        kind: which of the two.
+        gamma_positive, gamma_negative: focusing exponents of present and of absent classes, at least 0 (asymmetric).
+        margin: probability up to which an absent class costs nothing, in [0, 1) (asymmetric).
+    """
+
+    name, target, part, activation = "classification", "flags", "classification", "sigmoid"
+
+    def __init__(
+        self,
+        weight: float = 1.0,
+        kind: Literal["bce", "asymmetric"] = "bce",
+        gamma_positive: float = 0.0,
+        gamma_negative: float = 4.0,
+        margin: float = 0.05,
+    ):
+        if gamma_positive < 0 or gamma_negative < 0 or not 0 <= margin < 1:
+            raise ConfigError(
+                f"MultiLabelChallengeLoss: gammas of at least 0 and a margin in [0, 1) were expected, not gamma_positive = "
+                f"{gamma_positive}, gamma_negative = {gamma_negative}, margin = {margin}."
+            )
+        self.weight, self.kind, self.margin = weight, kind, margin
+        self.gamma_positive, self.gamma_negative = gamma_positive, gamma_negative
+
+    def count(self, flags):
+        """Number of labelled frames; the classes of a frame are summed."""
+        return (flags[:, 0] >= 0).sum()
+
+    def __call__(self, prediction, flags):
+        """flags [R, classes] in {0, 1}, rows of -1 where a frame has none -> sum over classes of labelled frames."""
+        logits = prediction.challenge.logits.float()
+        present, absent = -F.logsigmoid(logits), -F.logsigmoid(-logits)  # -log p and -log(1 - p)
+        if self.kind == "asymmetric":
+            shifted = (logits.sigmoid() - self.margin).clamp(min=0)
+            rest = torch.logaddexp(-absent, logits.new_tensor(self.margin).log()).clamp(max=0)  # log(1 - shifted)
+            present = (-self.gamma_positive * absent).exp() * present
+            absent = -shifted.pow(self.gamma_negative) * rest
+        return ((flags > 0) * present + (flags == 0) * absent).sum()
+
+
+@gin.register
+class ConsistencyLoss:
+    """Squared difference between the class probabilities of neighbouring search frames of a clip, mean over classes.
+
+    The consistency term of Temporal Ensembling (Laine and Aila, ICLR 2017, section 2), with the frame before in the place of
+    an earlier pass; gradients reach both frames. It needs no labels, and goes beside a loss that has them.
+
+    Args:
+        weight: factor in the total.
+        max_gap: frames of the sequence between two neighbours, up to which they are held to be alike.
+    """
+
+    name, target, part = "consistency", "gaps", "classification"
+
+    def __init__(self, weight: float = 10.0, max_gap: int = 10):
+        self.weight, self.max_gap = weight, max_gap
+
+    def count(self, gaps):
+        """Number of pairs."""
+        return self._paired(gaps).sum()
+
+    def __call__(self, prediction, gaps):
+        """gaps [R]: frames from the row before, 0 at the start of a clip -> sum over pairs."""
+        probabilities = prediction.challenge.probabilities
+        difference = (probabilities[1:] - probabilities[:-1]).square().mean(1)
+        return (difference * self._paired(gaps)[1:]).sum()
+
+    def _paired(self, gaps):
+        return (gaps > 0) & (gaps <= self.max_gap)

@@ -41,28 +41,35 @@ def raise_together(error):
         raise ToldElsewhere(told[0])
 
 
-def write_together(action, what):
-    """Call `action`, which writes files, on every process; raise on all where it fails on one (full disk, no permission)."""
-    error = None
-    try:
-        action()
-    except OSError as raised:
-        error = HiptrackError(
-            f"{what} cannot be written: {raised}. What was written before is as it was; make room, then start the same "
-            "command again."
-        )
-    raise_together(error)
-
-
-def on_main(accelerator, action):
-    """What `action` returns on the main process, on all of them; its HiptrackError stops all."""
+def together(action):
+    """Call `action` on every process, and return what it gives there; the HiptrackError of one stops all."""
     result, error = None, None
-    if accelerator.is_main_process:
-        try:
-            result = action()
-        except HiptrackError as raised:
-            error = raised
+    try:
+        result = action()
+    except HiptrackError as raised:
+        error = raised
     raise_together(error)
+    return result
+
+
+def write_together(action, what):
+    """`together` for an action that writes files: it fails too where they cannot be written (full disk, no permission)."""
+
+    def write():
+        try:
+            return action()
+        except OSError as error:
+            raise HiptrackError(
+                f"{what} cannot be written: {error}. What was written before is as it was; make room, then start the same "
+                "command again."
+            ) from error
+
+    return together(write)
+
+
+def on_main(accelerator, action, what):
+    """`write_together` on the main process alone; all get what it returns."""
+    result = write_together(lambda: action() if accelerator.is_main_process else None, what)
     return broadcast_object_list([result])[0]
 
 

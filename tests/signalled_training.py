@@ -1,6 +1,7 @@
 """tools/train.py to which a signal is sent before the optimiser step whose number stands in SIGNAL_AT_STEP.
 
-SIGNAL names it; SIGNAL_TO is "self" (each process its own) or "launcher" (from the main process to its parent).
+SIGNAL names it; SIGNAL_TO is "launcher" (from the main process to its parent), the number of one process, or nothing: each
+process then gets its own.
 """
 
 import os
@@ -16,10 +17,12 @@ optimize = StageRun._optimize
 def signal_then_optimize(self, batches):
     if self.run.position.step == int(os.environ["SIGNAL_AT_STEP"]):
         number = signal.Signals[os.environ["SIGNAL"]]
-        if os.environ.get("SIGNAL_TO") != "launcher":
+        to = os.environ.get("SIGNAL_TO")
+        if to == "launcher":
+            if self.run.is_main:
+                os.kill(os.getppid(), number)
+        elif to in (None, os.environ.get("RANK", "0")):
             os.kill(os.getpid(), number)
-        elif self.run.is_main:
-            os.kill(os.getppid(), number)
     return optimize(self, batches)
 
 

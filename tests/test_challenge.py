@@ -7,7 +7,9 @@ import torch
 from toy import BRANCH, randomise, toy_branch, toy_model
 
 from hiptrack.errors import ConfigError
-from hiptrack.models.challenge import ChallengeBranch, DirectFusion
+from hiptrack.models.challenge import ChallengeBranch
+from hiptrack.models.fusion import AttentionFusion, DirectFusion, GatedFusion, ResidualFusion
+from hiptrack.tracking.tracker import Tracker
 
 BOX = torch.tensor([[0.25, 0.3, 0.5, 0.4]])
 
@@ -29,8 +31,13 @@ def last_maps(model, use_challenge=True, seed=0):
 def trained(model):
     """The model with all of its branch random, the running mean included."""
     randomise(model.challenge, seed=5)
-    model.challenge.mean_added.copy_(torch.linspace(-1, 1, len(model.challenge.mean_added)))
+    if model.challenge.to_grid.foldable:
+        model.challenge.mean_added.copy_(torch.linspace(-1, 1, len(model.challenge.mean_added)))
     return model.eval()
+
+
+def with_fusion(form):
+    return functools.partial(toy_branch, fusion=form)
 
 
 def parameter_count(module):
@@ -52,9 +59,10 @@ def test_output_shapes():
     assert prediction.challenge.fusion.shape == (1, 16)
 
 
+@pytest.mark.parametrize("form", [ResidualFusion, GatedFusion, AttentionFusion])
 @pytest.mark.parametrize("seed", range(3))
-def test_untrained_branch_changes_no_bit_of_the_tracker(seed):
-    plain, model = toy_model(seed=3), toy_model(challenge=toy_branch, seed=3)
+def test_untrained_branch_changes_no_bit_of_the_tracker(seed, form):
+    plain, model = toy_model(seed=3), toy_model(challenge=with_fusion(form), seed=3)
     absent, off, on = last_maps(plain, seed=seed), last_maps(model, False, seed), last_maps(model, True, seed)
     assert torch.equal(absent, off) and torch.equal(absent, on)
     with torch.no_grad():  # a clip too, where every frame's memory depends on the boxes before it
@@ -65,17 +73,61 @@ def test_untrained_branch_changes_no_bit_of_the_tracker(seed):
         assert without.challenge is None
 
 
-def test_trained_branch_changes_the_tracker_only_when_on():
-    plain, model = toy_model(seed=3), trained(toy_model(challenge=toy_branch, seed=3))
+@pytest.mark.parametrize("form", [ResidualFusion, GatedFusion, AttentionFusion])
+def test_trained_branch_changes_the_tracker_only_when_on(form):
+    plain, model = toy_model(seed=3), trained(toy_model(challenge=with_fusion(form), seed=3))
     assert torch.equal(last_maps(model, use_challenge=False), last_maps(plain))
     assert not torch.allclose(last_maps(model), last_maps(plain), atol=1e-3)
 
 
-def test_residual_fusion_learns_from_the_first_step():
-    model = toy_model(challenge=toy_branch).train()
-    prediction = model.track_clip(*images(2), BOX)[1][1]
-    prediction.maps.score_logits.sum().backward()
-    assert model.challenge.to_grid.project.weight.grad.abs().sum() > 0
+@pytest.mark.parametrize("form", [ResidualFusion, GatedFusion, AttentionFusion])
+def test_fusion_learns_from_the_first_step_and_all_of_it_from_the_second(form):
+    model = toy_model(challenge=with_fusion(form)).train()
+    optimizer = torch.optim.SGD(model.challenge.parameters(), lr=0.1)
+    moved = [model.challenge.to_grid.project.weight, *model.challenge.to_grid.parameters()]
+    for number in range(2):
+        optimizer.zero_grad()
+        prediction = model.track_clip(*images(2, seed=number), BOX)[1][1]
+        prediction.maps.score_logits.square().sum().backward()
+        assert all(weight.grad.abs().sum() > 0 for weight in (moved if number else moved[:1]))
+        optimizer.step()
+
+
+@torch.no_grad()
+def test_gate_scales_each_channel_between_0_and_2():
+    gate, grid, fusion = randomise(GatedFusion(16, 32)), torch.randn(3, 32, 4, 4), 40 * torch.randn(3, 16)
+    scale = (grid + gate(grid, fusion)) / grid
+    torch.testing.assert_close(scale, scale[:, :, :1, :1].expand_as(scale), rtol=1e-4, atol=1e-4)
+    assert scale.min() < 0.1 and scale.max() > 1.9 and scale.min() > -1e-4 and scale.max() < 2 + 1e-4
+    expected = 2 * torch.sigmoid(gate.project(fusion))
+    torch.testing.assert_close(scale[:, :, 0, 0], expected, rtol=1e-4, atol=1e-4)
+
+
+@torch.no_grad()
+def test_attention_gives_each_place_what_it_asks_for():
+    """Against plain attention place by place; equal places get equal answers, wherever they are."""
+    attention, fusion = randomise(AttentionFusion(16, 32, tokens=3, heads=2)).double(), torch.randn(2, 16).double()
+    grid = torch.randn(2, 32, 4, 4).double()
+    grid[:, :, 3, 1] = grid[:, :, 0, 2]
+    added = attention(grid, fusion)
+    tokens = attention.to_tokens(fusion)
+    assert tokens.shape == (2, 3, 16)
+    for row in range(2):
+        key, value = attention.key_value(tokens[row]).chunk(2, 1)
+        for y, x in ((0, 0), (0, 2), (3, 3)):
+            query = attention.query(grid[row, :, y, x])
+            weights = [(key[:, h] @ query[h] / 8**0.5).softmax(0) for h in (slice(0, 8), slice(8, 16))]
+            read = torch.cat([weights[0] @ value[:, :8], weights[1] @ value[:, 8:]])
+            torch.testing.assert_close(added[row, :, y, x], attention.project(read))
+    torch.testing.assert_close(added[:, :, 3, 1], added[:, :, 0, 2])
+    assert (added - added[:, :, :1, :1]).abs().amax((0, 1)).flatten()[1:].min() > 1e-3  # no two others are alike
+
+
+def test_heads_that_do_not_divide_the_fusion_are_refused():
+    with pytest.raises(
+        ConfigError, match="AttentionFusion.heads = 3 does not divide ChallengeBranch.fusion_width = 16"
+    ):
+        AttentionFusion(16, 32, heads=3)
 
 
 def test_direct_fusion_behind_a_neck():
@@ -205,3 +257,14 @@ def test_folding_is_adding_the_mean_by_hand(form):
 def test_folding_nothing_is_an_error():
     with pytest.raises(ConfigError, match="no challenge branch to fold"):
         toy_model().fold_challenge()
+
+
+@pytest.mark.parametrize("form", [GatedFusion, AttentionFusion])
+def test_what_differs_from_place_to_place_cannot_be_folded(form):
+    model = trained(toy_model(challenge=with_fusion(form)))
+    with pytest.raises(ConfigError, match=f"{form.__name__} adds something else at every place.*no constant vector"):
+        model.fold_challenge()
+    assert model.challenge is not None
+    assert "challenge.mean_added" not in model.state_dict()
+    with pytest.raises(ConfigError, match=form.__name__):
+        Tracker(model, branch="folded", device="cpu")

@@ -14,7 +14,7 @@ from hiptrack.data import clips as clips_module
 from hiptrack.data.augment import Augmentation
 from hiptrack.data.clips import ClipData, ClipDataset, Geometry
 from hiptrack.data.loader import ShardedBatches, make_loader, shut_down
-from hiptrack.data.sampler import CausalSampler
+from hiptrack.data.sampler import CausalSampler, RandomIntervalSampler
 from hiptrack.data.sequences import FolderDataset, read_image_rgb
 from hiptrack.errors import ConfigError, DataError
 
@@ -80,6 +80,45 @@ def test_causal_sampler_takes_visible_frames_in_order_within_the_gap(length, gap
             assert (np.abs(steps) <= 59).all() and (steps != 0).all()  # the gap shrinks to a fifth of 299 frames
     if length > 6:
         assert 60 < backwards < 140
+
+
+@pytest.mark.parametrize("length, gap", [(300, 200), (300, 20), (12, 200), (6, 3)])
+def test_random_interval_sampler_takes_different_visible_frames_near_the_template_in_any_order(length, gap):
+    before = in_order = 0
+    for seed in range(200):
+        rng = np.random.default_rng(seed)
+        visible = rng.random(length) < 0.7
+        visible[[0, length // 2]] = True
+        template, search = RandomIntervalSampler(3, gap)(visible, rng)
+        assert len(search) == 3 and visible[[template, *search]].all() and template not in search
+        others = np.setdiff1d(np.flatnonzero(visible), [template])
+        distance = np.sort(np.abs(others - template))
+        if len(others) >= 3:
+            assert len(set(search)) == 3 and np.abs(np.array(search) - template).max() <= max(gap, distance[2])
+        before += search[0] < template
+        in_order += sorted(search) == search
+    assert 60 < before < 140
+    if length == 300:
+        assert in_order < 60  # one in six
+
+
+def test_random_interval_sampler_reaches_each_frame_within_the_gap_alike():
+    visible = np.zeros(101, bool)
+    visible[[0, 40, 50, 60, 100]] = True
+    rng = np.random.default_rng(0)
+    draws = [RandomIntervalSampler(1, 50)(visible, rng) for _ in range(2000)]
+    from_the_middle = [search[0] for template, search in draws if template == 50]
+    counts = [from_the_middle.count(frame) / len(from_the_middle) for frame in (0, 40, 60, 100)]
+    assert len(from_the_middle) > 300 and all(0.18 < count < 0.32 for count in counts)
+    assert {search[0] for template, search in draws if template == 0} == {40, 50}
+
+
+@pytest.mark.parametrize("where", [[0, 1], [0, 299]])
+def test_random_interval_sampler_repeats_a_frame_where_there_is_no_other(where):
+    visible = np.zeros(300, bool)
+    visible[where] = True
+    template, search = RandomIntervalSampler(5, 20)(visible, np.random.default_rng(0))
+    assert {template} | set(search) == set(where) and len(set(search)) == 1 and len(search) == 5
 
 
 def test_plain_clip_is_the_crop_of_the_frames_it_names(annotated):

@@ -147,6 +147,8 @@ def test_name_without_bindings():
         ("\nfrom os import path", "line 2 of the model description: only lines"),
         ("include '/etc/passwd'", "line 1 of the model description: only lines"),
         ("SIZE = 3", "line 1 of the model description: only lines"),
+        ("PartHead.channels = 999999999", "line 1 of the model description: a whole number is beyond 16384."),
+        ("PartTracker.sizes = " + "[" * 5000, "the model description cannot be read"),
         ("big/PartHead.channels = 3", "line 1 of the model description: only lines"),
         ("PartHead:\n  channels = 3", "line 1 of the model description: only lines"),
         (

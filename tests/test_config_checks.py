@@ -87,7 +87,7 @@ def test_unknown_and_unused_macro():
         "exp.gin:2: nothing uses the macro epochs; a parameter is written Name.parameter."
     )
     assert error("toy_train.stages = [@ToyStage()]\nToyStage.epochs = %A\nA = %B\nB = [%A]\n") == (
-        "exp.gin:2: the macro %A is defined by itself."
+        "exp.gin:3: the macro %A is defined by itself."
     )
 
 
@@ -96,7 +96,7 @@ def test_wrong_literal_type():
         "exp.gin:2: ToyStage.epochs expects int, not 'ten' (str)."
     )
     assert error("toy_train.stages = [@ToyStage()]\nToyStage.epochs = %N\nN = 2.5\n") == (
-        "exp.gin:2: ToyStage.epochs expects int, not 2.5, the value of %N (float)."
+        "exp.gin:2: ToyStage.epochs expects int, not 2.5, the value of %N at exp.gin:3 (float)."
     )
     assert error("toy_train.stages = [@ToyStage()]", "ToyStage.precision=fp8") == (
         "command line: \"ToyStage.precision=fp8\": ToyStage.precision expects Literal['no', 'bf16'], not 'fp8' (str)."

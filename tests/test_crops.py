@@ -83,6 +83,9 @@ EMPTY = {
     "right of it": (140.0, 10.0, 8.0, 8.0),
     "above it": (10.0, -60.0, 8.0, 8.0),
     "below it": (10.0, 140.0, 8.0, 8.0),
+    "beyond float in area": (10.0, 10.0, 1e200, 1e200),
+    "beyond float in place": (1.7e308, 10.0, 1.7e308, 1e-307),
+    "infinite": (10.0, 10.0, math.inf, 5.0),
     "on the last column alone": (80.5, 20.0, 1.0, 1.0),  # that column is black
 }
 

@@ -1,6 +1,7 @@
 """Images that turn out unreadable while a run trains: drawn again, counted, and too many of them end the run."""
 
 import json
+import re
 
 import numpy as np
 import pytest
@@ -81,6 +82,7 @@ def test_two_processes_count_together_and_go_on_exactly(data, tmp_path, monkeypa
     monkeypatch.setenv("SIGNAL_AT_STEP", "6")
     monkeypatch.setenv("SIGNAL", "SIGKILL")
     launch(["--gin", *DEMO, "--run", str(cut), *overrides], 2, "tests/signalled_training.py")
+    assert not (cut / "model.safetensors").exists()
     assert launch(["--gin", *DEMO, "--run", str(cut), *overrides], 2).returncode == 0
     assert same_tensors(whole / "model.safetensors", cut / "model.safetensors") and same_log(whole, cut)
     rejected = [(run / "rejected.jsonl").read_text() for run in (whole, cut)]
@@ -112,3 +114,14 @@ def test_empty_crops_are_counted_but_are_no_fault():
     assert faults.scalars() == {"Rejected/empty crop": 90}
     assert "90 for empty crop; 0 files were unreadable" in faults.describe()
     assert DataFaults(0.1).describe() is None
+
+
+@pytest.mark.parametrize("fault, words", [("dies", "was killed by signal 9"), ("hangs", "has given nothing for 2 s")])
+def test_a_worker_of_one_process_that_fails_stops_all(synthetic, tmp_path, monkeypatch, fault, words):
+    monkeypatch.setenv("WORKER", fault)
+    overrides = [*toy_demo(synthetic), "Stage.clips=40", "train.workers=1", "train.loader_timeout=2"]
+    done = launch(["--gin", *DEMO, "--run", str(tmp_path / "run"), *overrides], 2, "tests/faulty_workers.py")
+    assert done.returncode != 0
+    assert done.stderr.count("error: loader worker 0") == 1 and words in done.stderr
+    assert re.search(r"(while|been) reading \S+/0000\d+\.jpg", done.stderr)
+    assert not (tmp_path / "run" / "model.safetensors").exists()

@@ -3,6 +3,8 @@
 import json
 import logging
 import re
+import threading
+from concurrent.futures import ThreadPoolExecutor
 from dataclasses import replace
 from types import SimpleNamespace
 
@@ -77,29 +79,24 @@ def untimed(report):
     return values
 
 
-def in_processes(count, sequences, **options):
-    """The reports of `count` processes, run one after the other with a gather that knows all their lists."""
-    lists = []
-    for index in range(count):
+def in_processes(count, sequences, trackers=None, **options):
+    """The reports of `count` processes, each a thread, with a gather that joins their lists in order."""
+    barrier, parts = threading.Barrier(count, timeout=60), [None] * count
+    trackers = trackers or [Drifter() for _ in range(count)]
 
-        def keep(outcomes):
-            lists.append(outcomes)
-            raise StopIteration
+    def evaluate_share(index):
+        def gather(part):
+            parts[index] = part
+            barrier.wait()
+            joined = [item for part in parts for item in part]
+            barrier.wait()
+            return joined
 
-        with pytest.raises(StopIteration):
-            evaluate_sequences(Drifter(), sequences, **options, process_index=index, num_processes=count, gather=keep)
-    everything = [outcome for part in lists for outcome in part]
-    return [
-        evaluate_sequences(
-            Drifter(),
-            sequences,
-            **options,
-            process_index=index,
-            num_processes=count,
-            gather=lambda _: everything,
-        )
-        for index in range(count)
-    ]
+        options_here = {**options, "process_index": index, "num_processes": count, "gather": gather}
+        return evaluate_sequences(trackers[index], sequences, **options_here)
+
+    with ThreadPoolExecutor(count) as pool:
+        return list(pool.map(evaluate_share, range(count)))
 
 
 @pytest.mark.parametrize("processes", [1, 2, 3, 4, 7, 50])
@@ -194,6 +191,15 @@ def test_finished_sequences_are_read_back_with_identical_numbers(sequences, tmp_
 
 def test_processes_share_a_results_folder(sequences, tmp_path):
     reports = in_processes(3, sequences, results_dir=tmp_path / "results", key="abc")
+    for report in reports:
+        assert untimed(report) == untimed(evaluate_sequences(Drifter(), sequences))
+
+
+def test_processes_share_what_is_left_of_a_broken_evaluation(sequences, tmp_path):
+    evaluate_sequences(Drifter(), [sequences[0], sequences[2]], tmp_path / "results", "abc")
+    trackers = [Drifter(), Drifter()]
+    reports = in_processes(2, sequences, trackers, results_dir=tmp_path / "results", key="abc")
+    assert sorted(len(tracker.tracked) for tracker in trackers) == [1, 2]  # of 5, 4 and 3 frames
     for report in reports:
         assert untimed(report) == untimed(evaluate_sequences(Drifter(), sequences))
 

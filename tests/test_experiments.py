@@ -1,9 +1,11 @@
 """Every experiment file parses, is checked, round-trips and builds at toy size."""
 
+import re
 from pathlib import Path
 
 import gin
 import pytest
+import torch
 from training_runs import TOY_BRANCH, TOY_MODEL, launch
 
 from hiptrack import config
@@ -16,9 +18,14 @@ EXPERIMENTS = sorted(path.relative_to(REPO_ROOT).as_posix() for path in (REPO_RO
 pytestmark = pytest.mark.usefixtures("clean_gin")
 
 
-def toy(experiment):
+def whole_text(experiment):
+    """The text of a gin file and of all it includes."""
     text = (REPO_ROOT / experiment).read_text()
-    return TOY_MODEL + (TOY_BRANCH if "gin/head/challenge" in text else [])
+    return text + "".join(whole_text(path) for path in re.findall(r"^include '(.*)'", text, re.MULTILINE))
+
+
+def toy(experiment):
+    return TOY_MODEL + (TOY_BRANCH if "gin/head/challenge" in whole_text(experiment) else [])
 
 
 @pytest.mark.parametrize("experiment", EXPERIMENTS)
@@ -34,6 +41,22 @@ def test_experiment_builds_and_its_record_is_the_same_experiment(experiment, tmp
     record.write_text(text)
     config.load([str(record)], [], root="train")
     assert config.config_text() == text
+
+
+@pytest.mark.parametrize("experiment", EXPERIMENTS)
+def test_every_stage_fits_the_model_of_its_experiment(experiment):
+    """At full size: the modules it trains, the rates it gives them, and its optimiser."""
+    config.load([experiment], [], root="train")
+    with torch.device("meta"):
+        model = gin.get_configurable("HIPTrack")()
+    for stage in gin.get_bindings("train")["stages"]:
+        stage.check(model, processes=1)
+
+
+@pytest.mark.parametrize("variant", [path for path in EXPERIMENTS if path.startswith("experiments/ablate/")])
+def test_variants_are_a_base_and_at_most_three_lines(variant):
+    lines = [line for line in (REPO_ROOT / variant).read_text().splitlines() if line and not line.startswith("#")]
+    assert lines[0].startswith("include 'experiments/") and 2 <= len(lines) <= 4
 
 
 def test_every_gin_file_is_used_by_an_experiment():

@@ -143,6 +143,18 @@ MALFORMED = {
         changed("ground_truth_bbox", value=[1, 2, 3, float("nan")]),
         "expected a list of four numbers",
     ),
+    "box beyond float": (changed("ground_truth_bbox", value=[1, 2, 3, 10**400]), "up to 1e+06"),
+    "huge box": (changed("ground_truth_bbox", value=[1, 2, 3, 1e300]), "up to 1e+06"),
+    "conf beyond float": (
+        changed("vlm_response", "occlusion", "conf", value=float("inf")),
+        "is inf, expected a number",
+    ),
+    "name twice": ('{"frame_id": 2, ' + json.dumps(annotation(NAME, 3))[1:], "gives 'frame_id' twice in one object"),
+    "flag twice": (
+        json.dumps(annotation(NAME, 3)).replace('"low_res": 0', '"low_res": 1, "low_res": 0'),
+        "gives 'low_res' twice in one object",
+    ),
+    "frame beyond all": (annotation(NAME, 10**900, frame_file="x.jpg"), "frame out of range"),
     "other sequence": (annotation("2-Ship", 3), "names the sequence '2-Ship', expected '1-Ship'"),
     "beyond the end": (annotation(NAME, 6), "frame out of range"),
     "frame zero": (annotation(NAME, 0, frame_file="x.jpg"), "frame out of range"),
@@ -173,6 +185,14 @@ def test_bytes_that_are_no_text(tmp_path):
     path.write_bytes(b'\xff\xfe{"a": 1}\n')
     with pytest.raises(DataError, match=r"a.jsonl:1: not JSON \(not UTF-8 text\)"):
         read_annotations(path, NAME, FILES)
+
+
+def test_a_file_of_any_number_of_lines_is_not_read(tmp_path, monkeypatch):
+    path = write_annotations(tmp_path, NAME, [annotation(NAME, 1), "", "", "x", annotation(NAME, 2)])
+    monkeypatch.setattr("hiptrack.data.labels.MAX_LINES", 3)
+    items = list(iter_annotations(path, NAME, FILES))
+    assert [str(item) for item in items[1:]] == [f"{path}: cannot be read (it has more than 3 lines)"]
+    assert items[0].frame == 0
 
 
 def test_missing_file_and_folder_in_its_place(tmp_path):

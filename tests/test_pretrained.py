@@ -227,6 +227,17 @@ def test_backbone_of_a_droptrack_file(tmp_path, class_token):
         assert torch.equal(model.backbone.class_position, state["backbone.pos_embed"][:, :1])
 
 
+@pytest.mark.parametrize("table", [torch.zeros(()), torch.zeros(5), torch.zeros(1, 0, 32)], ids=lambda t: str(t.shape))
+def test_a_position_table_of_another_form_is_an_error(tmp_path, table):
+    torch.save(plain_vit() | {"pos_embed": table}, tmp_path / "vit.pth")
+    with pytest.raises(CheckpointError, match="vit.pth has no 'pos_embed' .1, places, width."):
+        BackboneWeights(str(tmp_path / "vit.pth"))(toy_model(patch=16))
+    if table.ndim < 3:
+        published = to_published(published_toy(seed=1)) | {"backbone.pos_embed": table}
+        with pytest.raises(CheckpointError, match=r"backbone.pos_embed is \["):
+            load_published(published_toy(class_token=True), published, "a test")
+
+
 def test_a_class_token_without_its_position_is_an_error(tmp_path):
     state = to_published(published_toy(seed=1))
     del state["backbone.pos_embed"]
@@ -266,10 +277,11 @@ def save_legacy(content, path):
     torch.save(content, path, _use_new_zipfile_serialization=False)
 
 
-@pytest.mark.parametrize("write", [torch.save, save_legacy, write_pickle])
+@pytest.mark.parametrize("suffix", ["pth", "pth.tar", "safetensors"])
+@pytest.mark.parametrize("write", [torch.save, save_legacy, write_pickle], ids=["zip", "legacy", "plain pickle"])
 @pytest.mark.parametrize("place", ["alone", "beside the tensors", "as a name"])
-def test_a_pickle_with_code_is_refused_and_runs_nothing(tmp_path, write, place):
-    mark, path = tmp_path / "ran", tmp_path / "tracker.pth.tar"
+def test_a_pickle_with_code_is_refused_and_runs_nothing(tmp_path, write, place, suffix):
+    mark, path = tmp_path / "ran", tmp_path / f"tracker.{suffix}"
     bomb = Bomb(mark)
     content = {
         "alone": bomb,

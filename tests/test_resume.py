@@ -22,6 +22,14 @@ def validated(root, **epochs):
     return [override for override in toy_demo(root, **epochs) if not override.startswith("train.validation")]
 
 
+def run_whole(overrides, folder, processes):
+    if processes == 1:
+        assert run_here(DEMO, overrides, folder) == 0
+    else:
+        done = launch(["--gin", *DEMO, "--run", str(folder), *overrides], processes)
+        assert done.returncode == 0, done.stderr
+
+
 def require_same_run(whole, cut):
     assert same_tensors(whole / "model.safetensors", cut / "model.safetensors")
     assert same_log(whole, cut)
@@ -40,8 +48,7 @@ def test_killed_run_resumes_to_the_same_weights(synthetic, tmp_path, monkeypatch
         f"Stage.batch={2 * processes}",
     ]
     whole, cut = tmp_path / "whole", tmp_path / "cut"
-    done = launch(["--gin", *DEMO, "--run", str(whole), *overrides], processes)
-    assert done.returncode == 0, done.stderr
+    run_whole(overrides, whole, processes)
     monkeypatch.setenv("SIGNAL_AT_STEP", str(step))
     monkeypatch.setenv("SIGNAL", "SIGKILL")
     killed = launch(["--gin", *DEMO, "--run", str(cut), *overrides], processes, "tests/signalled_training.py")
@@ -76,12 +83,12 @@ def test_sigterm_to_the_launcher_leaves_a_checkpoint_to_go_on_from(
     overrides = [*toy_demo(synthetic, tracker=2), "train.workers=1"]
     whole, cut = tmp_path / "whole", tmp_path / "cut"
     options = {"accelerate": accelerate} if accelerate else {}
-    done = launch(["--gin", *DEMO, "--run", str(whole), *overrides], processes, **options)
-    assert done.returncode == 0, done.stderr
+    run_whole(overrides, whole, processes)
     monkeypatch.setenv("SIGNAL_AT_STEP", "2")
     monkeypatch.setenv("SIGNAL", "SIGTERM")
     monkeypatch.setenv("SIGNAL_TO", "launcher")
     launch(["--gin", *DEMO, "--run", str(cut), *overrides], processes, "tests/signalled_training.py", **options)
+    assert not (cut / "model.safetensors").exists()
     # the launcher may be gone before its processes have saved: the lock says when they have
     resumed = launch(["--gin", *DEMO, "--run", str(cut), *overrides], processes, **options)
     while "is in use by" in resumed.stderr:
@@ -97,9 +104,9 @@ def test_a_signal_during_validation_loses_nothing(synthetic, tmp_path, monkeypat
     assert run_here(DEMO, overrides, whole) == 0
     call = Validation.__call__
 
-    def signalled(self, model, accelerator):
+    def signalled(self, *arguments):
         os.kill(os.getpid(), 15)
-        return call(self, model, accelerator)
+        return call(self, *arguments)
 
     with monkeypatch.context() as patch:
         patch.setattr(Validation, "__call__", signalled)
@@ -108,6 +115,19 @@ def test_a_signal_during_validation_loses_nothing(synthetic, tmp_path, monkeypat
     assert "Validation/AO" not in read_metrics(cut)
     assert run_here(DEMO, overrides, cut) == 0
     require_same_run(whole, cut)
+
+
+@pytest.mark.parametrize("rank", ["0", "1"])
+def test_a_signal_to_one_process_before_validation_stops_both(synthetic, tmp_path, monkeypatch, rank):
+    overrides = [*validated(synthetic, tracker=1), "train.workers=1"]
+    monkeypatch.setenv("SIGNAL_AT_STEP", "2")  # the last step of the epoch
+    monkeypatch.setenv("SIGNAL", "SIGUSR1")
+    monkeypatch.setenv("SIGNAL_TO", rank)
+    folder = tmp_path / "run"
+    done = launch(["--gin", *DEMO, "--run", str(folder), *overrides], 2, "tests/signalled_training.py")
+    assert done.returncode == 0 and "Traceback" not in done.stderr, done.stderr
+    assert (folder / "PREEMPTED").exists()
+    assert finished_checkpoints(folder / "checkpoints")[-1].name == "step-00000003"
 
 
 def test_a_crash_right_after_validation_logs_it_once(synthetic, tmp_path, monkeypatch):
@@ -183,7 +203,7 @@ def test_resume_refuses_another_configuration_and_says_which(finished, tmp_path)
     "change, words",
     [
         (["tracker/Stage.epochs=2"], "stages that are over cannot change"),
-        (["train.stages=[@tracker/Stage()]"], "'branch', in the midst of which it stands, is missing"),
+        (["train.stages=[@tracker/Stage()]"], "its stage 'branch' is missing"),
         (["branch/Stage.clips=16"], "number of steps cannot change there"),
     ],
 )
@@ -228,6 +248,39 @@ def test_going_back_to_an_earlier_checkpoint_sets_the_later_ones_aside(finished,
     assert run_here(DEMO, overrides, folder, resume=str(first)) == 0
     assert (folder / "checkpoints" / f"abandoned-{last.name}").is_dir()
     require_same_run(finished[0], folder)
+
+
+def test_a_checkpoint_of_another_run_starts_an_empty_folder_only(finished, tmp_path):
+    folder, overrides = finished
+    other = str(folder / "checkpoints" / "step-00000004")
+    new, used = tmp_path / "new", tmp_path / "used"
+    assert run_here(DEMO, overrides, new, resume=other) == 0
+    assert same_tensors(new / "model.safetensors", folder / "model.safetensors")
+    assert [step for step, _ in read_metrics(new)["Loss/total"]] == [5, 6]
+    assert run_here(DEMO, overrides, new) == 0  # and goes on from its own
+    used.mkdir()
+    (used / "metrics.jsonl").write_text('{"step": 1}\n')
+    with pytest.raises(HiptrackError, match="is no checkpoint of the run folder"):
+        run_here(DEMO, overrides, used, resume=other)
+    assert (used / "metrics.jsonl").read_text() == '{"step": 1}\n'
+
+
+def test_a_finished_run_without_checkpoints_is_not_overwritten(finished, tmp_path):
+    import shutil
+
+    folder, overrides = copy_of(finished, tmp_path)
+    shutil.rmtree(folder / "checkpoints")
+    before = (folder / "metrics.jsonl").read_bytes()
+    with pytest.raises(HiptrackError, match="no checkpoint to go on from"):
+        run_here(DEMO, overrides, folder)
+    assert (folder / "metrics.jsonl").read_bytes() == before
+
+
+def test_a_checkpoint_folder_without_state_does_not_block_the_run(finished, tmp_path):
+    folder, overrides = copy_of(finished, tmp_path)
+    (folder / "checkpoints" / "step-00000005" / "state.json").unlink()
+    assert run_here(DEMO, overrides, folder, resume=str(folder / "checkpoints" / "step-00000004")) == 0
+    assert same_tensors(folder / "model.safetensors", finished[0] / "model.safetensors")
 
 
 def test_the_newest_and_the_best_are_kept(synthetic, tmp_path, monkeypatch):

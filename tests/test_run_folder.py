@@ -8,7 +8,7 @@ from pathlib import Path
 import pytest
 
 import hiptrack
-from hiptrack import run_folder
+from hiptrack import files, run_folder
 from hiptrack.errors import ConfigError, HiptrackError
 from hiptrack.run_folder import default_run_dir, open_run, record, record_operative
 
@@ -87,7 +87,7 @@ def test_a_failed_write_leaves_the_old_file(tmp_path, monkeypatch):
     def fail(descriptor):
         raise OSError("No space left on device")
 
-    monkeypatch.setattr(run_folder.os, "fsync", fail)
+    monkeypatch.setattr(files.os, "fsync", fail)
     with pytest.raises(OSError, match="No space"):
         record_operative(tmp_path, "warmup", "new\n")
     assert (tmp_path / "operative-warmup.gin").read_text() == "old\n"

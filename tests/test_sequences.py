@@ -243,6 +243,12 @@ def test_list_with_an_absent_folder(root):
     assert "'b10'" in text
 
 
+def test_list_with_an_endless_name_has_a_short_error(root):
+    write_lines(root / "train" / "list.txt", ["c", "x" * 100_000])
+    text = failure(root, split="train")
+    assert "list.txt:2: names 'xxx" in text and len(text) < 500
+
+
 def test_list_cannot_lead_out_of_its_folder(root):
     write_lines(root / "train" / "list.txt", ["../train/a"])
     assert "list.txt:1: names '../train/a'" in failure(root, split="train")
@@ -370,6 +376,17 @@ def test_damaged_image_names_the_file(tmp_path, suffix, share):
     path.write_bytes(data[: int(len(data) * share)])
     with pytest.raises(DataError, match=f"frame{suffix}: the image is damaged or cut off"):
         read_image_rgb(str(path))
+
+
+def test_an_image_file_of_any_size_is_not_read(tmp_path, monkeypatch):
+    write_image(tmp_path / "frame.png")
+    size = os.path.getsize(tmp_path / "frame.png")
+    monkeypatch.setattr("hiptrack.data.sequences.MAX_IMAGE_BYTES", size - 1)
+    with pytest.raises(DataError, match=f"frame.png: the image cannot be read .*{size} bytes"):
+        read_image_rgb(str(tmp_path / "frame.png"))
+    os.mkfifo(tmp_path / "pipe.png")
+    with pytest.raises(DataError, match="pipe.png: the image cannot be read .not a regular file"):
+        read_image_rgb(str(tmp_path / "pipe.png"))
 
 
 def test_missing_image_names_the_file(tmp_path):

@@ -98,6 +98,19 @@ def test_folding_a_file_without_branch_writes_nothing(tmp_path):
     assert [entry.name for entry in tmp_path.iterdir()] == ["plain.safetensors"]
 
 
+@pytest.mark.parametrize("form", ["GatedFusion", "AttentionFusion"])
+def test_a_fusion_without_constant_vector_is_stripped_but_not_folded(tmp_path, form):
+    full, output = tmp_path / "full.safetensors", tmp_path / "out.safetensors"
+    save_toy(full, **BRANCH, fusion=form)
+    with pytest.raises(CheckpointError, match=f"full.safetensors: {form} adds .* no constant vector to fold"):
+        strip_branch(full, output, fold=True)
+    assert not output.exists()
+    strip_branch(full, output)
+    assert "Fusion" not in read_metadata(output)["model"]
+    assert np.array_equal(track(output), track(full))
+    assert not np.array_equal(track(output), track(full, "on"))
+
+
 def test_stripping_a_file_without_branch_changes_nothing(tmp_path):
     plain, output = tmp_path / "plain.safetensors", tmp_path / "out.safetensors"
     save_toy(plain)

@@ -2,6 +2,7 @@
 
 import hashlib
 import os
+import resource
 
 import gin
 import pytest
@@ -130,6 +131,12 @@ TAMPERED = {
         lambda text: text.replace("= @HistoricalPrompt", "= @HistoricalPrompt()"),
         "HistoricalPrompt",
     ),
+    "heads that do not divide": (lambda text: text.replace("Backbone.heads = 2", "Backbone.heads = 3"), "divisible"),
+    "more layers than can be": (
+        lambda text: text.replace("Backbone.depth = 4", "Backbone.depth = 999999999"),
+        "a whole number is beyond 16384",
+    ),
+    "a text without end": (lambda text: text + "# " + "x" * 2**16, "longer than 65536 characters"),
     "widths of nothing": (
         lambda text: text.replace("HistoricalPrompt.key_width = 8", "HistoricalPrompt.key_width = 0"),
         "zero|key_width",
@@ -167,6 +174,16 @@ def test_other_shapes_are_named(tmp_path):
     ) as raised:
         load_model(path)
     assert str(path) in str(raised.value)
+
+
+def test_a_description_of_a_giant_takes_no_memory(tmp_path):
+    path = tmp_path / "model.safetensors"
+    save_toy(path)
+    rewrite(path, change_text=lambda text: text.replace("Backbone.width = 32", "Backbone.width = 16384"))
+    before = resource.getrusage(resource.RUSAGE_SELF).ru_maxrss
+    with pytest.raises(CheckpointError, match="of another shape"):
+        load_model(path)
+    assert resource.getrusage(resource.RUSAGE_SELF).ru_maxrss - before < 2**19  # KiB; its weights would be 50 GiB
 
 
 @pytest.mark.parametrize(

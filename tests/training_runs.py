@@ -46,12 +46,15 @@ def toy_demo(root, **epochs):
 
 
 def run_here(files, overrides, folder, resume="auto", **options):
-    """Train in this process, whatever was trained in it before."""
+    """Train in this process, whatever was trained in it before; on one thread, as `launch` does, so that results are equal."""
     AcceleratorState._reset_state(reset_partial_state=True)
     config.load(files, overrides, root="train")
+    threads = torch.get_num_threads()
+    torch.set_num_threads(1)
     try:
         return train(RunOptions(folder, ("train.py",), resume, **options))
     finally:
+        torch.set_num_threads(threads)
         gin.clear_config()
 
 

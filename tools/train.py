@@ -2,6 +2,7 @@
 
 import argparse
 import logging
+import os
 import sys
 from pathlib import Path
 
@@ -20,7 +21,8 @@ def main():
     parser.add_argument("--allow-change", action="store_true", help="resume with another configuration")
     parser.add_argument("--dry-run", action="store_true", help="print the resolved pipeline and exit")
     args = config.parse_args(parser)
-    logging.basicConfig(level=logging.INFO, format="%(message)s")
+    is_first = os.environ.get("RANK", "0") == "0"  # what the processes have to say before they know each other, once
+    logging.basicConfig(level=logging.INFO if is_first else logging.WARNING, format="%(message)s")
     logging.getLogger("hiptrack.tracking").setLevel(logging.WARNING)  # validation would log every sequence
     folder = args.run or default_run_dir(args.gin)
     config.load(args.gin, args.overrides, root="train")

@@ -11,6 +11,7 @@ import torch
 
 from hiptrack import crops
 from hiptrack.data.augment import Augmentation
+from hiptrack.data.labels import unlabelled
 from hiptrack.data.sampler import CausalSampler
 from hiptrack.data.sequences import read_image_rgb
 from hiptrack.data.worker_watch import reading
@@ -75,7 +76,8 @@ class ClipDataset(torch.utils.data.Dataset):
     """A clip for every (epoch, index), made from (seed, stage, epoch, index) and from nothing else.
 
     A sample is a dict: template [3, Ht, Ht] uint8, template_box [4], search [F, 3, Hs, Hs] uint8, boxes_xywh [F, 4]
-    (boxes xywh normalised by the crop side), labels [F] (-1: unlabelled), source: text naming sequence and frames,
+    (boxes xywh normalised by the crop side), labels [F] class indices (-1: unlabelled), flags [F, 10] float (all classes of a
+    frame: FrameLabels.multi_hot), gaps [F] (frames from the search frame before; 0 for the first), source: text naming sequence and frames,
     rejected: the draws before it that gave no clip, in order, each {"reason": "unreadable image" or "empty crop",
     "sequence": its name, "file": the image's path or None}. After REDRAWS of those in a row, as for any other error of
     the data, a HiptrackError is returned in the sample's place: raised in a worker it would lose its words.
@@ -126,14 +128,16 @@ class ClipDataset(torch.utils.data.Dataset):
             images.append(_read_crop(sequence.frames[frame], around, factor, size))
             boxes.append(crops.box_to_crop(box, around, size / crops.crop_side(around, factor), size))
         images, boxes = self.data.augmentation(images, boxes, rng)
-        labels = [-1 if sequence.labels is None else sequence.labels.draw(frame, rng) for frame in search]
+        labels = unlabelled(len(sequence)) if sequence.labels is None else sequence.labels
         tensors = [torch.from_numpy(image).permute(2, 0, 1) for image in images]
         return {
             "template": tensors[0],
             "template_box": torch.from_numpy(boxes[0]),
             "search": torch.stack(tensors[1:]),
             "boxes_xywh": torch.from_numpy(boxes[1:]),
-            "labels": torch.tensor(labels),
+            "labels": torch.tensor([labels.draw(frame, rng) for frame in search]),
+            "flags": torch.from_numpy(labels.multi_hot(search)),
+            "gaps": torch.from_numpy(np.abs(np.diff(search, prepend=search[0]))),
             "source": f"{sequence.name} frames {[frame + 1 for frame in frames]}",
         }
 

@@ -6,16 +6,15 @@ An annotation file is `<dir>/<sequence>/<sequence>.jsonl`, one JSON object a lin
 """
 
 import json
-import math
 import os
 import reprlib
-import stat
 import zlib
 from collections.abc import Iterator, Sequence
 from dataclasses import dataclass
 
 import numpy as np
 
+from hiptrack.bounded import check_file
 from hiptrack.errors import DataError
 
 CLASSES = (
@@ -49,6 +48,8 @@ CV_FLAGS = {
 
 MAX_LINE_BYTES = 2**20
 MAX_FILE_BYTES = 2**28
+MAX_LINES = 10**6
+MAX_COORDINATE = 1e6  # pixels
 
 
 @dataclass(frozen=True, eq=False)
@@ -65,6 +66,14 @@ class FrameLabels:
     def draw(self, frame: int, rng: np.random.Generator) -> int:
         """Class 0..9 of a frame (0-based) by the priority rule, -1 where it has no annotation."""
         return draw_class(self.flags[frame], rng) if self.annotated[frame] else -1
+
+    def multi_hot(self, frames: Sequence[int]) -> np.ndarray:
+        """All classes of some frames (0-based) at once: [len(frames), 10] float32, 1 for each set flag and for "normal" where
+        none is set, else 0; rows of -1 where a frame has no annotation."""
+        flags = self.flags[frames]
+        rows = np.column_stack((flags, ~flags.any(1))).astype(np.float32)
+        rows[~self.annotated[frames]] = -1
+        return rows
 
 
 def draw_class(flags: Sequence[bool], rng: np.random.Generator) -> int:
@@ -142,7 +151,7 @@ def iter_annotations(path: str, sequence_name: str, frame_files: list[str] | Non
     Blank lines are passed over.
     """
     position = {name: index for index, name in enumerate(frame_files or ())}
-    count = None if frame_files is None else len(frame_files)
+    count = MAX_LINES if frame_files is None else len(frame_files)
     line_of_frame = {}
     try:
         for number, line in _lines(path):
@@ -169,15 +178,13 @@ class _Malformed(Exception):
 
 def _lines(path):
     """(1-based number, bytes) of each line; None for the bytes of a line that is too long."""
-    status = os.stat(path)
-    if not stat.S_ISREG(status.st_mode):
-        raise OSError("not a regular file")
-    if status.st_size > MAX_FILE_BYTES:
-        raise OSError(f"{status.st_size} bytes, an annotation file may have {MAX_FILE_BYTES}")
+    check_file(path, MAX_FILE_BYTES)
     with open(path, "rb") as file:
         number = 0
         while line := file.readline(MAX_LINE_BYTES + 1):
             number += 1
+            if number > MAX_LINES:
+                raise OSError(f"it has more than {MAX_LINES} lines")
             too_long = len(line) > MAX_LINE_BYTES
             while too_long and line and not line.endswith(b"\n"):
                 line = file.readline(MAX_LINE_BYTES)
@@ -186,7 +193,7 @@ def _lines(path):
 
 def _parse_json(line):
     try:
-        record = json.loads(line.decode("utf-8-sig"))
+        record = json.loads(line.decode("utf-8-sig"), object_pairs_hook=_object)
     except json.JSONDecodeError as error:
         raise _Malformed(f"not JSON ({error.msg} at column {error.colno})") from None
     except UnicodeDecodeError:
@@ -195,6 +202,15 @@ def _parse_json(line):
         raise _Malformed("not JSON that can be read (nested too deeply or with an endless number)") from None
     if not isinstance(record, dict):
         raise _Malformed(f"not a JSON object but {reprlib.repr(record)}")
+    return record
+
+
+def _object(pairs):
+    record = {}
+    for name, value in pairs:
+        if name in record:
+            raise _Malformed(f"gives {reprlib.repr(name)} twice in one object")
+        record[name] = value
     return record
 
 
@@ -213,14 +229,14 @@ def _annotation(record, sequence_name, position, count):
         answer = _field(vlm, key, "an object", _is_object, "vlm_response.")
         flags[index] = _field(answer, "flag", "0 or 1", _is_flag, f"vlm_response.{key}.") == 1
         _field(answer, "conf", "a number", _is_number, f"vlm_response.{key}.")
-    box = _field(record, "ground_truth_bbox", "a list of four numbers", _is_box)
+    box = _field(record, "ground_truth_bbox", f"a list of four numbers up to {MAX_COORDINATE:g}", _is_box)
     frame = position.get(frame_file, frame_id - 1)
     if frame < 0:
-        raise _Malformed(f"frame out of range: frame_id is {frame_id}, expected 1 or more")
-    if count is not None and frame >= count:
+        raise _Malformed(f"frame out of range: frame_id is {reprlib.repr(frame_id)}, expected 1 or more")
+    if frame >= count:
         raise _Malformed(
-            f"frame out of range: there is no image {reprlib.repr(frame_file)}, and frame_id {frame_id} is "
-            f"not in 1..{count}"
+            f"frame out of range: there is no image {reprlib.repr(frame_file)}, and frame_id "
+            f"{reprlib.repr(frame_id)} is not in 1..{count}"
         )
     return Annotation(frame, tuple(flags), tuple(float(value) for value in box))
 
@@ -251,8 +267,12 @@ def _is_flag(value):
 
 
 def _is_number(value):
-    return _is_int(value) or (isinstance(value, float) and math.isfinite(value))
+    return isinstance(value, (int, float)) and not isinstance(value, bool) and abs(value) < float("inf")
 
 
 def _is_box(value):
-    return isinstance(value, list) and len(value) == 4 and all(_is_number(number) for number in value)
+    return (
+        isinstance(value, list)
+        and len(value) == 4
+        and all(_is_number(number) and abs(number) <= MAX_COORDINATE for number in value)
+    )

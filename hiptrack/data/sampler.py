@@ -45,3 +45,32 @@ class CausalSampler:
             place += 1 + rng.integers(choices)
             chain.append(frames[place])
         return np.array(chain)
+
+
+@gin.register
+class RandomIntervalSampler:
+    """A template at random, and search frames at random within `max_gap` frames of it, on both sides, in any order.
+
+    The "interval" sampling of the ATOM and DiMP training code (Danelljan et al., CVPR 2019; Bhat et al., ICCV 2019);
+    STARK (ICCV 2021) and OSTrack (ECCV 2022) train with a gap of 200. Only visible frames, none twice; where too few are
+    near enough, the nearest ones beyond the gap are drawn from too, and with fewer visible frames than the clip has,
+    frames repeat.
+
+    Args:
+        search_frames: number of search frames F of a clip.
+        max_gap: largest distance in frames between the template and a search frame.
+    """
+
+    def __init__(self, search_frames: int = 5, max_gap: int = 200):
+        self.search_frames, self.max_gap = search_frames, max_gap
+
+    def __call__(self, visible, rng):
+        """visible: [N] bool, at least two True; rng: numpy Generator. Returns (template frame, F search frames)."""
+        frames = np.flatnonzero(visible)
+        template = rng.choice(frames)
+        others = frames[frames != template]
+        distance = np.abs(others - template)
+        near = max(int((distance <= self.max_gap).sum()), min(self.search_frames, len(others)))
+        choices = others[np.argsort(distance, kind="stable")[:near]]
+        search = rng.choice(choices, self.search_frames, replace=near < self.search_frames)
+        return int(template), [int(frame) for frame in search]

@@ -10,13 +10,14 @@ import cv2
 import gin
 import numpy as np
 
-from hiptrack.data.labels import FrameLabels, annotation_path, read_annotations, unlabelled
+from hiptrack.bounded import read_bytes, read_text
+from hiptrack.data.labels import MAX_COORDINATE, FrameLabels, annotation_path, read_annotations, unlabelled
 from hiptrack.errors import DataError
 
 IMAGE_SUFFIXES = (".jpg", ".jpeg", ".png", ".bmp")
 FULL_COVER = 8
-MAX_COORDINATE = 1e6
 MAX_TEXT_BYTES = 2**26
+MAX_IMAGE_BYTES = 2**29
 
 _DIGITS = re.compile("([0-9]+)")
 
@@ -293,10 +294,9 @@ def read_boxes(path: str, frames: int, first_box_only: bool) -> np.ndarray:
 def read_image_rgb(path: str) -> np.ndarray:
     """Decodes an image to [H, W, 3] uint8 RGB; DataError names a file that is missing or damaged."""
     try:
-        with open(path, "rb") as file:
-            data = file.read()
+        data = read_bytes(path, MAX_IMAGE_BYTES)
     except OSError as error:
-        raise DataError(f"{path}: the image cannot be read ({error.strerror}). Restore the file.") from None
+        raise DataError(f"{path}: the image cannot be read ({error.strerror or error}). Restore the file.") from None
     # OpenCV paints what a cut JPEG lacks grey; only the missing end-of-image marker tells.
     complete = b"\xff\xd9" in data or not data.startswith(b"\xff\xd8")
     try:
@@ -356,7 +356,7 @@ def _read_list(path, found):
             continue
         if name not in folders:
             raise DataError(
-                f"{path}:{number}: names {name!r}, but there is no such folder beside list.txt. "
+                f"{path}:{number}: names {name[:80]!r}, but there is no such folder beside list.txt. "
                 f"{_nearest(name, found)} Restore the folder or remove the line."
             )
         if name in line_of_name:
@@ -371,13 +371,8 @@ def _read_list(path, found):
 def _read_lines(path):
     """Lines of a small UTF-8 text file without their ends; blank ones at the end are dropped."""
     try:
-        if not os.path.isfile(path):
-            raise OSError("not a regular file")
-        if os.path.getsize(path) > MAX_TEXT_BYTES:
-            raise OSError(f"larger than {MAX_TEXT_BYTES} bytes")
-        with open(path, encoding="utf-8-sig") as file:
-            text = file.read().rstrip()
-    except (OSError, UnicodeDecodeError) as error:
+        text = read_text(path, MAX_TEXT_BYTES).rstrip()
+    except OSError as error:
         raise DataError(f"{path}: cannot be read ({error}). Expected a text file; restore it.") from None
     return text.split("\n") if text else []
 
@@ -391,7 +386,7 @@ def _entries(folder):
 
 
 def _nearest(name, names):
-    close = difflib.get_close_matches(name, names, n=1, cutoff=0.0)
+    close = difflib.get_close_matches(name[:80], names, n=1, cutoff=0.0)
     return f"The nearest name there is {close[0]!r}." if close else "There is no folder there."
 
 

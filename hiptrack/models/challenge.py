@@ -11,51 +11,17 @@ import gin
 import torch
 from torch import nn
 
-from hiptrack.errors import ConfigError
+from hiptrack.models.fusion import ResidualFusion
 
 
 @dataclass
 class ChallengeOutput:
-    """logits [B, classes]; hidden [B, hidden]; fusion [B, fusion_width] or None without fusion."""
+    """logits and probabilities [B, classes]; hidden [B, hidden]; fusion [B, fusion_width] or None without fusion."""
 
     logits: torch.Tensor
+    probabilities: torch.Tensor
     hidden: torch.Tensor
     fusion: torch.Tensor | None
-
-
-@gin.register(denylist=["fusion_width", "grid_width"])
-class ResidualFusion(nn.Module):
-    """Adds the fusion vector to every place through a zero-initialised projection to the grid's width.
-
-    Untrained, it changes nothing, so a trained tracker keeps its output.
-    """
-
-    def __init__(self, fusion_width: int, grid_width: int):
-        super().__init__()
-        self.project = nn.Linear(fusion_width, grid_width)
-        nn.init.zeros_(self.project.weight)
-        nn.init.zeros_(self.project.bias)
-
-    def forward(self, fusion):
-        """[B, fusion_width] -> what is added to the grid at every place, [B, grid_width]."""
-        return self.project(fusion)
-
-
-@gin.register(denylist=["fusion_width", "grid_width"])
-class DirectFusion(nn.Module):
-    """Adds the fusion vector itself (SimTrack's form): the grid ahead of the box head must be as wide as it."""
-
-    def __init__(self, fusion_width: int, grid_width: int):
-        super().__init__()
-        if fusion_width != grid_width:
-            raise ConfigError(
-                f"DirectFusion adds a vector of width {fusion_width} to a grid of width {grid_width}: set "
-                f"HIPTrack.neck_width = {fusion_width}, or use ResidualFusion."
-            )
-
-    def forward(self, fusion):
-        """[B, fusion_width] -> the same."""
-        return fusion
 
 
 @gin.register(denylist=["feature_width", "grid_width"])
@@ -67,8 +33,10 @@ class ChallengeBranch(nn.Module):
         grid_width: width of the grid ahead of the box head.
         classes, hidden_width, fusion_width, dropout: sizes of the branch and the rate of its dropout.
         feature: the mean over the kept search tokens, or the backbone's class token.
-        fusion: called with (fusion_width, grid_width); None trains the branch without telling the head.
-        momentum: step of the running mean of what is added to the grid.
+        fusion: form of the fusion (hiptrack/models/fusion.py), called with (fusion_width, grid_width); None trains the branch
+            without telling the head.
+        momentum: step of the running mean of what a foldable fusion adds to the grid.
+        activation: "softmax" where a frame has one class, "sigmoid" where it may have several at once.
     """
 
     def __init__(
@@ -82,9 +50,10 @@ class ChallengeBranch(nn.Module):
         feature: Literal["mean", "class_token"] = "mean",
         fusion: Callable | None = ResidualFusion,
         momentum: float = 0.01,
+        activation: Literal["softmax", "sigmoid"] = "softmax",
     ):
         super().__init__()
-        self.feature = feature
+        self.feature, self.activation = feature, activation
         self.momentum = momentum
         self.projection = nn.Sequential(nn.Linear(feature_width, hidden_width), nn.ReLU(), nn.Dropout(dropout))
         self.classifier = nn.Linear(hidden_width, classes)
@@ -92,6 +61,7 @@ class ChallengeBranch(nn.Module):
         if fusion is not None:
             self.fusion = nn.Linear(hidden_width, fusion_width)
             self.to_grid = fusion(fusion_width=fusion_width, grid_width=grid_width)
+        if fusion is not None and self.to_grid.foldable:
             self.register_buffer("mean_added", torch.zeros(grid_width))
             self.register_buffer("updates", torch.zeros((), dtype=torch.long))
 
@@ -103,16 +73,18 @@ class ChallengeBranch(nn.Module):
             pooled = features.search.sum(1) / features.kept.sum(1, keepdim=True)
         hidden = self.projection(pooled)
         fusion = None if self.fusion is None else self.fusion(hidden)
-        return ChallengeOutput(self.classifier(hidden), hidden, fusion)
+        logits = self.classifier(hidden)
+        probabilities = logits.float().softmax(-1) if self.activation == "softmax" else logits.float().sigmoid()
+        return ChallengeOutput(logits, probabilities, hidden, fusion)
 
     def fuse(self, grid, output):
-        """Grid [B, W, S, S] with the fusion added at every place; in training its running mean is kept."""
+        """Grid [B, W, S, S] with the fusion added; in training the running mean of what a foldable one adds is kept."""
         if output.fusion is None:
             return grid
-        added = self.to_grid(output.fusion)
-        if self.training:
+        added = self.to_grid(grid, output.fusion)
+        if self.training and self.to_grid.foldable:
             with torch.no_grad():
                 self.updates += 1
                 step = (1 / self.updates).clamp(min=self.momentum)  # a plain mean at first
-                self.mean_added += step * (added.float().mean(0) - self.mean_added)
-        return grid + added[:, :, None, None]
+                self.mean_added += step * (added.float().mean((0, 2, 3)) - self.mean_added)
+        return grid + added

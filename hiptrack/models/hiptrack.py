@@ -139,11 +139,18 @@ class HIPTrack(nn.Module):
     def fold_challenge(self):
         """Take the branch out, its mean effect kept as a bias of the layer that feeds the box head.
 
-        Raises ConfigError where there is no branch or no constant vector to fold.
+        A branch without fusion leaves nothing behind. Raises ConfigError where there is no branch, or where what it
+        adds is no constant vector.
         """
         if self.challenge is None:
             raise ConfigError("There is no challenge branch to fold: the model was built without one.")
-        if self.challenge.fusion is not None:
+        form = self.challenge.to_grid
+        if form is not None and not form.foldable:
+            raise ConfigError(
+                f"{type(form).__name__} adds something else at every place of the grid: there is no constant vector to fold. "
+                "Track with the branch on or off, strip without folding, or train with ResidualFusion."
+            )
+        if form is not None:
             last = self.neck if self.neck is not None else self.history.fuse.conv2
             with torch.no_grad():
                 last.bias += self.challenge.mean_added

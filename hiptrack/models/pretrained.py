@@ -171,7 +171,8 @@ def read_tensors(path):
     """{name: tensor} of a safetensors or torch file, on the CPU; nothing in the file is ever executed.
 
     Takes a bare state dict or one under `net`, `model` or `state_dict`. Raises NotFoundError, or CheckpointError
-    where the file is damaged, holds more than tensors and plain containers, or holds no tensors.
+    where the file is damaged, could unpack to more than its own size, holds more than tensors and plain containers, or
+    holds no tensors.
     """
     path = Path(path)
     if not path.is_file():
@@ -221,9 +222,8 @@ def _read_torch(path):
 
 
 def _is_stored(tensor, size):
-    """Whether a file of `size` bytes holds each value of a tensor: no view of fewer values, nothing sparse or empty."""
-    plain = tensor.layout is torch.strided and tensor.device.type == "cpu" and not tensor.is_quantized
-    return plain and tensor.nbytes <= size
+    """Whether a file of `size` bytes holds each value of a tensor: no view of fewer values, nothing sparse or without memory."""
+    return tensor.layout is torch.strided and tensor.device.type == "cpu" and tensor.nbytes <= size
 
 
 class _Stub:

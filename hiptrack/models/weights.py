@@ -5,7 +5,6 @@ parser that can neither import nor include (hiptrack/component.py).
 """
 
 import hashlib
-import os
 from pathlib import Path
 
 import gin
@@ -16,6 +15,7 @@ import torch
 from hiptrack.bounded import excerpt
 from hiptrack.component import build_component, component_text
 from hiptrack.errors import CheckpointError, NotFoundError
+from hiptrack.files import write_atomically
 from hiptrack.models import hiptrack as _  # noqa: F401  registers the model's parts
 from hiptrack.models.pretrained import load_exact, load_published, read_tensors, require_fit
 
@@ -31,12 +31,7 @@ def save_weights(path, model, bindings, **notes):
     path = Path(path)
     tensors = {name: tensor.detach().cpu().contiguous() for name, tensor in model.state_dict().items()}
     metadata = {"format": "hiptrack", "model": bindings, **{key: str(value) for key, value in notes.items()}}
-    temporary = path.with_name(f"tmp-{path.name}")
-    with open(temporary, "wb") as file:
-        file.write(safetensors.torch.save(tensors, metadata))
-        file.flush()
-        os.fsync(file.fileno())
-    os.replace(temporary, path)
+    write_atomically(path, safetensors.torch.save(tensors, metadata))
 
 
 def read_metadata(path):
@@ -52,7 +47,9 @@ def read_metadata(path):
         with safetensors.safe_open(path, "pt") as file:
             metadata = file.metadata() or {}
     except (safetensors.SafetensorError, OSError) as error:
-        raise CheckpointError(f"{path} is damaged, truncated, or no safetensors file: {excerpt(str(error))}.") from error
+        raise CheckpointError(
+            f"{path} is damaged, truncated, or no safetensors file: {excerpt(str(error))}."
+        ) from error
     if metadata.get("format") != "hiptrack" or "model" not in metadata:
         raise CheckpointError(
             f"{path} does not say how to build its model; a weights file written by hiptrack was expected. A published "

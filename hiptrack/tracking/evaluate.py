@@ -1,7 +1,8 @@
 """Run a tracker over sequences, sharded over processes, and report AO, SR, speed and classification accuracy.
 
 A tracker is any object with `init(frame_rgb uint8 [H,W,3], box_xywh)` and `update(frame_rgb)`, the latter
-returning an object with `.box` (xywh, pixels), `.score` and `.challenge` ([10] or None).
+returning an object with `.box` (xywh, pixels), `.score` and `.challenge` ([10] or None). Its attribute `multi_label`, where it has
+one, says whether several classes may hold at once.
 """
 
 import json
@@ -16,6 +17,7 @@ import numpy as np
 from hiptrack.data.labels import CLASSES, draw_fixed
 from hiptrack.data.sequences import read_image_rgb
 from hiptrack.errors import DataError, HiptrackError
+from hiptrack.files import write_atomically
 from hiptrack.tracking import metrics, results
 from hiptrack.tracking.results import SequenceResult
 
@@ -27,12 +29,14 @@ class SequenceScore:
     """One sequence's result and its numbers.
 
     ious [M], None without ground truth; confusion [10,10] (rows true, columns predicted), None without labels
-    or class outputs; resumed: read back from files rather than tracked.
+    or class outputs; multi_label: (flags [L,10] bool, class outputs [L,10]) of the labelled frames, None also where the
+    classes exclude each other; resumed: read back from files rather than tracked.
     """
 
     result: SequenceResult
     ious: np.ndarray | None
     confusion: np.ndarray | None
+    multi_label: tuple[np.ndarray, np.ndarray] | None
     resumed: bool
 
 
@@ -72,6 +76,12 @@ class Report:
     def classification(self) -> dict | None:
         """metrics.summarise_classification over all labelled frames, or None where there are none."""
         return None if self.confusion is None else metrics.summarise_classification(self.confusion)
+
+    @cached_property
+    def multi_label(self) -> dict | None:
+        """metrics.summarise_multi_label over all labelled frames, or None where there are none or classes exclude each other."""
+        parts = [score.multi_label for score in self.scores if score.multi_label is not None]
+        return metrics.summarise_multi_label(*map(np.concatenate, zip(*parts, strict=True))) if parts else None
 
     @cached_property
     def speed(self) -> dict[str, float | None]:
@@ -137,13 +147,13 @@ def _stack_challenges(challenges):
     return np.stack([absent if row is None else np.asarray(row, np.float64) for row in challenges])
 
 
-def shard(lengths, num_processes) -> list[list[int]]:
-    """Indices of `lengths` for each process: longest first, each to the least loaded one. Deterministic."""
+def shard(costs, num_processes) -> list[list[int]]:
+    """Indices of `costs` (frames to track) for each process: longest first, each to the least loaded one. Deterministic."""
     shards, loads = [[] for _ in range(num_processes)], [0] * num_processes
-    for index in sorted(range(len(lengths)), key=lambda i: (-lengths[i], i)):
+    for index in sorted(range(len(costs)), key=lambda i: (-costs[i], i)):
         lightest = loads.index(min(loads))
         shards[lightest].append(index)
-        loads[lightest] += lengths[index]
+        loads[lightest] += costs[index]
     return shards
 
 
@@ -179,11 +189,16 @@ def evaluate_sequences(
             f"The sequence name {repeated[0]} occurs more than once in the data to evaluate ({len(repeated)} "
             "such names); results are kept by name. Evaluate the data sets one at a time."
         )
+    finished = set()
     if results_dir is not None:
         results.claim_folder(results_dir, key, names)
+        finished = {name for name in names if results.is_finished(results_dir, name)}
+        if gather is not None:  # others may have begun already: one process's view counts
+            finished = gather([finished])[0]
+    costs = [0 if sequence.name in finished else len(sequence) for sequence in sequences]
     outcomes = [
         (index, *_evaluate_one(tracker, sequences[index], results_dir))
-        for index in shard([len(sequence) for sequence in sequences], num_processes)[process_index]
+        for index in shard(costs, num_processes)[process_index]
     ]
     if gather is not None:
         outcomes = gather(outcomes)
@@ -215,7 +230,9 @@ def _evaluate_one(tracker, sequence, results_dir):
                 results.write_result(results_dir, result)
             result = results.as_written(result)
             logger.info("%s: %d frames in %.1f s", sequence.name, len(sequence), result.end_to_end_seconds)
-        return SequenceScore(result, _ious(result, sequence), _confusion(result, sequence), resumed), None
+        multi_label = _multi_label(result, sequence) if getattr(tracker, "multi_label", False) else None
+        score = SequenceScore(result, _ious(result, sequence), _confusion(result, sequence), multi_label, resumed)
+        return score, None
     except HiptrackError as error:
         logger.error("%s failed: %s", sequence.name, error)
         return None, str(error)
@@ -231,11 +248,23 @@ def _ious(result, sequence):
 
 
 def _confusion(result, sequence):
+    frames = _labelled_frames(result, sequence)
+    if frames is None:
+        return None
+    true = [draw_fixed(sequence.labels, sequence.name, frame) for frame in frames]
+    return metrics.confusion_matrix(true, result.challenges[frames].argmax(1), len(CLASSES))
+
+
+def _multi_label(result, sequence):
+    frames = _labelled_frames(result, sequence)
+    return None if frames is None else (sequence.labels.multi_hot(frames) > 0, result.challenges[frames])
+
+
+def _labelled_frames(result, sequence):
+    """The labelled frames [L] with class outputs, or None where there are no labels or no class outputs at all."""
     if sequence.labels is None or result.challenges is None:
         return None
-    given = [frame for frame in range(len(sequence)) if not np.isnan(result.challenges[frame]).any()]
-    true = [draw_fixed(sequence.labels, sequence.name, frame) for frame in given]
-    return metrics.confusion_matrix(true, result.challenges[given].argmax(1), len(CLASSES))
+    return np.flatnonzero(sequence.labels.annotated & ~np.isnan(result.challenges).any(1))
 
 
 def _summarise(ious):
@@ -260,12 +289,14 @@ def as_dict(report) -> dict:
     if report.classification:
         confusion = report.confusion.tolist()
         classification = {"classes": list(CLASSES), **report.classification, "confusion": confusion}
+    multi_label = {"classes": list(CLASSES), **report.multi_label} if report.multi_label else None
     return {
         "overall": report.overall,
         "complete": not report.failures,
         "speed": report.speed,
         "success_curve": None if report.success_curve is None else report.success_curve.tolist(),
         "classification": classification,
+        "multi_label": multi_label,
         "sequences": {score.result.name: _sequence_dict(score) for score in report.scores},
         "failures": dict(report.failures),
     }
@@ -283,7 +314,7 @@ def _sequence_dict(score):
 
 def write_json(report, path) -> None:
     """Write `as_dict(report)` to `path`, whole or not at all."""
-    results.write_atomically(path, (json.dumps(as_dict(report), indent=2, allow_nan=False) + "\n").encode())
+    write_atomically(path, (json.dumps(as_dict(report), indent=2, allow_nan=False) + "\n").encode())
 
 
 def format_table(report) -> str:
@@ -303,6 +334,8 @@ def format_table(report) -> str:
         lines.append(f"{resumed} of {len(report.scores)} sequences were finished before: read back, not tracked again")
     if report.classification:
         lines += ["", *_classification_lines(report.classification)]
+    if report.multi_label:
+        lines += ["", *_multi_label_lines(report.multi_label)]
     if report.failures:
         lines += [
             "",
@@ -327,6 +360,19 @@ def _classification_lines(classification):
         f"accuracy {classification['accuracy']:.3f}, "
         f"balanced accuracy {classification['balanced_accuracy']:.3f} "
         f"over {classification['frames']} labelled frames"
+    )
+    return [*_align(rows), summary]
+
+
+def _multi_label_lines(numbers):
+    columns = zip(CLASSES, numbers["counts"], numbers["average_precisions"], numbers["f1"], strict=True)
+    rows = [
+        ["all classes of a frame", "frames", "AP", "F1"],
+        *([name, count, _three(precision), _three(f1)] for name, count, precision, f1 in columns),
+    ]
+    summary = (
+        f"mean average precision {numbers['mean_average_precision']:.3f}, macro F1 {numbers['macro_f1']:.3f} "
+        f"over {numbers['frames']} labelled frames"
     )
     return [*_align(rows), summary]
 

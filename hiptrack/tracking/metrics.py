@@ -1,4 +1,4 @@
-"""GOT-10k's average overlap and success rates, and the branch's classification counts, on numpy arrays.
+"""GOT-10k's average overlap and success rates, and how well the branch classifies, on numpy arrays.
 
 Boxes are xywh (left, top, width, height) in pixels of the frame.
 """
@@ -124,3 +124,45 @@ def summarise_classification(confusion):
         "counts": counts.tolist(),
         "recalls": recalls,
     }
+
+
+def summarise_multi_label(truth, probabilities):
+    """How well several classes at once are found: truth [N, C] bool, probabilities [N, C], a row a frame.
+
+    Returns {"frames", "mean_average_precision", "macro_f1", "counts" [C], "average_precisions" [C], "f1" [C]}, or None without a
+    frame. F1 = 2 TP / (2 TP + FP + FN) with the classes above probability 0.5 as found. The two means are over the classes
+    that occur; the numbers of the others are None.
+    """
+    if not len(truth):
+        return None
+    found, counts = probabilities > 0.5, truth.sum(0)
+    f1 = 2 * (found & truth).sum(0) / np.maximum(found.sum(0) + counts, 1)
+    f1 = [float(value) if count else None for value, count in zip(f1, counts, strict=True)]
+    precisions = [average_precision(*columns) for columns in zip(truth.T, probabilities.T, strict=True)]
+    return {
+        "frames": len(truth),
+        "mean_average_precision": _mean_of_numbers(precisions),
+        "macro_f1": _mean_of_numbers(f1),
+        "counts": counts.tolist(),
+        "average_precisions": precisions,
+        "f1": f1,
+    }
+
+
+def average_precision(truth, scores):
+    """Average precision of one class: the sum over thresholds n of (R_n - R_(n-1)) P_n, R recall and P precision.
+
+    truth [N] bool, scores [N] -> float in (0, 1], None without a positive. Frames of equal score share a threshold.
+    """
+    if not truth.any():
+        return None
+    order = np.argsort(-scores, kind="stable")
+    hits = truth[order].cumsum()
+    thresholds = np.append(np.diff(scores[order]) != 0, True)  # the last frame of each score
+    precision = (hits / np.arange(1, len(hits) + 1))[thresholds]
+    recall = (hits / hits[-1])[thresholds]
+    return float((np.diff(recall, prepend=0) * precision).sum())
+
+
+def _mean_of_numbers(values):
+    return float(np.mean([value for value in values if value is not None]))

@@ -10,8 +10,8 @@ import cv2
 import numpy as np
 from matplotlib.figure import Figure
 
+from hiptrack.files import write_atomically
 from hiptrack.tracking.metrics import THRESHOLDS
-from hiptrack.tracking.results import write_atomically
 
 TRUTH_COLOUR = (60, 230, 60)
 PREDICTED_COLOUR = (255, 70, 170)

@@ -20,6 +20,7 @@ import numpy as np
 from hiptrack.bounded import check_archive, check_file, excerpt, read_bytes, read_text
 from hiptrack.data.labels import CLASSES
 from hiptrack.errors import DataError
+from hiptrack.files import write_atomically
 
 MAX_BYTES = 2**28  # of any file of a result
 
@@ -42,21 +43,6 @@ class SequenceResult:
     image_size: tuple[int, int]
 
 
-def write_atomically(path, data):
-    """Write bytes to `path` so that it holds all of them or stays as it was; missing folders are made."""
-    path = Path(path)
-    path.parent.mkdir(parents=True, exist_ok=True)
-    unfinished = path.with_name(f".{path.name}.{os.getpid()}.tmp")
-    try:
-        with open(unfinished, "wb") as file:
-            file.write(data)
-            file.flush()
-            os.fsync(file.fileno())
-        os.replace(unfinished, path)
-    finally:
-        unfinished.unlink(missing_ok=True)
-
-
 def claim_folder(folder, key, names):
     """Make `folder` the place of the results with `key` (a string that changes whenever results would).
 
@@ -77,8 +63,7 @@ def claim_folder(folder, key, names):
         stored = json.loads(read_bytes(key_path, MAX_BYTES))["key"]
     except OSError as error:
         raise DataError(
-            f"The results folder {folder} cannot be used: {error}. Name a folder "
-            "that can be written."
+            f"The results folder {folder} cannot be used: {error}. Name a folder that can be written."
         ) from error
     except (ValueError, KeyError, TypeError, RecursionError) as error:
         raise DataError(

@@ -12,11 +12,12 @@ from hiptrack import crops
 from hiptrack.errors import CheckpointError, ConfigError, DataError
 from hiptrack.models.history import MemoryBank
 from hiptrack.models.weights import load_model
+from hiptrack.tracking.adaptation import Action, Adaptation, follow_size
 
 
 @dataclass
 class TrackResult:
-    """box_xywh in frame pixels [4] float64; score in [0, 1]; challenge: probabilities [classes], or None when off."""
+    """box: xywh in frame pixels [4] float64; score in [0, 1]; challenge: (smoothed) probabilities [classes], None when off."""
 
     box: np.ndarray
     score: float
@@ -64,18 +65,29 @@ class TargetMemory:
         self.model, self.policy = model, policy
         self.template, self.template_box_xywh = template, template_box_xywh
         self.bank = MemoryBank(policy.capacity)
-        self.frame = 1
+        self.template_memory = None
+        self.frame, self.due = 1, False
 
     def read(self, features):
-        """(keys, values) for the present frame, whose backbone features are given."""
-        if self.policy.reads_template(self.frame):
-            return self.model.template_memory(self.template, features, self.template_box_xywh)
-        return self.bank.read()
+        """(keys, values) for the present frame, whose backbone features are given.
 
-    def update(self, search, features, box_cxcywh):
-        """Remember the present frame if the policy says so, and go on to the next."""
-        if self.policy.enters(self.frame):
+        While no frame was allowed into the bank, the template's memory is read on, as it was in the last of its frames.
+        """
+        if self.policy.reads_template(self.frame):
+            self.template_memory = self.model.template_memory(self.template, features, self.template_box_xywh)
+        elif self.bank.frames:
+            return self.bank.read()
+        return self.template_memory
+
+    def update(self, search, features, box_cxcywh, write=True):
+        """Remember the present frame if the policy says so, and go on to the next.
+
+        write: whether it may be remembered; the next frame that may makes up for one that may not.
+        """
+        self.due = self.due or self.policy.enters(self.frame)
+        if self.due and write:
             self.bank.write(*self.model.frame_memory(search, features, box_cxcywh))
+            self.due = False
         self.frame += 1
 
 
@@ -93,6 +105,9 @@ class Tracker:
         branch: "off" (as if there were none), "on" (challenge named and fused) or "folded" (its mean effect kept).
         memory: which frames are remembered.
         margin: the box is kept at least this many pixels wide, high and inside the frame.
+        smoothing: share of the class probabilities of the frame before in those of a frame (an exponential moving average),
+            in [0, 1); 0 takes each frame as it is. The boxes do not depend on it unless rules of `adaptation` do.
+        adaptation: what is done otherwise while a challenge is likely or the score low; None: the published tracker.
         device: torch device name; "auto" takes a GPU where there is one.
     """
 
@@ -102,12 +117,20 @@ class Tracker:
         branch: Literal["off", "on", "folded"] = "off",
         memory: MemoryPolicy | None = None,
         margin: int = 10,
+        smoothing: float = 0.0,
+        adaptation: Adaptation | None = None,
         device: str = "auto",
     ):
         if branch not in ("off", "on", "folded"):
             raise ConfigError(f'Tracker.branch = {branch!r}: "off", "on" or "folded" was expected.')
         if branch == "on" and model.challenge is None:
             raise ConfigError('branch="on" needs a model with a challenge branch; this one has none.')
+        if not 0 <= smoothing < 1:
+            raise ConfigError(f"Tracker.smoothing = {smoothing}: a share in [0, 1) was expected.")
+        named = adaptation.challenges if adaptation else []
+        if branch != "on" and (smoothing or named):
+            asked = f"a Rule names the challenge '{named[0]}'" if named else f"Tracker.smoothing = {smoothing}"
+            raise ConfigError(f"{asked}, but only Tracker.branch = 'on' predicts challenges, not '{branch}'.")
         if branch == "folded":
             model = copy.deepcopy(model)  # the caller's keeps its branch
             model.fold_challenge()
@@ -116,17 +139,23 @@ class Tracker:
         self.device = torch.device(device)
         self.model = model.to(self.device).eval()
         self.branch, self.margin = branch, margin
+        self.smoothing, self.adaptation = smoothing, adaptation
         self.policy = memory or MemoryPolicy()
         self.window = hann_window(model.grid_side).to(self.device)
         self.box_xywh = None
 
     @classmethod
-    def from_checkpoint(cls, path, device="auto", branch="off", memory=None, margin=10):
+    def from_checkpoint(cls, path, device="auto", branch="off", memory=None, margin=10, smoothing=0.0, adaptation=None):
         """A tracker from a weights file, which says itself how to build its model.
 
         Raises NotFoundError or CheckpointError.
         """
-        return cls(load_model(path), branch, memory, margin, device)
+        return cls(load_model(path), branch, memory, margin, smoothing, adaptation, device)
+
+    @property
+    def multi_label(self):
+        """Whether the class probabilities of a result are independent of each other, rather than summing to 1."""
+        return self.branch == "on" and self.model.challenge.activation == "sigmoid"
 
     @torch.inference_mode()
     def init(self, frame_rgb, box_xywh):
@@ -155,7 +184,7 @@ class Tracker:
         self.template_tokens = self.model.backbone.embed_template(template)
         self.template_box_xywh = in_crop
         self.memory = TargetMemory(self.model, self.policy, template, in_crop)
-        self.box_xywh = box
+        self.box_xywh, self.challenge, self.search_scale = box, None, 1.0
 
     @torch.inference_mode()
     def update(self, frame_rgb):
@@ -163,13 +192,11 @@ class Tracker:
         if self.box_xywh is None:
             raise DataError("Tracker.update was called before Tracker.init.")
         check_frame(frame_rgb)
-        model, factor = self.model, self.model.search_factor
+        model, factor = self.model, self.model.search_factor * self.search_scale
         height, width = frame_rgb.shape[:2]
         search = self._to_model(crops.crop(frame_rgb, self.box_xywh, factor, model.search_size))
         features = model.backbone(self.template_tokens, search, self.template_box_xywh)
         prediction = model.predict(features, *self.memory.read(features), use_challenge=self.branch == "on")
-        self.memory.update(search, features, prediction.box_cxcywh)
-
         score = prediction.maps.score[0]
         if not (score.isfinite().all() and prediction.box_cxcywh.isfinite().all()):
             raise CheckpointError(
@@ -178,13 +205,18 @@ class Tracker:
         self.score_map = score
         windowed = score * self.window
         box = prediction.maps.box_at_peak(windowed[None])[0]
-        peak = score.flatten()[windowed.argmax()]
-        box = crops.box_from_crop(box.tolist(), self.box_xywh, crops.crop_side(self.box_xywh, factor))
-        self.box_xywh = crops.clip_box(box, (width, height), self.margin)
-        challenge = None
+        peak = float(score.flatten()[windowed.argmax()])
         if prediction.challenge is not None:
-            challenge = prediction.challenge.logits[0].float().softmax(-1).cpu().numpy()
-        return TrackResult(self.box_xywh.copy(), float(peak), challenge)
+            probabilities = prediction.challenge.probabilities[0].cpu().numpy()
+            before = probabilities if self.challenge is None else self.challenge
+            self.challenge = probabilities + self.smoothing * (before - probabilities)
+        action = self.adaptation(self.challenge, peak) if self.adaptation else Action()
+        box = crops.box_from_crop(box.tolist(), self.box_xywh, crops.crop_side(self.box_xywh, factor))
+        box = follow_size(box, self.box_xywh, action.size_rate)
+        self.box_xywh = crops.clip_box(box, (width, height), self.margin)
+        self.search_scale = action.search_scale
+        self.memory.update(search, features, prediction.box_cxcywh, action.write_memory)
+        return TrackResult(self.box_xywh.copy(), peak, None if self.challenge is None else self.challenge.copy())
 
     def _to_model(self, image):
         """[H, W, 3] uint8 -> [1, 3, H, W] normalised, on the device."""

@@ -21,6 +21,7 @@ from hiptrack.files import sync_folder, write_atomically, write_synced
 from hiptrack.models.pretrained import load_exact, read_tensors
 from hiptrack.models.weights import content_hash, save_weights
 from hiptrack.processes import write_together
+from hiptrack.training.optimizers import group_steps, restore_group_steps
 
 STATE, WEIGHTS, OPTIMIZER = "state.json", "weights.safetensors", "optimizer.pt"
 BEST = "best.safetensors"  # in the run's folder
@@ -68,10 +69,16 @@ def save_checkpoint(folder, accelerator, model, bindings, optimizer, position, s
     def write_rest():
         save_weights(unfinished / WEIGHTS, model, bindings, step=position.step)
         scaler = accelerator.scaler.state_dict() if accelerator.scaler else None
-        save_tensors(unfinished / OPTIMIZER, {"optimizer": named_state(model, optimizer), "scaler": scaler})
+        steps = group_steps(optimizer) if optimizer else {}
+        content = {"optimizer": named_state(model, optimizer), "group_steps": steps, "scaler": scaler}
+        save_tensors(unfinished / OPTIMIZER, content)
         _write_state(unfinished, {"position": asdict(position), "processes": accelerator.num_processes, **state})
+        set_aside(final)  # a folder of this name is none that could be resumed
         os.rename(unfinished, final)
         sync_folder(folder)
+        sync_folder(folder.parent)
+
+    def tidy():
         publish_best(folder, folder.parent / BEST)
         prune(folder, keep)
 
@@ -80,6 +87,7 @@ def save_checkpoint(folder, accelerator, model, bindings, optimizer, position, s
         write_together(lambda: is_main and begin(), what)
         write_together(write_share, what)
         write_together(lambda: is_main and write_rest(), what)
+        write_together(lambda: is_main and tidy(), f"{BEST} beside {folder}")
     finally:
         if is_main:
             shutil.rmtree(unfinished, ignore_errors=True)
@@ -87,7 +95,7 @@ def save_checkpoint(folder, accelerator, model, bindings, optimizer, position, s
 
 def finished_checkpoints(folder):
     """Complete checkpoints below a folder, oldest first."""
-    return sorted(path for path in Path(folder).glob("step-*") if (path / STATE).is_file())
+    return sorted(path for path in Path(folder).glob("step-*") if path.is_dir())
 
 
 def newest_sound(folder):
@@ -129,7 +137,7 @@ def prune(folder, keep):
         if path != best:
             doomed = path.with_name(f"tmp-{path.name}")  # half a folder must not pass for a checkpoint
             os.rename(path, doomed)
-            shutil.rmtree(doomed)
+            shutil.rmtree(doomed, ignore_errors=True)  # of what cannot go now, the next start gets rid
 
 
 def publish_best(folder, path):
@@ -144,16 +152,22 @@ def set_aside_after(folder, name):
     """Rename checkpoints newer than `name`: a run that goes on from an earlier one must not come back to them."""
     for path in finished_checkpoints(folder):
         if path.name > name:
-            aside = path.with_name(f"abandoned-{path.name}")
-            while aside.exists():
-                aside = aside.with_name(f"{aside.name}-again")
-            os.rename(path, aside)
+            set_aside(path)
+
+
+def set_aside(path):
+    """Rename a checkpoint's folder, where there is one, so that it is never taken up."""
+    aside = path.with_name(f"abandoned-{path.name}")
+    while aside.exists():
+        aside = aside.with_name(f"{aside.name}-again")
+    if path.exists():
+        os.rename(path, aside)
 
 
 def remove_unfinished(folder):
     """Delete what an interrupted save left behind."""
     for path in Path(folder).glob("tmp-*"):
-        shutil.rmtree(path)
+        shutil.rmtree(path, ignore_errors=True)
 
 
 @dataclass(frozen=True)
@@ -201,11 +215,13 @@ class Checkpoint:
 
         Returns the names of the trained parameters of which the checkpoint knows nothing.
         """
-        saved = load_tensors(self.path / OPTIMIZER)["optimizer"]
+        content = load_tensors(self.path / OPTIMIZER)
+        saved = content["optimizer"]
+        restore_group_steps(optimizer, content.get("group_steps", {}))
         names = parameter_names(model, optimizer)
         state = {number: saved[name] for number, name in enumerate(names) if name in saved}
         optimizer.load_state_dict({"state": state, "param_groups": optimizer.state_dict()["param_groups"]})
-        return [name for name in names if name not in saved]
+        return [name for name in names if name not in saved] if saved else []
 
     def load_scaler(self, accelerator):
         """Fill the loss scaler, where there is one."""
@@ -246,7 +262,8 @@ def set_rng_state(state):
 
 
 def _write_state(folder, state):
-    state = {**state, "files": {path.name: content_hash(path) for path in sorted(folder.iterdir())}}
+    files = [WEIGHTS, OPTIMIZER, *(f"rng-{process}.pt" for process in range(state["processes"]))]
+    state = {**state, "files": {name: content_hash(folder / name) for name in files}}
     write_synced(folder / STATE, json.dumps({"state": state, "sha256": _digest(state)}, indent=1).encode())
     sync_folder(folder)
 

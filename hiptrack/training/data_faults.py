@@ -40,7 +40,7 @@ class DataFaults:
         return DataError(
             f"{bad} of {draws} drawn clips met an unreadable image, more than train.max_unreadable = {self.limit:g} of them "
             f"(at least {FEWEST_DRAWS} draws count). Restore these {len(self.files)} files, leave their sequences out with "
-            f"FolderDataset.exclude, or raise the limit:{listed}{more}"
+            f"FolderDataset.exclude (and go on with --allow-change), or raise the limit:{listed}{more}"
         )
 
     def state(self):

@@ -14,16 +14,15 @@ class Journal:
 
     Args:
         path: the file; made where it is missing.
-        size: bytes of it that count; what an interrupted run wrote beyond them is cut off.
-
-    `entries` holds what it held when it was opened.
+        size: bytes of it that count; what an interrupted run wrote beyond them is cut off, a broken line with it.
     """
 
     def __init__(self, path, size):
         self.path = Path(path)
-        self.file = self.path.open("ab")
+        self.file = self.path.open("ab+")
         self.file.truncate(min(size, self.path.stat().st_size))
-        self.entries = list(read_journal(path))
+        self.file.seek(0)
+        self.file.truncate(sum(len(line) for line in self.file if line.endswith(b"\n")))
 
     def add(self, entry):
         """Append one object."""

@@ -1,5 +1,6 @@
 """What a run leaves to be read: TensorBoard, metrics.jsonl and rejected.jsonl, written by the main process only."""
 
+import os
 from pathlib import Path
 
 from torch.utils.tensorboard import SummaryWriter
@@ -30,7 +31,7 @@ class RunLog:
             Journal(self.folder / name, sizes.get(name, 0)) for name in (METRICS, REJECTED)
         ]
         self.writer = SummaryWriter(str(self.folder / "tensorboard"), purge_step=step)
-        for entry in self.metrics.entries:
+        for entry in read_journal(self.metrics.path):
             if entry["step"] == step:  # purged too: TensorBoard knows whole steps only
                 self._to_tensorboard(step, {name: value for name, value in entry.items() if name != "step"})
 
@@ -53,7 +54,7 @@ class RunLog:
 
     def sync(self):
         """Have all of it on the disk; returns the size of each journal: {name: bytes}."""
-        self._guarded(self.writer.flush)
+        self._guarded(self._sync_tensorboard)
         return {journal.path.name: self._guarded(journal.synced_size) for journal in self.journals}
 
     def close(self):
@@ -65,6 +66,12 @@ class RunLog:
     def _to_tensorboard(self, step, values):
         for name, value in values.items():
             self.writer.add_scalar(name, value, step)
+
+    def _sync_tensorboard(self):
+        self.writer.flush()
+        newest = max((self.folder / "tensorboard").glob("events.*"), key=lambda path: path.stat().st_mtime)
+        with newest.open("rb") as file:
+            os.fsync(file.fileno())
 
     def _guarded(self, write, *arguments, **named):
         try:

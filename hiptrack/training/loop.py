@@ -31,8 +31,9 @@ class TrainingStep:
         """Accumulate the gradients of the global batch.
 
         batches: this process's passes, on the device; each is a dict of B clips of F frames as ClipDataset gives them
-        (template [B, 3, Ht, Ht], search [B, F, 3, Hs, Hs], template_box [B, 4], boxes_xywh [B, F, 4], labels [B, F]). Returns (scalars, last prediction): {name: float} over
-        the whole global batch, under the names of TensorBoard; the prediction has rows of frames.
+        (template [B, 3, Ht, Ht], search [B, F, 3, Hs, Hs], template_box [B, 4], boxes_xywh [B, F, 4], labels [B, F],
+        flags [B, F, 10], gaps [B, F]). Returns (scalars, last prediction): {name: float} over the whole global batch, under
+        the names of TensorBoard; the prediction has rows of frames.
         """
         counts = self._global_counts(batches)
         sums = torch.zeros(len(self.losses) + 4, device=self.accelerator.device, dtype=torch.float64)
@@ -68,13 +69,22 @@ class TrainingStep:
 
     @torch.no_grad()
     def _metrics(self, prediction, batch):
-        """[sum of IoU, frames, correct classes, labelled frames]."""
+        """[sum of IoU, frames, correct classes, labelled frames].
+
+        Correct is a frame whose most probable class is its label; where a loss teaches all flags of a frame, one whose most
+        probable class is among these (1 - "one-error", Zhang and Zhou, TKDE 2014).
+        """
         truth = xywh_to_xyxy(batch["boxes_xywh"].flatten(0, 1)).clamp(0, 1)
         iou = iou_and_giou(cxcywh_to_xyxy(prediction.box_cxcywh), truth)[0].sum().double()
         labels = batch["labels"].flatten()
         correct = iou.new_zeros(())
         if prediction.challenge is not None:
-            correct = (prediction.challenge.logits.argmax(1) == labels).sum().double()
+            best = prediction.challenge.logits.argmax(1, keepdim=True)
+            if any(loss.target == "flags" for loss in self.losses):
+                hits = batch["flags"].flatten(0, 1).gather(1, best) > 0
+            else:
+                hits = best[:, 0] == labels
+            correct = hits.sum().double()
         return torch.stack((iou, iou.new_tensor(len(truth)), correct, (labels >= 0).sum().double()))
 
     def _scalars(self, sums, counts, frames):

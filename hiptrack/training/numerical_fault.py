@@ -39,7 +39,8 @@ def keep_fault(run, stage, batches, keep_ratio, rng, names):
     told = (
         f"{names} became infinite or NaN in stage '{stage.name}', step {run.position.step + 1}, on the clips "
         f"{', '.join(sources)}. Nothing of this step was kept; the last checkpoint is {last or 'none yet'}. Lower Stage.lr, "
-        "keep Stage.grad_clip, or train with train.mixed_precision = 'no'."
+        "keep Stage.grad_clip, or train with train.mixed_precision = 'no' (with --allow-change: the same run again would come "
+        "to the same step)."
     )
 
     def write():
@@ -58,7 +59,8 @@ def keep_fault(run, stage, batches, keep_ratio, rng, names):
 
     try:
         write_together(lambda: run.is_main and write(), f"{folder}")
-        share = {"batches": send_to_device(batches, "cpu"), "rng": rng}
+        scaler = run.accelerator.scaler.state_dict() if run.accelerator.scaler else None
+        share = {"batches": send_to_device(batches, "cpu"), "rng": rng, "scaler": scaler}
         write_together(lambda: save_tensors(folder / f"batch-{run.accelerator.process_index}.pt", share), f"{folder}")
     except HiptrackError as error:
         raise HiptrackError(f"{told} The batch could not be kept: {error}") from error

@@ -38,7 +38,7 @@ class Preemption:
 
     def __exit__(self, *_):
         for number, handler in self._earlier.items():
-            signal.signal(number, handler)
+            signal.signal(number, handler or signal.SIG_DFL)  # None: one that was not set from Python
 
     @property
     def requested(self):
@@ -47,14 +47,18 @@ class Preemption:
 
     @contextmanager
     def at_once(self):
-        """A part that loses nothing when it is left: a signal raises Preempted there."""
+        """A part that loses nothing when it is left: a signal raises Preempted there, until `hold`."""
         if self.requested:
             raise Preempted
         self._at_once = True
         try:
             yield
         finally:
-            self._at_once = False
+            self.hold()
+
+    def hold(self):
+        """From here on a signal is noted only: what follows concerns all processes."""
+        self._at_once = False
 
     def _note(self, number, _):
         if self.requested and number == signal.SIGINT:  # Ctrl-C again: now

@@ -17,7 +17,7 @@ from hiptrack.training.stage import freeze_all_but
 def replay(folder, accelerator, model, stages):
     """Run the kept step again in one process and say where it goes wrong; nothing is written.
 
-    The shares of all processes become passes of this one. Returns the exit code: 1 where a loss or gradient is not finite
+    The shares of all processes become passes of this one, with the random numbers of the first. Returns the exit code: 1 where a loss or gradient is not finite
     again. Raises NotFoundError or CheckpointError for a folder that holds no such step, ConfigError without its stage.
     """
     fault, shares = read_fault(folder)
@@ -31,9 +31,13 @@ def replay(folder, accelerator, model, stages):
     step = TrainingStep(accelerator, wrapped, stage.losses_in(model))
     batches = [send_to_device(batch, accelerator.device) for share in shares for batch in share["batches"]]
     set_rng_state(shares[0]["rng"])
+    scale = 1.0
+    if accelerator.scaler and shares[0]["scaler"]:
+        accelerator.scaler.load_state_dict(shares[0]["scaler"])
+        scale = accelerator.scaler.get_scale()
     outputs = watch_outputs(model)
     scalars, _ = step.backward(batches, fault["keep_ratio"])
-    gradients = {name: p.grad for name, p in model.named_parameters() if p.grad is not None}
+    gradients = {name: p.grad / scale for name, p in model.named_parameters() if p.grad is not None}
     wrong = [name for name, gradient in gradients.items() if not gradient.isfinite().all()]
     scalars["GradientNorm"] = math.sqrt(sum(gradient.double().square().sum().item() for gradient in gradients.values()))
     accelerator.print(

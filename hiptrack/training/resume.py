@@ -60,7 +60,7 @@ def check_position(checkpoint, stages):
     elif position.stage < len(theirs):
         (name, _, steps), now = theirs[position.stage], ours[position.stage : position.stage + 1]
         if not now or now[0][0] != name:
-            problem = f"the stage '{name}', in the midst of which it stands, is missing"
+            problem = f"its stage '{name}' is missing"
         elif now[0][1] < position.epoch + (position.epoch_step > 0):
             problem = f"its stage '{name}' is further than {now[0][1]} epochs already"
         elif position.epoch_step and now[0][2] != steps:

@@ -1,5 +1,6 @@
 """A training run in progress: its model, its position, its folder."""
 
+import os
 from contextlib import ExitStack
 from dataclasses import dataclass, field
 from pathlib import Path
@@ -13,11 +14,12 @@ from tqdm import tqdm
 from hiptrack.component import build_component, component_text
 from hiptrack.config import bound_values, config_text, operative_text
 from hiptrack.data.clips import ClipDataset, Geometry
+from hiptrack.errors import HiptrackError
 from hiptrack.files import remove_leftovers
 from hiptrack.models.weights import ROOT_COMPONENT, save_weights
-from hiptrack.processes import on_main, raise_together, write_together
+from hiptrack.processes import on_main, raise_together, together, write_together
 from hiptrack.run_folder import open_run, record, record_operative
-from hiptrack.run_lock import run_lock
+from hiptrack.run_lock import LOCK, run_lock
 from hiptrack.training.checkpoint import (
     BEST,
     Checkpoint,
@@ -73,7 +75,8 @@ class Run:
         """All of the run that is left; returns the exit code. Raises a HiptrackError for whatever the user can mend."""
         with ExitStack() as stack:
             stack.enter_context(self.preemption)
-            on_main(self.accelerator, lambda: self._claim(stack, options.resume))
+            folder = f"the run folder {self.folder}"
+            on_main(self.accelerator, lambda: self._claim(stack, options.resume), folder)
             try:
                 self._start(build_model, initial_weights, options)
                 self._all_stages()
@@ -99,33 +102,47 @@ class Run:
         self.bindings = component_text(ROOT_COMPONENT)
         with torch.device("meta"):  # a weights file that could not be loaded again must not cost a training run
             build_component(self.bindings, ROOT_COMPONENT, "hiptrack.models")
-        path, passed_over = on_main(self.accelerator, lambda: self._checkpoint_to_resume(options.resume))
+        path, passed_over = on_main(
+            self.accelerator, lambda: self._checkpoint_to_resume(options.resume), f"the run folder {self.folder}"
+        )
         for stage in self.stages:
             stage.check(self.model, self.accelerator.num_processes)
         state = {}
         if path is not None:
-            state = self._take_up(Checkpoint.open(path), passed_over, options.allow_change)
+            state = together(lambda: self._take_up(Checkpoint.open(path), passed_over, options.allow_change))
         else:
-            for weights in initial_weights:
-                self.say(weights(self.model))
+            together(lambda: [self.say(weights(self.model)) for weights in initial_weights])
         # all of them now: what is wrong with the data stops the run at its start
-        read = {}
-        self.data = [self._stage_data(stage, read) for stage in self.stages]
+        self.data = together(self._read_data)
         self.data_faults = DataFaults(self.max_unreadable, state.get("data_faults"))
-        write_together(lambda: self.is_main and self._open_folder(path, options.argv), f"the run folder {self.folder}")
+        log_sizes = state["log"] if path is not None and path.parent == self.checkpoints else {}
+        folder = f"the run folder {self.folder}"
+        write_together(lambda: self.is_main and self._open_folder(path, log_sizes, options.argv), folder)
         set_seed(self.seed, device_specific=True)
-        if self.is_main:
-            self.log = RunLog(self.folder, self.position.step, state.get("log", {}))
-            self.log.text(self.position.step, "config", config_text())
 
     def _checkpoint_to_resume(self, resume):
         """(path or None, why newer ones are passed over)."""
         if resume == "auto":
-            return newest_sound(self.checkpoints)
+            path, passed_over = newest_sound(self.checkpoints)
+            kept = sorted(self.folder.glob("*.safetensors"))
+            if path is None and kept:
+                raise HiptrackError(
+                    f"the run folder {self.folder} holds {kept[0].name}, but no checkpoint to go on from: a run that was "
+                    "finished and tidied up would be overwritten. Choose another folder with --run DIR."
+                )
+            return path, passed_over
         if resume == "never":
             return None, []
         Checkpoint.open(resume).require_sound()
-        return Path(resume), []
+        path = Path(os.path.abspath(resume))
+        if path.parent == Path(os.path.abspath(self.checkpoints)) and path.name.startswith("step-"):
+            return self.checkpoints / path.name, []
+        if any(entry.name != LOCK for entry in self.folder.iterdir()):
+            raise HiptrackError(
+                f"{resume} is no checkpoint of the run folder {self.folder}, which holds another run's work. Name one of "
+                f"{self.checkpoints}/step-*, or an empty folder with --run DIR."
+            )
+        return path, []
 
     def _take_up(self, checkpoint, passed_over, allow_change):
         """Go to a checkpoint's position and weights; returns its state."""
@@ -142,13 +159,19 @@ class Run:
             self.say(f"{self.accelerator.num_processes} processes go on with what {checkpoint.processes} began")
         return checkpoint.state
 
-    def _open_folder(self, path, argv):
+    def _open_folder(self, path, log_sizes, argv):
         remove_marker(self.folder)
         remove_leftovers(self.folder)
         record(self.folder, config_text(), argv)
         remove_unfinished(self.checkpoints)
         set_aside_after(self.checkpoints, self.position.folder_name if path else "")
         publish_best(self.checkpoints, self.folder / BEST)
+        self.log = RunLog(self.folder, self.position.step, log_sizes)
+        self.log.text(self.position.step, "config", config_text())
+
+    def _read_data(self):
+        read = {}
+        return [self._stage_data(stage, read) for stage in self.stages]
 
     def _stage_data(self, stage, read):
         with gin.config_scope(stage.scope or None):
@@ -172,8 +195,8 @@ class Run:
     def end_stage(self, stage):
         """Write the weights a stage ends with, and the values it used."""
         self._save_weights(stage.name)
-        if self.is_main:
-            record_operative(self.folder, stage.name, operative_text())
+        used = operative_text()
+        write_together(lambda: self.is_main and record_operative(self.folder, stage.name, used), str(self.folder))
 
     def save_checkpoint(self, optimizer, validation):
         """Write a checkpoint of the present position; optimizer: None between two stages; validation: its values, if any."""
@@ -212,11 +235,10 @@ class Run:
             tqdm.write(text)
 
     def _stop(self):
-        """Leave word that the run was asked to stop; returns the exit code."""
+        """Leave word that the run was asked to stop, which all processes know; returns the exit code."""
         asked = self.preemption.signal.name if self.preemption.requested else "a signal to another process"
-        text = f"stopped by {asked} at step {self.position.step}; the same command goes on from its last checkpoint"
-        if self.is_main:  # the others may be anywhere: in validation a signal stops each where it is
-            leave_marker(self.folder, text)
+        text = f"stopped by {asked} at step {self.position.step}; --resume auto, the default, goes on from there"
+        write_together(lambda: self.is_main and leave_marker(self.folder, text), f"the run folder {self.folder}")
         self.say(text)
         return exit_code()
 

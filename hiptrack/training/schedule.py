@@ -50,9 +50,42 @@ class CosineSchedule:
     def __call__(self, epoch, epochs):
         """Factor of the learning rate."""
         if epoch < self.warmup_epochs:
-            return (epoch + 1e-3) / self.warmup_epochs  # the very first step counts a little
-        done = (epoch - self.warmup_epochs) / max(epochs - self.warmup_epochs, 1e-9)
-        return self.final + (1 - self.final) * 0.5 * (1 + math.cos(math.pi * min(done, 1.0)))
+            return warm_up(epoch, self.warmup_epochs)
+        done = share_done(epoch, epochs, self.warmup_epochs)
+        return self.final + (1 - self.final) * 0.5 * (1 + math.cos(math.pi * done))
+
+
+@gin.register
+class PolynomialSchedule:
+    """Linear warm-up, then (1 - share done)^power down to `final`.
+
+    The "poly" policy of Liu et al., ParseNet, 2015 (arXiv 1506.04579) and Chen et al., DeepLab, TPAMI 2018.
+
+    Args:
+        power: 1 is a straight line.
+        warmup_epochs: length of the warm-up; fractions are allowed.
+        final: factor at the end of the stage.
+    """
+
+    def __init__(self, power: float = 1.0, warmup_epochs: float = 0.0, final: float = 0.0):
+        self.power, self.warmup_epochs, self.final = power, warmup_epochs, final
+
+    def __call__(self, epoch, epochs):
+        """Factor of the learning rate."""
+        if epoch < self.warmup_epochs:
+            return warm_up(epoch, self.warmup_epochs)
+        done = share_done(epoch, epochs, self.warmup_epochs)
+        return self.final + (1 - self.final) * (1 - done) ** self.power
+
+
+def warm_up(epoch, warmup_epochs):
+    """Factor within a linear warm-up; the very first step counts a little."""
+    return (epoch + 1e-3) / warmup_epochs
+
+
+def share_done(epoch, epochs, warmup_epochs):
+    """Share in [0, 1] of what follows the warm-up."""
+    return min((epoch - warmup_epochs) / max(epochs - warmup_epochs, 1e-9), 1.0)
 
 
 @gin.register

@@ -5,24 +5,12 @@ from collections.abc import Callable
 from dataclasses import dataclass
 
 import gin
-import torch
 
 from hiptrack.data.labels import CLASSES
 from hiptrack.data.loader import divide_batch
 from hiptrack.errors import ConfigError
+from hiptrack.training.optimizers import AdamW, parameter_groups
 from hiptrack.training.schedule import ConstantSchedule
-
-
-@gin.register(denylist=["parameters"])
-def AdamW(parameters, weight_decay: float = 1e-4, betas: tuple[float, float] = (0.9, 0.999)):
-    """AdamW (Loshchilov and Hutter, ICLR 2019); the learning rates come from the stage."""
-    return torch.optim.AdamW(parameters, weight_decay=weight_decay, betas=betas)
-
-
-@gin.register(denylist=["parameters"])
-def SGD(parameters, momentum: float = 0.9, weight_decay: float = 1e-4):
-    """Stochastic gradient descent with momentum; the learning rates come from the stage."""
-    return torch.optim.SGD(parameters, lr=1.0, momentum=momentum, weight_decay=weight_decay)
 
 
 @dataclass(frozen=True)
@@ -45,6 +33,8 @@ class Stage:
         trainable: modules that are trained, by dotted name ("all": everything), or a freeze schedule
             {epoch of the stage: modules}. All others are frozen: in eval mode, without gradients, outside the optimiser.
         lr_multipliers: {module: factor of lr}; the longest name that fits a parameter decides.
+        layer_decay: factor of lr from each backbone layer to the one below it, above 0 and at most 1, beside lr_multipliers
+            (see `parameter_groups`); None has the same rate in all layers.
         optimizer: called with the parameter groups.
         schedule: factor of the learning rates over the stage.
         keep_ratio: schedule of the keep ratio; None trains with the backbone's own.
@@ -62,6 +52,7 @@ class Stage:
         clips: int = 60000,
         trainable: list[str] | dict[int, list[str]] = ("all",),
         lr_multipliers: dict[str, float] | None = None,
+        layer_decay: float | None = None,
         optimizer: Callable = AdamW,
         schedule: Callable | None = None,
         keep_ratio: Callable | None = None,
@@ -74,7 +65,7 @@ class Stage:
         self.epochs, self.lr, self.batch, self.clips = epochs, lr, batch, clips
         schedule_of_modules = trainable if isinstance(trainable, dict) else {0: trainable}
         self.phases = [Phase(first, tuple(schedule_of_modules[first])) for first in sorted(schedule_of_modules)]
-        self.lr_multipliers = dict(lr_multipliers or {})
+        self.lr_multipliers, self.layer_decay = dict(lr_multipliers or {}), layer_decay
         self.optimizer, self.schedule = optimizer, schedule or ConstantSchedule()
         self.keep_ratio = keep_ratio
         self.grad_clip, self.largest_pass = grad_clip, largest_pass
@@ -84,6 +75,10 @@ class Stage:
         for what, value in (("epochs", self.epochs), ("batch", self.batch), ("clips", self.clips), ("lr", self.lr)):
             if value <= 0:
                 raise ConfigError(f"Stage.{what} = {value} in stage '{self.name}': a number above 0 was expected.")
+        if self.layer_decay is not None and not 0 < self.layer_decay <= 1:
+            raise ConfigError(
+                f"Stage.layer_decay = {self.layer_decay} in stage '{self.name}': a factor above 0 and at most 1 was expected."
+            )
         if not self.losses:
             raise ConfigError(f"Stage.losses of stage '{self.name}' is empty: there is nothing to train.")
         names = [loss.name for loss in self.losses]
@@ -114,21 +109,25 @@ class Stage:
         trains = branch is not None and any(parameter.requires_grad for parameter in branch.parameters())
         return [loss for loss in self.losses if loss.part != "classification" or trains]
 
-    @property
-    def outline(self):
-        """What a resumed run must find again: [name, epochs, steps of an epoch, global batch, learning rate]."""
-        return [self.name, self.epochs, self.steps_per_epoch, self.batch, self.lr]
+    def parameter_groups(self, model):
+        """The optimiser's groups of what is trained in a model now (see `optimizers.parameter_groups`)."""
+        return parameter_groups(model, self.lr, self.lr_multipliers, self.layer_decay)
 
     def check(self, model, processes):
-        """Raise ConfigError for whatever would stop this stage at its start or at a change of its freeze schedule."""
+        """Raise ConfigError for whatever would stop this stage at its start or at a change of its freeze schedule.
+
+        The model is left frozen as in the last phase.
+        """
         divide_batch(self.batch, processes, self.largest_pass)
-        for phase in self.phases:
-            trainable_parameters(model, phase.trainable)
         for module in self.lr_multipliers:
             require_module(model, module, "Stage.lr_multipliers")
+        for phase in self.phases:
+            freeze_all_but(model, phase.trainable)
+            with gin.config_scope(self.scope or None):
+                self.optimizer(self.parameter_groups(model))
 
     def check_targets(self, model, data):
-        """Raise ConfigError when a loss of this stage finds no target in the whole data."""
+        """Raise ConfigError when a loss of this stage does not suit the branch, or finds no target in the whole data."""
         trained = {name for phase in self.phases for name in trainable_parameters(model, phase.trainable)}
         branch_trains = model.challenge is None or any(name.startswith("challenge.") for name in trained)
         for loss in self.losses:
@@ -139,9 +138,20 @@ class Stage:
                     f"Stage '{self.name}' has a classification loss, but the model no challenge branch: bind "
                     "HIPTrack.challenge = @ChallengeBranch, or leave the loss out of Stage.losses."
                 )
-            if model.challenge.classifier.out_features < len(CLASSES):
+            if model.challenge.classifier.out_features != len(CLASSES):
                 raise ConfigError(
                     f"ChallengeBranch.classes = {model.challenge.classifier.out_features}: the labels know {len(CLASSES)} classes."
+                )
+            suits = getattr(loss, "activation", model.challenge.activation)
+            if suits != model.challenge.activation:
+                raise ConfigError(
+                    f"Stage '{self.name}': {type(loss).__name__} needs ChallengeBranch.activation = '{suits}', not "
+                    f"'{model.challenge.activation}'."
+                )
+            if loss.target == "gaps" and getattr(data.sampler, "search_frames", 2) < 2:
+                raise ConfigError(
+                    f"Stage '{self.name}': {type(loss).__name__} ties the search frames of a clip, but the sampler's search_frames "
+                    "is 1: at least 2 were expected."
                 )
             if data.labelled_frames == 0:
                 raise ConfigError(
@@ -182,29 +192,3 @@ def freeze_all_but(model, modules):
     trainable = trainable_parameters(model, modules)
     for name, parameter in model.named_parameters():
         parameter.requires_grad_(name in trainable)
-
-
-def parameter_groups(model, lr, multipliers):
-    """Optimiser groups of all trainable parameters, one for each factor of the learning rate.
-
-    Each has `name` (the module of that factor), `lr` and `base_lr`.
-    """
-    groups = {}
-    for name, parameter in model.named_parameters():
-        if parameter.requires_grad:
-            fits = [module for module in multipliers if name.startswith(module + ".")]
-            module = max(fits, key=len, default="rest")
-            groups.setdefault(module, []).append(parameter)
-    factors = {**multipliers, "rest": 1.0}
-    return [
-        {"params": parameters, "name": module, "lr": lr * factors[module], "base_lr": lr * factors[module]}
-        for module, parameters in groups.items()
-    ]
-
-
-def carry_over(old, new):
-    """Give a new optimiser what an old one knows of the parameters both train."""
-    for group in new.param_groups:
-        for parameter in group["params"]:
-            if parameter in old.state:
-                new.state[parameter] = old.state[parameter]

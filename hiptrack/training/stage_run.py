@@ -13,8 +13,9 @@ from hiptrack.tracking.pictures import draw_box, score_overlay
 from hiptrack.training.checkpoint import rng_state
 from hiptrack.training.loop import TrainingStep
 from hiptrack.training.numerical_fault import NotFinite, keep_fault, require_finite
+from hiptrack.training.optimizers import carry_over
 from hiptrack.training.preemption import Preempted
-from hiptrack.training.stage import carry_over, freeze_all_but, parameter_groups
+from hiptrack.training.stage import freeze_all_but
 
 
 class StageRun:
@@ -81,8 +82,7 @@ class StageRun:
         model, old = self.run.model, self.optimizer
         self._release()
         freeze_all_but(model, phase.trainable)
-        groups = parameter_groups(model, self.stage.lr, self.stage.lr_multipliers)
-        optimizer = self.stage.optimizer(groups)
+        optimizer = self.stage.optimizer(self.stage.parameter_groups(model))
         if old is not None:
             carry_over(old.optimizer, optimizer)
         self.wrapped, self.optimizer = self.accelerator.prepare(model, optimizer)
@@ -101,7 +101,7 @@ class StageRun:
         batch = collate([self.dataset[0, 0]])
         raise_together(batch if isinstance(batch, HiptrackError) else None)
         self.wrapped.train()
-        with torch.random.fork_rng():
+        with torch.random.fork_rng([self.accelerator.device] if self.accelerator.device.type == "cuda" else []):
             self.step.backward([send_to_device(batch, self.accelerator.device)])
         self.optimizer.zero_grad()
         for name, buffer in model.named_buffers():
@@ -119,33 +119,33 @@ class StageRun:
         self.batches.start_at(position.epoch, position.epoch_step)
         self.wrapped.train()
         passes = iter(self.loader)
-        bar = tqdm(
+        with tqdm(
             total=stage.steps_per_epoch,
             initial=position.epoch_step,
             desc=f"{stage.name} {position.epoch + 1}/{stage.epochs}",
             disable=not run.is_main,
             leave=False,
             mininterval=1.0,
-        )
-        while position.epoch_step < stage.steps_per_epoch:
-            started = time.perf_counter()
-            batches, error = self._read(passes)
-            self._agree_to_go_on(batches, error)
-            batches = [send_to_device(batch, self.accelerator.device) for batch in batches]
-            loaded = time.perf_counter()
-            scalars, prediction = self._optimize(batches)
-            if position.epoch_step == 0 and run.is_main and run.pictures:
-                self._draw(batches[-1], prediction)
-            position.epoch_step, position.step = position.epoch_step + 1, position.step + 1
-            if position.step % run.log_every == 0 or position.epoch_step == stage.steps_per_epoch:
-                scalars["Time/data"], scalars["Time/compute"] = loaded - started, time.perf_counter() - loaded
-                scalars["Epoch"] = position.epoch + 1
-                run.log.scalars(position.step, {**scalars, **run.data_faults.scalars()})
-            bar.update()
-            bar.set_postfix(
-                {"loss": f"{scalars['Loss/total']:.3f}", "iou": f"{scalars.get('IoU', 0):.3f}"}, refresh=False
-            )
-        bar.close()
+        ) as bar:
+            while position.epoch_step < stage.steps_per_epoch:
+                started = time.perf_counter()
+                batches, error = self._read(passes)
+                read = time.perf_counter()
+                self._agree_to_go_on(batches, error)
+                batches = [send_to_device(batch, self.accelerator.device) for batch in batches]
+                agreed = time.perf_counter()
+                scalars, prediction = self._optimize(batches)
+                if position.epoch_step == 0 and run.is_main and run.pictures:
+                    self._draw(batches[-1], prediction)
+                position.epoch_step, position.step = position.epoch_step + 1, position.step + 1
+                if position.step % run.log_every == 0 or position.epoch_step == stage.steps_per_epoch:
+                    scalars["Time/data"], scalars["Time/compute"] = read - started, time.perf_counter() - agreed
+                    scalars["Epoch"] = position.epoch + 1
+                    run.log.scalars(position.step, {**scalars, **run.data_faults.scalars()})
+                bar.update()
+                bar.set_postfix(
+                    {"loss": f"{scalars['Loss/total']:.3f}", "iou": f"{scalars.get('IoU', 0):.3f}"}, refresh=False
+                )
         raise_together(run.log.failure)
 
     def _read(self, passes):
@@ -216,12 +216,35 @@ class StageRun:
         run, position = self.run, self.run.position
         for buffer in run.model.buffers():  # DDP keeps those of process 0, which are the ones that are saved
             broadcast(buffer)
-        with run.preemption.at_once():
-            values = run.validation(run.model, self.accelerator)
+        values = self._validate_unless_stopped()
         run.log.scalars(position.step, {f"Validation/{name}": value for name, value in values.items()})
         text = ", ".join(f"{name} {value:.3f}" for name, value in values.items())
         run.say(f"{self.stage.name} epoch {position.epoch + 1}: {text}")
         return values
+
+    def _validate_unless_stopped(self):
+        """Validation's values. A signal stops each process's tracking where it is; then all stop together."""
+        run, voted = self.run, False
+
+        def gather(outcomes):
+            nonlocal voted
+            run.preemption.hold()
+            voted = True
+            self._stop_if_any(run.preemption.requested)
+            return gather_object(outcomes)
+
+        try:
+            with run.preemption.at_once():
+                return run.validation(run.model, self.accelerator, gather)
+        except Preempted:
+            if not voted:
+                self._stop_if_any(True)
+            raise
+
+    def _stop_if_any(self, stop):
+        """Raise Preempted on all processes when one is asked to stop; every process calls this."""
+        if self.accelerator.reduce(torch.tensor(float(stop), device=self.accelerator.device)) > 0:
+            raise Preempted
 
     def _draw(self, batch, prediction):
         """Search crops with true and predicted boxes and score maps, to TensorBoard."""

@@ -4,7 +4,7 @@ import gin
 
 from hiptrack.data.loader import divide_batch
 from hiptrack.errors import HiptrackError
-from hiptrack.training.stage import freeze_all_but, parameter_groups
+from hiptrack.training.stage import freeze_all_but
 
 
 def describe_pipeline(model, stages, initial_weights, validation, processes):
@@ -49,7 +49,7 @@ def _describe_stage(number, stage, model, processes, absent):
         lines.append(
             f"  frozen: {_millions(p for p in model.parameters() if not p.requires_grad)} in {', '.join(frozen) or '-'}"
         )
-        for group in parameter_groups(model, stage.lr, stage.lr_multipliers):
+        for group in stage.parameter_groups(model):
             lines.append(f"  learning rate {group['lr']:g}: {group['name']} ({_millions(group['params'])})")
         lines.append(f"  losses: {', '.join(f'{loss.name} x {loss.weight:g}' for loss in stage.losses_in(model))}")
     stage.check(model, processes)

@@ -1,11 +1,13 @@
 """The training run: a pipeline of stages, built from gin and driven by Accelerate."""
 
+import os
 from collections.abc import Callable
 from dataclasses import dataclass
 from pathlib import Path
 from typing import Literal
 
 import gin
+import torch
 from accelerate import Accelerator
 
 import hiptrack.losses  # noqa: F401  registers the losses
@@ -43,6 +45,7 @@ def train(
     initial_weights: list[object] = (),
     validation: Validation | None = None,
     seed: int = 0,
+    deterministic: bool = True,
     mixed_precision: Literal["no", "bf16", "fp16"] = "no",
     workers: int = 2,
     loader_timeout: float = 600.0,
@@ -61,6 +64,7 @@ def train(
         initial_weights: applied to the new model in order.
         validation: tracking of held-out sequences, every few epochs.
         seed: of everything random.
+        deterministic: only kernels that give the same result each time, where PyTorch has them (GPUs are a little slower).
         mixed_precision: number format of matrix products.
         workers: loader processes of each training process.
         loader_timeout: seconds after which a worker that gives no batch is taken to hang.
@@ -89,6 +93,8 @@ def train(
         text, complete = describe_pipeline(model(), stages, initial_weights, validation, accelerator.num_processes)
         accelerator.print(text)
         return 0 if complete else 1
+    if deterministic:
+        use_deterministic_kernels()
     if options.replay:
         return replay(options.folder, accelerator, model(), stages)
     run = Run(
@@ -107,6 +113,13 @@ def train(
         pictures=pictures,
     )
     return run.whole(model, initial_weights, options)
+
+
+def use_deterministic_kernels():
+    """Have PyTorch choose kernels that repeat their results; it warns where it has none."""
+    os.environ.setdefault("CUBLAS_WORKSPACE_CONFIG", ":4096:8")
+    torch.use_deterministic_algorithms(True, warn_only=True)
+    torch.utils.deterministic.fill_uninitialized_memory = False  # costs time, and nothing reads such memory
 
 
 def check_names(stages):

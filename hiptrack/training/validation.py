@@ -5,6 +5,7 @@ from collections.abc import Callable
 import gin
 from accelerate.utils import gather_object
 
+from hiptrack.data.labels import CLASSES
 from hiptrack.errors import HiptrackError
 from hiptrack.tracking.evaluate import evaluate_sequences
 from hiptrack.tracking.tracker import Tracker
@@ -12,7 +13,7 @@ from hiptrack.tracking.tracker import Tracker
 
 @gin.register
 class Validation:
-    """Tracks the sequences of a data set and reports AO, SR0.5, SR0.75.
+    """Tracks the sequences of a data set and reports AO, SR0.5, SR0.75, and how well the branch classifies where it is on.
 
     Args:
         data: the held-out sequences.
@@ -32,8 +33,11 @@ class Validation:
         """Whether a validation follows so many epochs of a stage of `of` epochs."""
         return epochs % self.every == 0 or epochs == of
 
-    def __call__(self, model, accelerator):
-        """Track with the unwrapped model, shared out over the processes -> {name: number} (AO, ...), the same on all."""
+    def __call__(self, model, accelerator, gather=gather_object):
+        """Track with the unwrapped model, shared out over the processes -> {name: number} (AO, ...), the same on all.
+
+        gather: list -> the lists of all processes, joined; called once, when this process's share is tracked.
+        """
         training = model.training
         tracker = self.tracker(model=model, device=str(accelerator.device))
         report = evaluate_sequences(
@@ -41,7 +45,7 @@ class Validation:
             self.data.sequences[: self.sequences],
             process_index=accelerator.process_index,
             num_processes=accelerator.num_processes,
-            gather=gather_object,
+            gather=gather,
         )
         model.train(training)
         if report.failures:
@@ -51,4 +55,9 @@ class Validation:
         if report.classification:
             values["accuracy"] = report.classification["accuracy"]
             values["balanced_accuracy"] = report.classification["balanced_accuracy"]
+        if report.multi_label:
+            values["mean_average_precision"] = report.multi_label["mean_average_precision"]
+            values["macro_f1"] = report.multi_label["macro_f1"]
+            f1 = zip(CLASSES, report.multi_label["f1"], strict=True)
+            values.update({f"f1/{name}": value for name, value in f1 if value is not None})
         return values

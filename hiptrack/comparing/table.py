@@ -1,0 +1,134 @@
+"""Runs set side by side: what differs between them, and means and spreads over seeds."""
+
+from collections import Counter
+from collections.abc import Sequence
+from dataclasses import dataclass
+from pathlib import Path
+from statistics import mean, stdev
+
+from hiptrack.comparing.plan import PLAN, read_plan
+from hiptrack.comparing.records import RESULTS, SPEEDS, RunRecord, read_run
+from hiptrack.config_walk import nearest
+from hiptrack.errors import DataError, NotFoundError
+from hiptrack.training.log import METRICS
+
+UNBOUND = "-"
+
+
+@dataclass(frozen=True)
+class Variant:
+    """Runs that differ in the seed alone; values: {name: gin text} of the bindings that differ between the variants."""
+
+    values: dict[str, str]
+    runs: list[RunRecord]
+
+    @property
+    def source(self) -> str:
+        """Where the results are from."""
+        return self.runs[0].source
+
+    @property
+    def state(self) -> str:
+        """What is unfinished; "" for nothing."""
+        return self.runs[0].state
+
+    def numbers(self, name: str) -> list[float]:
+        """The number of this name of each run; [] unless all of them have it."""
+        found = [run.numbers[name] for run in self.runs if name in run.numbers]
+        return found if len(found) == len(self.runs) else []
+
+    def mean(self, name: str) -> float | None:
+        """Over the runs."""
+        numbers = self.numbers(name)
+        return mean(numbers) if numbers else None
+
+    def spread(self, name: str) -> float | None:
+        """Sample standard deviation over the runs; None below two."""
+        numbers = self.numbers(name)
+        return stdev(numbers) if len(numbers) > 1 else None
+
+
+@dataclass(frozen=True)
+class Comparison:
+    """The variants, the best first; names of the bindings that differ and of the numbers there are; what must be told."""
+
+    variants: list[Variant]
+    bindings: list[str]
+    numbers: list[str]
+    notes: list[str]
+
+
+def read_runs(paths: Sequence[Path]) -> tuple[list[RunRecord], list[str]]:
+    """(the runs in folders of runs and of sweeps, each once; the planned runs that have logged nothing yet).
+
+    Raises NotFoundError for a folder that is missing, DataError for one that holds no run.
+    """
+    records, idle = {}, []
+    for path in paths:
+        if not path.is_dir():
+            close = nearest(path.name, (folder.name for folder in path.absolute().parent.glob("*") if folder.is_dir()))
+            hint = f'; the nearest folder there is "{close}"' if close else ""
+            raise NotFoundError(f"not found: {path} (the folder of a run or a sweep){hint}.", str(path))
+        planned = list(read_plan(path).runs) if (path / PLAN).exists() else None
+        for folder in [path] if planned is None else [path / name for name in planned]:
+            record = read_run(folder) if folder.is_dir() else None
+            if record is not None:
+                records[folder.resolve()] = record
+            elif planned is not None:
+                idle.append(folder.name)
+            else:
+                raise DataError(
+                    f"{folder} is no folder of a run that has logged something ({METRICS} beside config.gin), nor of a sweep "
+                    f"({PLAN})."
+                )
+    return list(records.values()), idle
+
+
+def compare(runs: Sequence[RunRecord], idle: Sequence[str] = ()) -> Comparison:
+    """Set runs side by side, sorted by the first of RESULTS that all finished runs have.
+
+    Runs that differ in the seed alone are one variant; an unfinished run is one of its own.
+    Raises DataError for no runs, and where no result is common to them.
+    """
+    finished = [run for run in runs if not run.state] or list(runs)
+    common = [name for name in RESULTS if finished and all(name in run.numbers for run in finished)]
+    if not common:
+        has = "".join(
+            f"\n  {run.folder}: {', '.join(n for n in RESULTS if n in run.numbers) or 'none'}" for run in finished
+        )
+        raise DataError(
+            f"no result is common to the runs, of {', '.join(RESULTS)}:{has or ' there are no runs yet'}\nTrain with a "
+            "validation (train.validation), or evaluate each run into its own folder: tools/sweep.py --evaluate, or "
+            "tools/eval.py --out RUN/evaluation."
+        )
+    names = sorted({name for run in runs for name in run.bindings})
+    different = [name for name in names if len({run.bindings.get(name) for run in runs}) > 1]
+    groups: dict[tuple, list[RunRecord]] = {}
+    for run in runs:
+        values = tuple(run.bindings.get(name, UNBOUND) for name in different)
+        groups.setdefault((values, run.source, run.state and run.folder), []).append(run)
+    variants = [Variant(dict(zip(different, values)), group) for (values, _, _), group in groups.items()]
+    variants.sort(key=lambda variant: -(variant.mean(common[0]) or 0))
+    shown = [name for name in (*RESULTS, *SPEEDS) if any(variant.numbers(name) for variant in variants)]
+    shown.sort(key=lambda name: name != common[0])
+    return Comparison(variants, different, shown, _notes(variants, idle))
+
+
+def _notes(variants, idle):
+    notes = []
+    if idle:
+        notes.append(f"nothing logged yet: {'; '.join(idle)}")
+    sources = sorted({variant.source for variant in variants if variant.source})
+    if len(sources) > 1:
+        notes.append(f"the results are not of the same frames: {'; '.join(sources)}")
+    for variant in variants:
+        for seed, count in Counter(run.seed for run in variant.runs).items():
+            if count > 1:
+                same = "; ".join(str(run.folder) for run in variant.runs if run.seed == seed)
+                notes.append(f"the same configuration and seed {seed}: {same}")
+    runs = [run for variant in variants for run in variant.runs]
+    for name in sorted({name for run in runs for name in run.versions}):
+        counts = Counter(str(run.versions.get(name, "unknown")) for run in runs)
+        if len(counts) > 1:
+            notes.append(f"{name} differs: {', '.join(f'{value} ({n} runs)' for value, n in counts.most_common())}")
+    return notes

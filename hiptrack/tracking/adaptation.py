@@ -1,0 +1,113 @@
+"""Tracking that adapts to the predicted challenge and the score, by a table of rules.
+
+Nothing here runs the network: a rule changes what is done with a frame's prediction, and where the next frame is searched.
+"""
+
+import difflib
+from dataclasses import dataclass
+
+import gin
+import numpy as np
+
+from hiptrack.data.labels import CLASSES
+from hiptrack.errors import ConfigError
+
+
+@dataclass(frozen=True)
+class Action:
+    """What is done with a frame; the defaults are the published tracker's.
+
+    write_memory: whether it may be remembered; search_scale: factor of the search region's side in the next frame;
+    size_rate: share of the way that the box goes from its last size to the predicted one.
+    """
+
+    write_memory: bool = True
+    search_scale: float = 1.0
+    size_rate: float = 1.0
+
+
+@gin.register
+class Rule:
+    """One line of the table: when it applies, and what is done then. An action left None is left to the other rules.
+
+    Args:
+        challenge: one of `labels.CLASSES`; None: whatever the challenge.
+        above: the rule applies where the challenge's probability is above this, in [0, 1].
+        score_below: and where the score is below this, in (0, 1]; None: whatever the score.
+        write_memory: False keeps the frame out of the memory; the next one that may enter makes up for it.
+        search_scale: factor of the search region's side in the next frame, above 0.
+        size_rate: share of the way from the last size to the predicted one, 0 (hold) to 1 (follow at once).
+
+    Raises ConfigError for an unknown class, a number out of range, no condition, or no action.
+    """
+
+    def __init__(
+        self,
+        challenge: str | None = None,
+        above: float = 0.5,
+        score_below: float | None = None,
+        write_memory: bool | None = None,
+        search_scale: float | None = None,
+        size_rate: float | None = None,
+    ):
+        if challenge is not None and challenge not in CLASSES:
+            near = difflib.get_close_matches(challenge, CLASSES, 1)
+            hint = f"Did you mean '{near[0]}'?" if near else f"Known are {', '.join(CLASSES)}."
+            raise ConfigError(f"Rule.challenge = '{challenge}' is no challenge class. {hint}")
+        if challenge is None and score_below is None:
+            raise ConfigError("A Rule without condition: set Rule.challenge, Rule.score_below, or both.")
+        actions = {"write_memory": write_memory, "search_scale": search_scale, "size_rate": size_rate}
+        self.actions = {name: value for name, value in actions.items() if value is not None}
+        if not self.actions:
+            raise ConfigError("A Rule without action: set Rule.write_memory, Rule.search_scale or Rule.size_rate.")
+        for name, value, valid, expected in (
+            ("above", above, 0 <= above <= 1, "a probability in [0, 1]"),
+            ("score_below", score_below, score_below is None or 0 < score_below <= 1, "a score in (0, 1]"),
+            ("search_scale", search_scale, search_scale is None or search_scale > 0, "a factor above 0"),
+            ("size_rate", size_rate, size_rate is None or 0 <= size_rate <= 1, "a share in [0, 1]"),
+        ):
+            if not valid:
+                raise ConfigError(f"Rule.{name} = {value}: {expected} was expected.")
+        self.challenge, self.above, self.score_below = challenge, above, score_below
+
+    def applies(self, challenge, score):
+        """Whether the rule's conditions hold. challenge: [10] probabilities, or None for a rule that names none."""
+        likely = self.challenge is None or challenge[CLASSES.index(self.challenge)] > self.above
+        return bool(likely and (self.score_below is None or score < self.score_below))
+
+
+@gin.register
+class Adaptation:
+    """A table of rules. Of each action, the first rule that applies and names it decides.
+
+    Args:
+        rules: in the order of their priority.
+        size_rate: share of the way from the last size to the predicted one where no rule says otherwise (the damping of
+            SiamFC, Bertinetto et al., ECCV 2016 workshops, for width and height); 1 follows at once.
+    """
+
+    def __init__(self, rules: list[Rule], size_rate: float = 1.0):
+        if not 0 <= size_rate <= 1:
+            raise ConfigError(f"Adaptation.size_rate = {size_rate}: a share in [0, 1] was expected.")
+        self.rules, self.size_rate = tuple(rules), size_rate
+
+    @property
+    def challenges(self):
+        """The challenges that the rules name."""
+        return [rule.challenge for rule in self.rules if rule.challenge is not None]
+
+    def __call__(self, challenge, score):
+        """challenge: [10] probabilities or None; score in [0, 1] -> Action."""
+        actions = {"size_rate": self.size_rate}
+        for rule in reversed(self.rules):
+            if rule.applies(challenge, score):
+                actions.update(rule.actions)
+        return Action(**actions)
+
+
+def follow_size(box_xywh, last_xywh, rate):
+    """The box at its centre, its size `rate` of the way from the last one's to its own; xywh [4]."""
+    if rate == 1:
+        return box_xywh
+    size = last_xywh[2:] + rate * (box_xywh[2:] - last_xywh[2:])
+    return np.concatenate((box_xywh[:2] + 0.5 * (box_xywh[2:] - size), size))

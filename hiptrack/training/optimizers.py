@@ -1,0 +1,115 @@
+"""Optimisers, the parameter groups they are given, and what one hands on to the next."""
+
+import difflib
+
+import gin
+import torch
+from timm.optim import create_optimizer_v2, get_optimizer_info, list_optimizers
+
+from hiptrack.errors import ConfigError
+
+EMBEDDINGS = "backbone.embeddings"  # stands for patch embedding, positions and tokens of the backbone
+
+
+@gin.register(denylist=["parameters"])
+def AdamW(parameters, weight_decay: float = 1e-4, betas: tuple[float, float] = (0.9, 0.999)):
+    """AdamW (Loshchilov and Hutter, ICLR 2019); the learning rates come from the stage."""
+    return torch.optim.AdamW(parameters, weight_decay=weight_decay, betas=betas)
+
+
+@gin.register(denylist=["parameters"])
+def SGD(parameters, momentum: float = 0.9, weight_decay: float = 1e-4):
+    """Stochastic gradient descent with momentum; the learning rates come from the stage."""
+    return torch.optim.SGD(parameters, lr=1.0, momentum=momentum, weight_decay=weight_decay)
+
+
+@gin.register(denylist=["parameters"])
+def TimmOptimizer(parameters, name: str = "lamb", weight_decay: float = 1e-4, betas: tuple[float, ...] | None = None):
+    """Any optimiser of timm (`timm.optim.list_optimizers`); the learning rates come from the stage.
+
+    Args:
+        parameters: groups with an `lr` each, as `parameter_groups` gives them.
+        name: such as "lamb" (You et al., ICLR 2020), "lion" (Chen et al., NeurIPS 2023), "adafactor" (Shazeer and
+            Stern, ICML 2018), "adan" (Xie et al., TPAMI 2024) or "nadamw".
+        weight_decay: as the optimiser defines it, for all parameters alike.
+        betas: None keeps the optimiser's own; those without betas pass over it.
+
+    Raises ConfigError for a name timm does not know, one that this machine cannot run, and one whose training could not
+    be resumed exactly.
+    """
+    known = list_optimizers()
+    if name not in known:
+        near = difflib.get_close_matches(name, known, 1)
+        raise ConfigError(f"timm has no optimiser '{name}'." + (f" Did you mean '{near[0]}'?" if near else ""))
+    if get_optimizer_info(name).second_order:
+        raise ConfigError(
+            f"TimmOptimizer.name = '{name}' needs second derivatives, which the training step does not make."
+        )
+    if name.startswith("kron"):
+        raise ConfigError(
+            f"TimmOptimizer.name = '{name}' draws random numbers of its own, which no checkpoint keeps: its training "
+            "could not be resumed exactly."
+        )
+    own = {} if betas is None else {"betas": betas}
+    highest = max(group["lr"] for group in parameters)  # without a rate, some would choose one by themselves
+    try:
+        return create_optimizer_v2(parameters, opt=name, lr=highest, weight_decay=weight_decay, **own)
+    except (AssertionError, ImportError, ValueError, TypeError) as error:
+        raise ConfigError(f"TimmOptimizer.name = '{name}' cannot be built: {error}") from error
+
+
+def parameter_groups(model, lr, multipliers, layer_decay=None):
+    """Optimiser groups of all trainable parameters, one for each factor of the learning rate.
+
+    The longest name in `multipliers` ({module: factor}) that fits a parameter decides. With `layer_decay` d, the factor
+    of the backbone's block b of n (from 0) is d^(n - b) times that, and its embeddings' d^(n + 1) times; the final norm
+    and all outside the backbone have none (Clark et al., ELECTRA, ICLR 2020; in this form Bao et al., BEiT, ICLR 2022).
+
+    Each group has `name` (the module that has this factor, or "rest"), `lr` and `base_lr`.
+    """
+    groups = {}
+    for name, parameter in model.named_parameters():
+        if not parameter.requires_grad:
+            continue
+        fits = [module for module in multipliers if name.startswith(module + ".")]
+        group = max(fits, key=len, default="rest")
+        rate = lr * multipliers.get(group, 1.0)
+        layer, distance = backbone_layer(name, len(model.backbone.blocks)) if layer_decay else (None, 0)
+        if layer is not None:
+            rate *= layer_decay**distance
+            if group in ("rest", "backbone", "backbone.blocks"):  # any other lies within one layer
+                group = layer
+        new = {"params": [], "name": group, "lr": rate, "base_lr": rate}
+        groups.setdefault(group, new)["params"].append(parameter)
+    return list(groups.values())
+
+
+def backbone_layer(parameter, depth):
+    """(layer, its distance from the backbone's end) of a parameter's name; (None, 0) for what belongs to none."""
+    part, child, *rest = parameter.split(".")
+    if part != "backbone" or child == "norm":
+        return None, 0
+    if child == "blocks":
+        return f"backbone.blocks.{rest[0]}", depth - int(rest[0])
+    return EMBEDDINGS, depth + 1
+
+
+def carry_over(old, new):
+    """Give a new optimiser what an old one knows of the parameters both train."""
+    for group in new.param_groups:
+        for parameter in group["params"]:
+            if parameter in old.state:
+                new.state[parameter] = old.state[parameter]
+    restore_group_steps(new, group_steps(old))
+
+
+def group_steps(optimizer):
+    """{name of a parameter group: steps done}, for optimisers that count them for a whole group (LAMB, Adan)."""
+    return {group["name"]: group["step"] for group in optimizer.param_groups if "step" in group}
+
+
+def restore_group_steps(optimizer, steps):
+    """Set what `group_steps` gave in the groups of the same names."""
+    for group in optimizer.param_groups:
+        if group["name"] in steps:
+            group["step"] = steps[group["name"]]

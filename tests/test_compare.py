@@ -1,0 +1,265 @@
+"""Runs side by side: tables against numbers computed here, what is marked, and what is refused."""
+
+import csv
+import json
+import statistics
+import subprocess
+import sys
+
+import cv2
+import pytest
+import safetensors.torch
+import torch
+
+from hiptrack import config
+from hiptrack.comparing.plan import check_runs, claim, make_plan
+from hiptrack.comparing.report import as_csv, as_picture, as_text, rows, write
+from hiptrack.comparing.table import compare, read_runs
+from hiptrack.config import REPO_ROOT
+from hiptrack.errors import ConfigError, DataError, HiptrackError, NotFoundError
+from hiptrack.run_folder import record
+from hiptrack.training import train  # noqa: F401  registers everything
+
+DEMO = ["experiments/demo.gin"]
+
+pytestmark = pytest.mark.usefixtures("clean_gin")
+
+
+def make_run(folder, *overrides, validation=None, seconds=(0.2, 0.3, 0.4), steps=30, end=30, evaluation=None):
+    """A run's folder: steps so far, the last step that its weights have (None: no weights), results of either kind."""
+    config.load(DEMO, overrides, root="train")
+    folder.mkdir(parents=True)
+    record(folder, config.config_text(), ["train.py"])
+    entries = [
+        {"step": steps - 2 + i, "Loss/total": 1.0, "Time/data": 0.1, "Time/compute": t - 0.1}
+        for i, t in enumerate(seconds)
+    ]
+    if validation:
+        named = {f"Validation/{name}": value for name, value in validation.items()}
+        entries[1:1] = [{"step": steps - 1, **dict.fromkeys(named, 0.01)}]  # an earlier one
+        entries.append({"step": steps, **named})
+    (folder / "metrics.jsonl").write_text("".join(json.dumps(entry) + "\n" for entry in entries))
+    if end is not None:
+        metadata = {"format": "hiptrack", "model": "", "step": str(end)}
+        safetensors.torch.save_file({"a": torch.zeros(1)}, folder / "model.safetensors", metadata)
+    if evaluation:
+        (folder / "evaluation").mkdir()
+        (folder / "evaluation" / "report.json").write_text(json.dumps(evaluation))
+    return folder
+
+
+def evaluation(ao, accuracy=None, fps=50.0, complete=True):
+    return {
+        "overall": {"AO": ao, "SR0.5": ao / 2, "SR0.75": ao / 4},
+        "classification": accuracy and {"accuracy": accuracy, "balanced_accuracy": accuracy / 2},
+        "speed": {"fps_model": fps},
+        "complete": complete,
+        "sequences": {"a": {"frames": 10}, "b": {"frames": 20}},
+    }
+
+
+def comparison_of(*folders):
+    return compare(*read_runs(folders))
+
+
+def test_seeds_are_one_row_with_mean_and_sample_spread(tmp_path):
+    overlaps = {0.5: [0.50, 0.53, 0.59], 2.0: [0.61, 0.60, 0.56]}
+    for weight, values in overlaps.items():
+        for seed, ao in enumerate(values):
+            more = [f"ChallengeLoss.weight={weight}", f"train.seed={seed}", f"train.workers={seed}"]
+            results = {"AO": ao, "SR0.5": ao + 0.1, "accuracy": 0.4 + seed / 10}
+            make_run(tmp_path / f"{weight}-{seed}", *more, validation=results)
+    comparison = comparison_of(*tmp_path.iterdir())
+    assert rows(comparison)[0] == ["weight", "n", "AO", "SR0.5", "accuracy", "s/step", "results of"]
+    best, other = comparison.variants
+    assert best.values == {"ChallengeLoss.weight": "2.0"} and other.values == {"ChallengeLoss.weight": "0.5"}
+    for variant, weight in ((best, 2.0), (other, 0.5)):
+        assert variant.mean("AO") == pytest.approx(sum(overlaps[weight]) / 3)
+        assert variant.spread("AO") == pytest.approx(statistics.stdev(overlaps[weight]))
+        assert variant.spread("accuracy") == pytest.approx(0.1)
+        assert variant.mean("s/step") == pytest.approx(0.3)
+    assert rows(comparison)[2] == [
+        "0.5",
+        "3",
+        "0.540 ± 0.046",
+        "0.640 ± 0.046",
+        "0.500 ± 0.100",
+        "0.300 ± 0.000",
+        "validation",
+    ]
+    (first, _) = csv.DictReader(as_csv(comparison).splitlines())
+    assert first["ChallengeLoss.weight"] == "2.0" and first["n"] == "3"
+    assert float(first["AO std"]) == pytest.approx(statistics.stdev(overlaps[2.0]))
+    assert not comparison.notes
+
+
+def test_the_evaluation_counts_before_the_validation(tmp_path):
+    a = make_run(tmp_path / "a", validation={"AO": 0.9, "accuracy": 0.9}, evaluation=evaluation(0.4, 0.3, fps=77.0))
+    b = make_run(tmp_path / "b", "train.stages=[@tracker/Stage()]", validation={"AO": 0.9}, evaluation=evaluation(0.6))
+    comparison = comparison_of(a, b)
+    assert [variant.runs[0].folder.name for variant in comparison.variants] == ["b", "a"]
+    numbers = comparison.variants[1].runs[0].numbers
+    assert numbers == pytest.approx(
+        {
+            "AO": 0.4,
+            "SR0.5": 0.2,
+            "SR0.75": 0.1,
+            "accuracy": 0.3,
+            "balanced accuracy": 0.15,
+            "frames/s": 77.0,
+            "s/step": 0.3,
+        }
+    )
+    assert {variant.source for variant in comparison.variants} == {"evaluation (2 sequences, 30 frames)"}
+    head, best, other = rows(comparison)
+    place = head.index("balanced accuracy")
+    assert (best[place], other[place]) == ("-", "0.150")
+
+
+def test_results_of_different_frames_are_neither_averaged_nor_silent(tmp_path):
+    make_run(tmp_path / "a", "train.seed=0", validation={"AO": 0.5})
+    make_run(tmp_path / "b", "train.seed=1", validation={"AO": 0.5}, evaluation=evaluation(0.3))
+    comparison = comparison_of(tmp_path / "a", tmp_path / "b")
+    assert [len(variant.runs) for variant in comparison.variants] == [1, 1]
+    assert comparison.notes == [
+        "the results are not of the same frames: evaluation (2 sequences, 30 frames); validation"
+    ]
+
+
+@pytest.mark.parametrize("end", [None, 20])
+def test_unfinished_runs_are_marked_and_stand_alone(tmp_path, end):
+    """A run without its last weights, and one that has been trained on since they were written."""
+    for seed in range(2):
+        make_run(tmp_path / f"{seed}", f"train.seed={seed}", validation={"AO": 0.5 + seed / 10})
+    make_run(tmp_path / "2", "train.seed=2", validation={"AO": 0.1}, end=end)
+    make_run(tmp_path / "3", "train.seed=3", steps=7, end=end)
+    comparison = comparison_of(*tmp_path.iterdir())
+    states = [(len(variant.runs), variant.state, variant.mean("AO")) for variant in comparison.variants]
+    assert states == [
+        (2, "", pytest.approx(0.55)),
+        (1, "unfinished, step 30", pytest.approx(0.1)),
+        (1, "unfinished, step 7", None),
+    ]
+    table = rows(comparison)
+    assert table[0][-1] == "state" and table[3][:3] == ["3", "1", "-"]  # nothing differs: runs go by their names
+
+
+def test_an_incomplete_evaluation_is_marked(tmp_path):
+    make_run(tmp_path / "a", evaluation=evaluation(0.5))
+    make_run(tmp_path / "b", "train.seed=1", evaluation=evaluation(0.9, complete=False))
+    assert [variant.state for variant in comparison_of(tmp_path / "a", tmp_path / "b").variants] == [
+        "evaluation incomplete",
+        "",
+    ]
+
+
+def test_a_sweep_is_its_runs_and_those_that_have_not_begun_are_told(tmp_path):
+    plan = make_plan(DEMO, [], ["ChallengeLoss.weight=[0.5, 1.0]"], 2)
+    claim(plan, tmp_path, check_runs(plan))
+    for name in list(plan.runs)[:3]:
+        make_run(tmp_path / name, *plan.runs[name], validation={"AO": 0.5})
+    (tmp_path / "weight=1.0,seed=1").mkdir()
+    runs, idle = read_runs([tmp_path, tmp_path / "weight=0.5,seed=0"])
+    assert len(runs) == 3 and idle == ["weight=1.0,seed=1"]
+    assert compare(runs, idle).notes == ["nothing logged yet: weight=1.0,seed=1"]
+
+
+def test_what_else_differs_is_told(tmp_path):
+    for name in "ab":
+        make_run(tmp_path / name, validation={"AO": 0.5})
+    path = tmp_path / "a" / "versions.json"
+    path.write_text(json.dumps(json.loads(path.read_text()) | {"torch": "1.0"}))
+    same, torch_version = comparison_of(tmp_path / "a", tmp_path / "b").notes
+    assert same == f"the same configuration and seed 0: {tmp_path / 'a'}; {tmp_path / 'b'}"
+    assert torch_version.startswith("torch differs: ") and "1.0 (1 runs)" in torch_version
+
+
+def test_the_newest_configuration_of_a_run_counts(tmp_path):
+    folder = make_run(tmp_path / "a", validation={"AO": 0.5})
+    for number in range(2, 12):
+        config.load(DEMO, [f"Stage.grad_clip={number}.0"], root="train")
+        record(folder, config.config_text(), ["train.py"])
+    make_run(tmp_path / "b", validation={"AO": 0.6})
+    assert [variant.values for variant in comparison_of(folder, tmp_path / "b").variants] == [
+        {"Stage.grad_clip": "1.0"},
+        {"Stage.grad_clip": "11.0"},
+    ]
+
+
+def test_files_are_written_and_the_picture_shows_every_variant(tmp_path):
+    for number in range(62):
+        overrides = ["ChallengeLoss.kind='focal'", f"Stage.clips={2048 + number}", "branch/Stage.epochs=3"]
+        make_run(tmp_path / str(number), *overrides, validation={"AO": 0.3 + number / 1000})
+    comparison = comparison_of(*tmp_path.iterdir())
+    write(comparison, tmp_path / "out")
+    assert len((tmp_path / "out" / "compare.md").read_text().splitlines()) >= 64
+    picture = cv2.imread(str(tmp_path / "out" / "compare.png"))
+    assert picture.shape[0] > 60 * 30 and picture.std() > 1
+    assert as_picture(compare(*read_runs([tmp_path / "0"])))
+    with pytest.raises(HiptrackError, match="cannot be written.*--out DIR"):
+        write(comparison, tmp_path / "0" / "config.gin")
+
+
+def test_what_cannot_be_compared(tmp_path):
+    whole = make_run(tmp_path / "whole", validation={"AO": 0.5})
+    blind = make_run(tmp_path / "blind")
+    with pytest.raises(NotFoundError, match='not found: .*/whoel .*the nearest folder there is "whole"'):
+        read_runs([tmp_path / "whoel"])
+    with pytest.raises(DataError, match=f"{tmp_path} is no folder of a run that has logged something"):
+        read_runs([tmp_path])
+    with pytest.raises(
+        DataError, match=r"no result is common to the runs.*\n  .*/whole: AO\n  .*/blind: none\nTrain with"
+    ):
+        comparison_of(whole, blind)
+    (blind / "metrics.jsonl").write_text("")
+    with pytest.raises(DataError, match="blind is no folder of a run that has logged something"):
+        read_runs([blind])
+    plan = make_plan(DEMO, [], [], 2)
+    claim(plan, tmp_path / "sweep", check_runs(plan))
+    with pytest.raises(DataError, match="there are no runs yet"):
+        comparison_of(tmp_path / "sweep")
+
+
+@pytest.mark.parametrize(
+    "name, content, error",
+    [
+        ("metrics.jsonl", "[1]\n", DataError),
+        ("metrics.jsonl", '{"Loss/total": 1}\n', DataError),
+        ("metrics.jsonl", '{"step": 1\n', DataError),
+        ("config.gin", "Stage.epoch = 3\n", ConfigError),
+        ("versions.json", "[1]", DataError),
+        ("evaluation/report.json", "{}", DataError),
+        ("evaluation/report.json", "[" * 9999, DataError),
+        ("evaluation/report.json", '{"overall": [], "classification": 3, "speed": {}, "sequences": []}', DataError),
+    ],
+)
+def test_a_damaged_file_is_named(tmp_path, name, content, error):
+    make_run(tmp_path / "a", evaluation=evaluation(0.5))
+    (tmp_path / "a" / name).write_text(content)
+    with pytest.raises(error, match=str(tmp_path / "a" / name)):
+        read_runs([tmp_path / "a"])
+
+
+def test_damaged_weights_leave_a_run_unfinished(tmp_path):
+    make_run(tmp_path / "a", validation={"AO": 0.5})
+    (tmp_path / "a" / "model.safetensors").write_bytes(b"half")
+    assert comparison_of(tmp_path / "a").variants[0].state == "unfinished, step 30"
+
+
+def test_the_tool_prints_the_table_and_writes_beside_the_first_run(tmp_path):
+    for name, ao in (("a", 0.5), ("b", 0.6)):
+        make_run(tmp_path / "runs" / name, f"branch/Stage.lr={ao}", validation={"AO": ao})
+    command = [sys.executable, str(REPO_ROOT / "tools" / "compare.py"), "runs/a", "runs/b"]
+    done = subprocess.run(command, cwd=tmp_path, capture_output=True, text=True, timeout=300, check=False)
+    assert done.returncode == 0, done.stderr
+    comparison = comparison_of(tmp_path / "runs/a", tmp_path / "runs/b")
+    assert as_text(comparison) in done.stdout and done.stdout.startswith("lr   n  AO")
+    assert {path.name for path in (tmp_path / "runs").glob("compare*")} == {"compare.csv", "compare.md", "compare.png"}
+    failed = subprocess.run(
+        [*command, "runs/c"], cwd=tmp_path, capture_output=True, text=True, timeout=300, check=False
+    )
+    assert (
+        failed.returncode == 1
+        and failed.stderr.startswith("error: not found: runs/c")
+        and "Traceback" not in failed.stderr
+    )

@@ -1,0 +1,114 @@
+"""Result files that are not as they were written are refused by name, and none can fill the memory."""
+
+import io
+import struct
+import zipfile
+
+import numpy as np
+import pytest
+
+from hiptrack.errors import DataError
+from hiptrack.tracking import results
+from hiptrack.tracking.results import SequenceResult, claim_folder, read_result, write_result
+
+FRAMES = 3
+GIVEN = (1.0, 2.0, 10.0, 8.0)
+
+
+@pytest.fixture
+def details(tmp_path):
+    """The details file of a written result in tmp_path."""
+    boxes = np.array([GIVEN, (2, 2, 10, 8), (3, 2, 10, 8)])
+    scores, challenges = np.array([1.0, 0.5, 0.25]), np.eye(FRAMES, 10)
+    write_result(tmp_path, SequenceResult("a", boxes, np.full(FRAMES, 0.1), 0.5, scores, challenges, (120, 90)))
+    return tmp_path / "a" / "a_details.npz"
+
+
+def read(folder):
+    return read_result(folder, "a", FRAMES, GIVEN)
+
+
+def failure(folder):
+    with pytest.raises(DataError) as raised:
+        read(folder)
+    assert str(raised.value).isprintable()
+    return str(raised.value)
+
+
+def test_what_is_written_is_read(tmp_path, details):
+    result = read(tmp_path)
+    assert result.boxes_xywh.tolist() == [list(GIVEN), [2, 2, 10, 8], [3, 2, 10, 8]]
+    assert (result.scores.tolist(), result.end_to_end_seconds, result.image_size) == ([1, 0.5, 0.25], 0.5, (120, 90))
+    assert np.array_equal(result.challenges, np.eye(FRAMES, 10))
+
+
+@pytest.mark.parametrize(
+    "name, value",
+    [
+        ("scores", np.zeros(FRAMES + 1)),
+        ("scores", np.array(["a", "b", "c"])),
+        ("scores", None),
+        ("challenges", np.zeros((FRAMES, 3))),
+        ("image_size", np.array([120.0, 90.0])),
+        ("image_size", np.array(120)),
+        ("end_to_end_seconds", np.zeros(2)),
+    ],
+)
+def test_an_array_of_another_form_is_named(tmp_path, details, name, value):
+    arrays = dict(np.load(details)) | {name: value}
+    np.savez(details, **{key: array for key, array in arrays.items() if array is not None})
+    assert failure(tmp_path).startswith(f"{details}: holds no {name} of 3 frames. Move the sequence's")
+
+
+def test_pickled_objects_are_refused(tmp_path, details):
+    np.savez(details, **(dict(np.load(details)) | {"scores": np.array([1, None, "x"], object)}))
+    assert f"{details}: cannot be read (Object arrays cannot be loaded" in failure(tmp_path)
+
+
+def test_compressed_arrays_are_refused(tmp_path, details):
+    np.savez_compressed(details, **dict(np.load(details)))
+    assert f"{details}: cannot be read (its entry 'scores.npy' is compressed" in failure(tmp_path)
+
+
+def test_an_array_that_claims_a_length_beyond_memory_is_refused(tmp_path, details):
+    header = b"{'descr': '<f8', 'fortran_order': False, 'shape': (1000000000000000,), }\n"
+    with zipfile.ZipFile(details, "w") as archive:
+        archive.writestr("scores.npy", b"\x93NUMPY\x01\x00" + struct.pack("<H", len(header)) + header)
+    assert failure(tmp_path).startswith(f"{details}: cannot be read (")
+
+
+@pytest.mark.parametrize("bit", [0, 5, 6])
+def test_flags_of_an_encrypted_archive_are_an_error(tmp_path, details, bit):
+    data = bytearray(details.read_bytes())
+    entry = data.index(b"PK\x01\x02")
+    data[entry + 8] |= 1 << bit
+    details.write_bytes(data)
+    assert failure(tmp_path).startswith(f"{details}: cannot be read (")
+
+
+@pytest.mark.parametrize("name", ["a_001.txt", "a_time.txt", "a_details.npz"])
+def test_files_of_any_size_are_not_read(tmp_path, details, monkeypatch, name):
+    monkeypatch.setattr(results, "MAX_BYTES", 10_000)
+    assert len(read(tmp_path).scores) == FRAMES
+    with open(tmp_path / "a" / name, "ab") as file:
+        file.write(b"\n" * 10_000)
+    assert f"{name}: cannot be read (it has" in failure(tmp_path)
+
+
+def test_an_endless_line_has_a_short_error(tmp_path, details):
+    path = tmp_path / "a" / "a_time.txt"
+    path.write_text("x" * 9000 + "\n1\n2\n")
+    assert failure(tmp_path).startswith(f"{path}:1: is 'xxx") and len(failure(tmp_path)) < 500
+
+
+@pytest.mark.parametrize("content", [b"[" * 100_000, b"\xff\xfe", b"{}", b"[]"])
+def test_a_key_file_of_another_form_is_refused(tmp_path, content):
+    (tmp_path / "key.json").write_bytes(content)
+    with pytest.raises(DataError, match="key.json is not of the form"):
+        claim_folder(tmp_path, "abc", ["a"])
+    assert (tmp_path / "key.json").read_bytes() == content
+
+
+def test_the_archive_of_a_result_is_what_numpy_writes(details):
+    buffer = io.BytesIO(details.read_bytes())
+    assert set(np.load(buffer).files) == {"scores", "end_to_end_seconds", "image_size", "challenges"}

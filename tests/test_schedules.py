@@ -1,0 +1,36 @@
+"""Learning-rate schedules: factors at positions of a stage."""
+
+import numpy as np
+import pytest
+
+from hiptrack.training.schedule import ConstantSchedule, CosineSchedule, PolynomialSchedule, StepSchedule
+
+
+def test_step_drops_at_each_milestone():
+    schedule = StepSchedule(milestones=(8, 4), factor=0.5)
+    assert [schedule(epoch, 10) for epoch in (0, 3.99, 4, 7.5, 8, 9.9)] == [1, 1, 0.5, 0.5, 0.25, 0.25]
+
+
+def test_polynomial_goes_down_to_final_with_its_power():
+    straight = PolynomialSchedule(final=0.1)
+    assert [straight(epoch, 20) for epoch in (0, 5, 10, 20)] == pytest.approx([1, 0.775, 0.55, 0.1])
+    poly = PolynomialSchedule(power=0.9)
+    assert [poly(epoch, 20) for epoch in (0, 10, 20)] == pytest.approx([1, 0.5**0.9, 0])
+
+
+def test_cosine_passes_the_middle_at_half():
+    assert [CosineSchedule(final=0.2)(epoch, 10) for epoch in (0, 5, 10)] == pytest.approx([1, 0.6, 0.2])
+
+
+@pytest.mark.parametrize("kind", [CosineSchedule, PolynomialSchedule])
+def test_warm_up_rises_in_a_line_and_the_rest_falls(kind):
+    schedule = kind(warmup_epochs=2, final=0.05)
+    factors = np.array([schedule(epoch, 12) for epoch in np.arange(0, 12.01, 0.1)])
+    assert 0 < factors[0] < 0.01 and factors[10] == pytest.approx(0.5, abs=0.01)
+    assert (np.diff(factors[:20]) > 0).all() and (np.diff(factors[20:]) < 0).all()
+    assert factors[20] == 1 and factors[-1] == pytest.approx(0.05)
+
+
+def test_a_warm_up_as_long_as_the_stage_ends_at_the_full_rate():
+    assert PolynomialSchedule(warmup_epochs=3)(2.999, 3) == pytest.approx(1)
+    assert ConstantSchedule()(2.9, 3) == 1
