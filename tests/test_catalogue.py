@@ -1,0 +1,61 @@
+"""The list of what can be configured, and where a value comes from."""
+
+import pytest
+
+import hiptrack.tracking.evaluate_checkpoint
+import hiptrack.training.train  # noqa: F401  both register their names
+from hiptrack.catalogue import catalogue, explain
+from hiptrack.errors import ConfigError
+
+TWO_STAGE = ["experiments/two_stage.gin"]
+
+pytestmark = pytest.mark.usefixtures("clean_gin")
+
+
+def test_an_entry_has_parameters_defaults_meaning_and_files():
+    text = catalogue("MemoryPolicy  (")
+    assert "Which frames are remembered and when they are read" in text
+    assert "    .interval: int = 20" in text and "    .early: tuple[int, ...] = (5, 10)" in text
+    text = catalogue("Stage  (hiptrack.training.stage)")
+    assert "    .epochs: int = required" in text
+    batch = text[text.index("    .batch: int = 32") : text.index("    .clips:")]
+    assert {"        set in gin/stage/adamw.gin", "        set in experiments/demo.gin"} <= set(batch.splitlines())
+
+
+def test_what_the_code_gives_itself_is_not_listed():
+    assert ".parameters" not in catalogue("AdamW  (")
+
+
+def test_a_word_without_an_entry_names_the_nearest():
+    with pytest.raises(ConfigError, match='mentions "GIoULos5"; the nearest name is "GIoULoss"'):
+        catalogue("GIoULos5")
+
+
+def test_explain_names_the_line_that_holds_and_what_it_replaced():
+    told = explain("branch/Stage.batch", TWO_STAGE, ["Stage.batch=8"])
+    first, second = told.splitlines()
+    assert first == 'branch/Stage.batch = 8  from command line: "Stage.batch=8", as Stage.batch'
+    assert second.startswith("    instead of 32  from gin/stage/adamw.gin:")
+
+
+def test_explain_lists_the_scopes_that_differ():
+    told = explain("Stage.lr", TWO_STAGE, [])
+    assert "Stage.lr is required, and nothing sets it" in told
+    assert "branch/Stage.lr = 0.001  from experiments/two_stage.gin:" in told
+    assert "finetune/Stage.lr = 1e-05  from experiments/two_stage.gin:" in told
+
+
+def test_explain_follows_macros_and_knows_defaults():
+    told = explain("FolderDataset.root", TWO_STAGE, ["DATA_ROOT=/data"])
+    assert "FolderDataset.root = %DATA_ROOT  from gin/data/got10k.gin:" in told
+    assert "%DATA_ROOT = '/data'  from command line" in told
+    assert "train.seed = 0, the default (hiptrack.training.train, line" in explain("train.seed", TWO_STAGE, [])
+    assert "WEIGHTS = " in explain("WEIGHTS", TWO_STAGE, [])
+
+
+@pytest.mark.parametrize(
+    "name, near", [("Stage.bach", "batch"), ("Stge.batch", "Stage"), ("WEIGHT", "WEIGHTS"), ("Stage", "is no macro")]
+)
+def test_explain_of_a_name_that_does_not_exist_names_the_nearest(name, near):
+    with pytest.raises(ConfigError, match=near):
+        explain(name, TWO_STAGE, [])
