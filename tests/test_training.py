@@ -3,6 +3,8 @@
 import pytest
 import torch
 from gradients import gradients
+from tensorboard.backend.event_processing.event_accumulator import EventAccumulator
+from tensorboard.plugins.hparams import metadata
 from training_runs import launch, run_here, same_tensors, toy_demo
 
 from hiptrack.errors import ConfigError, HiptrackError
@@ -56,6 +58,20 @@ def test_run_folder_says_what_was_run_and_logged(demo_run):
     assert {"Time/data", "Time/compute"} <= curves.keys() and any(name.startswith("LR/") for name in curves)
     assert [step for step, _ in curves["Loss/total"]] == list(range(1, 10))
     assert [step for step, _ in curves["Accuracy"]] == list(range(4, 10))  # the branch trains from stage 2 on
+
+
+def test_tensorboard_shows_the_configuration_as_text_and_as_hparams(demo_run):
+    events = EventAccumulator(str(demo_run / "tensorboard"))
+    events.Reload()
+    text = events.Tensors("config/text_summary")[0].tensor_proto.string_val[0].decode()
+    assert "tracker/Stage.lr = 0.001" in text
+    content = events.SummaryMetadata(metadata.SESSION_START_INFO_TAG).plugin_data.content
+    shown = metadata.parse_session_start_info_plugin_data(content).hparams
+    assert shown["tracker/Stage.lr"].number_value == 0.001 and shown["Stage.batch"].number_value == 4
+    assert shown["ClipData.sampler"].string_value == "@CausalSampler()"
+    content = events.SummaryMetadata(metadata.EXPERIMENT_TAG).plugin_data.content
+    tabled = {info.name.tag for info in metadata.parse_experiment_plugin_data(content).metric_infos}
+    assert {"Loss/total", "Accuracy"} <= tabled & set(events.Tags()["scalars"])
 
 
 def test_config_gin_of_a_run_trains_the_same_weights_again(demo_run, tmp_path):

@@ -12,6 +12,7 @@ import torch
 from hiptrack import crops
 from hiptrack.data.augment import Augmentation
 from hiptrack.data.labels import unlabelled
+from hiptrack.data.priority import HardExamples
 from hiptrack.data.sampler import CausalSampler
 from hiptrack.data.sequences import read_image_rgb
 from hiptrack.data.worker_watch import reading
@@ -44,6 +45,7 @@ class ClipData:
         ratios: how often each is drawn from (default: equally).
         sampler: which frames make a clip.
         augmentation: how they are changed.
+        priority: how a sequence's difficulty decides how often it is drawn; None draws those of a data set alike.
     """
 
     def __init__(
@@ -52,6 +54,7 @@ class ClipData:
         ratios: list[float] | None = None,
         sampler: Callable | None = None,
         augmentation: Callable | None = None,
+        priority: HardExamples | None = None,
     ):
         ratios = [1.0] * len(datasets) if ratios is None else ratios
         if not datasets or len(ratios) != len(datasets) or min(ratios) < 0 or sum(ratios) <= 0:
@@ -63,6 +66,7 @@ class ClipData:
         self.ratios = np.array(ratios, dtype=float) / sum(ratios)
         self.sampler = sampler or CausalSampler()
         self.augmentation = augmentation or Augmentation()
+        self.priority = priority
 
     @property
     def labelled_frames(self):
@@ -73,11 +77,13 @@ class ClipData:
 
 
 class ClipDataset(torch.utils.data.Dataset):
-    """A clip for every (epoch, index), made from (seed, stage, epoch, index) and from nothing else.
+    """A clip for every (epoch, index), made from (seed, stage, epoch, index) and, with ClipData.priority, the difficulties
+    of the sequences at the start of the epoch; from nothing else.
 
     A sample is a dict: template [3, Ht, Ht] uint8, template_box [4], search [F, 3, Hs, Hs] uint8, boxes_xywh [F, 4]
     (boxes xywh normalised by the crop side), labels [F] class indices (-1: unlabelled), flags [F, 10] float (all classes of a
-    frame: FrameLabels.multi_hot), gaps [F] (frames from the search frame before; 0 for the first), source: text naming sequence and frames,
+    frame: FrameLabels.multi_hot), gaps [F] (frames from the search frame before; 0 for the first), sequence: its name after that of its data set, source: text naming
+    sequence and frames,
     rejected: the draws before it that gave no clip, in order, each {"reason": "unreadable image" or "empty crop",
     "sequence": its name, "file": the image's path or None}. After REDRAWS of those in a row, as for any other error of
     the data, a HiptrackError is returned in the sample's place: raised in a worker it would lose its words.
@@ -88,6 +94,17 @@ class ClipDataset(torch.utils.data.Dataset):
         self.seed, self.stage = seed, stage
         # read here, in the main process: once, and what is malformed stops the start
         self.sequences = [usable_sequences(dataset) for dataset in data.datasets]
+        self._names = [[f"{dataset.name}/{s.name}" for s in own] for dataset, own in zip(data.datasets, self.sequences)]
+        self._cumulative = None
+        if data.priority is not None:  # shared, for the workers to see what changes in the main process
+            self._cumulative = [torch.zeros(len(own), dtype=torch.float64).share_memory_() for own in self.sequences]
+            self.prioritise({})
+
+    def prioritise(self, difficulties):
+        """Draw by {data set/sequence: difficulty} from now on. Only between two epochs, while no worker draws."""
+        for cumulative, names in zip(self._cumulative, self._names, strict=True):
+            known = np.array([difficulties.get(name, np.nan) for name in names])
+            cumulative.copy_(torch.from_numpy(self.data.priority.probabilities(known).cumsum()))
 
     def __getitem__(self, key):
         epoch, index = key
@@ -102,17 +119,26 @@ class ClipDataset(torch.utils.data.Dataset):
     def _draw(self, rng):
         rejected = []
         while len(rejected) < REDRAWS:
-            sequences = self.sequences[rng.choice(len(self.sequences), p=self.data.ratios)]
-            sequence = sequences[rng.integers(len(sequences))]
+            number = rng.choice(len(self.sequences), p=self.data.ratios)
+            place = self._draw_sequence(number, rng)
+            sequence = self.sequences[number][place]
             template, search = self.data.sampler(sequence.visible, rng)
             try:
-                return {**self._clip(sequence, template, search, rng), "rejected": rejected}
+                clip = self._clip(sequence, template, search, rng)
+                return {**clip, "sequence": self._names[number][place], "rejected": rejected}
             except _Rejected as draw:
                 rejected.append({"reason": draw.reason, "sequence": sequence.name, "file": draw.file})
         raise DataError(
             f"{REDRAWS} clips drawn one after another could not be used: {_summary(rejected)}. Check the files and "
             "the boxes of these sequences, or lower Augmentation.centre_jitter and scale_jitter."
         )
+
+    def _draw_sequence(self, number, rng):
+        """The place of a sequence among those of a data set."""
+        if self._cumulative is None:
+            return rng.integers(len(self.sequences[number]))
+        cumulative = self._cumulative[number].numpy()
+        return cumulative.searchsorted(rng.random() * cumulative[-1], side="right")
 
     def _clip(self, sequence, template, search, rng):
         """The sample these frames make; _Rejected where they make none."""

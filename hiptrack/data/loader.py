@@ -57,16 +57,16 @@ class ShardedBatches:
 
 
 def collate(samples):
-    """Samples -> a batch of stacked tensors, with the lists of their sources and of all their rejected draws.
+    """Samples -> a batch of stacked tensors, with the lists of their sequences, sources and rejected draws.
 
     The first error among the samples instead, if there is one.
     """
     for sample in samples:
         if isinstance(sample, HiptrackError):
             return sample
-    sources = [sample.pop("source") for sample in samples]
+    names = {key: [sample.pop(key) for sample in samples] for key in ("sequence", "source")}
     rejected = [draw for sample in samples for draw in sample.pop("rejected")]
-    return {**default_collate(samples), "source": sources, "rejected": rejected}
+    return {**default_collate(samples), **names, "rejected": rejected}
 
 
 def make_loader(dataset, batches, workers, seed, timeout=0):

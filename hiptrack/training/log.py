@@ -1,9 +1,11 @@
 """What a run leaves to be read: TensorBoard, metrics.jsonl and rejected.jsonl, written by the main process only."""
 
+import ast
 import os
 from pathlib import Path
 
 from torch.utils.tensorboard import SummaryWriter
+from torch.utils.tensorboard.summary import hparams
 
 from hiptrack.errors import HiptrackError
 from hiptrack.training.journal import Journal, read_journal
@@ -48,6 +50,12 @@ class RunLog:
         """Log a text, shown as code."""
         self._guarded(self.writer.add_text, name, "    " + text.replace("\n", "\n    "), step)
 
+    def hparams(self, bindings, metrics):
+        """Have TensorBoard's table of runs show bindings {name: gin text} beside some of the scalars, by their names."""
+        values = {name: _number_or_text(text) for name, text in bindings.items()}
+        for summary in hparams(values, dict.fromkeys(metrics, 0.0)):
+            self._guarded(self.writer.file_writer.add_summary, summary)
+
     def reject(self, step, draw):
         """Log a draw that gave no clip: {reason, sequence, file}."""
         self._guarded(self.rejected.add, {"step": step, **draw})
@@ -81,6 +89,15 @@ class RunLog:
                 f"the log in {self.folder} cannot be written ({error}). Make room, then start the same command again: it "
                 "goes on from the last checkpoint."
             )
+
+
+def _number_or_text(text):
+    """A literal number or truth value of gin, to be sorted by and plotted; anything else as it stands."""
+    try:
+        value = ast.literal_eval(text)
+    except (ValueError, SyntaxError):
+        return text
+    return value if isinstance(value, (bool, int, float)) else text
 
 
 class NoLog:

@@ -27,12 +27,12 @@ class TrainingStep:
         """model: as `accelerator.prepare` returned it."""
         self.accelerator, self.model, self.losses = accelerator, model, losses
 
-    def backward(self, batches, keep_ratio=None):
+    def backward(self, batches, keep_ratio=None, observe=None):
         """Accumulate the gradients of the global batch.
 
         batches: this process's passes, on the device; each is a dict of B clips of F frames as ClipDataset gives them
         (template [B, 3, Ht, Ht], search [B, F, 3, Hs, Hs], template_box [B, 4], boxes_xywh [B, F, 4], labels [B, F],
-        flags [B, F, 10], gaps [B, F]). Returns (scalars, last prediction): {name: float} over the whole global batch, under
+        flags [B, F, 10], gaps [B, F]). observe: called with (prediction, batch) of each pass. Returns (scalars, last prediction): {name: float} over the whole global batch, under
         the names of TensorBoard; the prediction has rows of frames.
         """
         counts = self._global_counts(batches)
@@ -44,6 +44,8 @@ class TrainingStep:
                 prediction = flatten_frames(prediction)
                 total, parts = self._loss(prediction, batch, counts)
                 self.accelerator.backward(total * self.accelerator.num_processes)
+            if observe is not None:
+                observe(prediction, batch)
             sums += torch.cat((parts, self._metrics(prediction, batch)))
         sums = self.accelerator.reduce(sums)
         return self._scalars(sums, counts, batches[0]["search"].shape[1]), prediction

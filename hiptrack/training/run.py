@@ -31,12 +31,15 @@ from hiptrack.training.checkpoint import (
     set_aside_after,
 )
 from hiptrack.training.data_faults import DataFaults
+from hiptrack.training.difficulty import Difficulty
 from hiptrack.training.log import NoLog, RunLog
 from hiptrack.training.preemption import Preempted, Preemption, exit_code, leave_marker, remove_marker
 from hiptrack.training.resume import check_config, check_position, outline
 from hiptrack.training.stage import Stage
 from hiptrack.training.stage_run import StageRun
 from hiptrack.training.validation import Validation
+
+TABLED = ("Loss/total", "IoU", "Accuracy", "Validation/AO", "Validation/SR0.5", "Validation/balanced_accuracy")
 
 
 @dataclass
@@ -115,6 +118,7 @@ class Run:
         # all of them now: what is wrong with the data stops the run at its start
         self.data = together(self._read_data)
         self.data_faults = DataFaults(self.max_unreadable, state.get("data_faults"))
+        self.difficulty = Difficulty(state.get("difficulty"), self.is_main)
         log_sizes = state["log"] if path is not None and path.parent == self.checkpoints else {}
         folder = f"the run folder {self.folder}"
         write_together(lambda: self.is_main and self._open_folder(path, log_sizes, options.argv), folder)
@@ -168,6 +172,7 @@ class Run:
         publish_best(self.checkpoints, self.folder / BEST)
         self.log = RunLog(self.folder, self.position.step, log_sizes)
         self.log.text(self.position.step, "config", config_text())
+        self.log.hparams(bound_values(), TABLED)
 
     def _read_data(self):
         read = {}
@@ -205,6 +210,7 @@ class Run:
             "config": bound_values(),
             "log": self.log.sync(),
             "data_faults": self.data_faults.state(),
+            "difficulty": self.difficulty.state(),
             "validation": validation,
         }
         raise_together(self.log.failure)

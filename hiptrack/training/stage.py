@@ -128,6 +128,11 @@ class Stage:
 
     def check_targets(self, model, data):
         """Raise ConfigError when a loss of this stage does not suit the branch, or finds no target in the whole data."""
+        if data.priority is not None and (model.challenge is None or data.labelled_frames == 0):
+            raise ConfigError(
+                f"Stage '{self.name}': ClipData.priority draws by how sure the challenge branch is of labelled frames; "
+                + ("the model has no branch." if model.challenge is None else "its data have none (ANNOTATIONS).")
+            )
         trained = {name for phase in self.phases for name in trainable_parameters(model, phase.trainable)}
         branch_trains = model.challenge is None or any(name.startswith("challenge.") for name in trained)
         for loss in self.losses:

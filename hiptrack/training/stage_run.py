@@ -1,6 +1,7 @@
 """One stage of a run: its phases, epochs and steps."""
 
 import time
+from functools import partial
 
 import torch
 from accelerate.utils import broadcast, gather_object, send_to_device
@@ -116,6 +117,9 @@ class StageRun:
 
     def _steps(self):
         run, position, stage = self.run, self.run.position, self.stage
+        priority = self.dataset.data.priority
+        if priority is not None:
+            self.dataset.prioritise(run.difficulty.known)
         self.batches.start_at(position.epoch, position.epoch_step)
         self.wrapped.train()
         passes = iter(self.loader)
@@ -146,7 +150,15 @@ class StageRun:
                 bar.set_postfix(
                     {"loss": f"{scalars['Loss/total']:.3f}", "iou": f"{scalars.get('IoU', 0):.3f}"}, refresh=False
                 )
+        if priority is not None and run.difficulty.end_epoch(priority):
+            run.log.scalars(position.step, run.difficulty.scalars())
         raise_together(run.log.failure)
+
+    def _observer(self):
+        """What is told of the passes of a step to keep the difficulty of sequences; None where that decides nothing."""
+        if self.dataset.data.priority is None:
+            return None
+        return partial(self.run.difficulty.observe, multi_label=self.run.model.challenge.activation == "sigmoid")
 
     def _read(self, passes):
         """(this process's passes of the next global batch, None), or ([], what went wrong)."""
@@ -188,7 +200,7 @@ class StageRun:
         keep_ratio = stage.keep_ratio(epoch, backbone.keep_ratio) if stage.keep_ratio else None
         rng = rng_state()
         try:
-            scalars, prediction = self.step.backward(batches, keep_ratio)
+            scalars, prediction = self.step.backward(batches, keep_ratio, self._observer())
             require_finite(scalars)
             parameters = [p for group in self.optimizer.param_groups for p in group["params"]]
             most = float("inf") if stage.grad_clip is None else stage.grad_clip
