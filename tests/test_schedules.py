@@ -3,7 +3,14 @@
 import numpy as np
 import pytest
 
-from hiptrack.training.schedule import ConstantSchedule, CosineSchedule, PolynomialSchedule, StepSchedule
+from hiptrack.errors import ConfigError
+from hiptrack.training.schedule import (
+    ConstantSchedule,
+    CosineSchedule,
+    PolynomialSchedule,
+    StepSchedule,
+    TimmSchedule,
+)
 
 
 def test_step_drops_at_each_milestone():
@@ -29,6 +36,26 @@ def test_warm_up_rises_in_a_line_and_the_rest_falls(kind):
     assert 0 < factors[0] < 0.01 and factors[10] == pytest.approx(0.5, abs=0.01)
     assert (np.diff(factors[:20]) > 0).all() and (np.diff(factors[20:]) < 0).all()
     assert factors[20] == 1 and factors[-1] == pytest.approx(0.05)
+
+
+def test_timms_cosine_is_ours_and_restarts_lower():
+    epochs = np.arange(0, 12, 0.25)
+    timms, ours = TimmSchedule(final=0.05), CosineSchedule(final=0.05)
+    assert [timms(epoch, 12) for epoch in epochs] == pytest.approx([ours(epoch, 12) for epoch in epochs])
+    restarted = TimmSchedule(cycles=3, cycle_decay=0.5)
+    assert [restarted(epoch, 12) for epoch in (0, 2, 4, 6, 8, 10)] == pytest.approx([1, 0.5, 0.5, 0.25, 0.25, 0.125])
+
+
+def test_timms_tanh_stays_high_longer_and_warms_up():
+    tanh, cosine = TimmSchedule("tanh"), TimmSchedule("cosine")
+    assert tanh(0, 10) == pytest.approx(1, abs=0.01) and tanh(4, 10) > cosine(4, 10)
+    warm = TimmSchedule("tanh", warmup_epochs=2.0)
+    assert warm(0, 10) < 0.01 and warm(1, 10) == pytest.approx(0.5, abs=0.01)
+
+
+def test_no_cycle_is_an_error():
+    with pytest.raises(ConfigError, match="TimmSchedule.cycles = 0"):
+        TimmSchedule(cycles=0)
 
 
 def test_a_warm_up_as_long_as_the_stage_ends_at_the_full_rate():

@@ -1,5 +1,6 @@
 """Weights files say themselves how to build their model, and nothing they say is trusted."""
 
+import functools
 import hashlib
 import os
 import resource
@@ -243,7 +244,7 @@ def test_initial_weights_from_a_run_keep_a_new_branch(tmp_path):
     source = save_toy(path, seed=4)
     model = toy_model(challenge=toy_branch, seed=9)
     branch = {name: tensor.clone() for name, tensor in model.challenge.state_dict().items()}
-    assert f"({len(branch)} tensors it lacks keep" in TrackerWeights(str(path))(model)
+    assert f"({len(branch)} other tensors keep" in TrackerWeights(str(path))(model)
     assert all(torch.equal(tensor, branch[name]) for name, tensor in model.challenge.state_dict().items())
     own = {name: tensor for name, tensor in model.state_dict().items() if not name.startswith("challenge.")}
     assert all(torch.equal(tensor, source.state_dict()[name]) for name, tensor in own.items())
@@ -268,3 +269,15 @@ def test_toy_and_its_gin_text_are_the_same_model():
     described, built = gin.get_configurable("HIPTrack")(), toy_model()
     shapes = [{name: tensor.shape for name, tensor in m.state_dict().items()} for m in (described, built)]
     assert shapes[0] == shapes[1]
+
+
+def test_a_branch_of_another_form_starts_on_the_tracker_of_a_file(tmp_path):
+    path = tmp_path / "model.safetensors"
+    trained = save_toy(path, seed=1, challenge="ChallengeBranch").state_dict()
+    other = toy_model(challenge=functools.partial(toy_branch, fusion=None), seed=2)
+    with pytest.raises(CheckpointError, match="challenge.to_grid.* TrackerWeights.branch = False leaves out"):
+        TrackerWeights(str(path))(other)
+    initial = {name: tensor.clone() for name, tensor in other.state_dict().items()}
+    assert "without its branch" in TrackerWeights(str(path), branch=False)(other)
+    for name, tensor in other.state_dict().items():
+        assert torch.equal(tensor, (initial if name.startswith("challenge.") else trained)[name]), name

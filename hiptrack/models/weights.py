@@ -105,14 +105,18 @@ class TrackerWeights:
 
     Args:
         path: .safetensors of ours, or .pth, .pth.tar of the published form. None starts from random weights.
+        branch: False leaves out the file's branch, for one that starts anew or has another form.
+
+    Raises NotFoundError, or CheckpointError naming the tensors that do not fit.
     """
 
-    def __init__(self, path: str | None):
-        self.path = path
+    def __init__(self, path: str | None, branch: bool = True):
+        self.path, self.branch = path, branch
 
     def describe(self):
         """What is filled from where."""
-        return f"tracker <- {self.path}" if self.path else "random"
+        without = "" if self.branch else ", without its branch"
+        return f"tracker <- {self.path}{without}" if self.path else "random"
 
     def missing_paths(self):
         """The file, where it is absent."""
@@ -123,10 +127,18 @@ class TrackerWeights:
         if self.path is None:
             return "initial weights: random"
         tensors = read_tensors(self.path)
+        if not self.branch:
+            tensors = {name: tensor for name, tensor in tensors.items() if not name.startswith("challenge.")}
         if any(name.startswith("HIP.") for name in tensors):
             kept = load_published(model, tensors, self.path)
         else:
-            kept = load_exact(model, tensors, self.path, may_miss=r"challenge\.|neck\.")
-        return f"tracker <- {self.path}" + (
-            f" ({len(kept)} tensors it lacks keep their initial values)" if kept else ""
-        )
+            kept = self._load_ours(model, tensors)
+        return self.describe() + (f" ({len(kept)} other tensors keep their initial values)" if kept else "")
+
+    def _load_ours(self, model, tensors):
+        try:
+            return load_exact(model, tensors, self.path, may_miss=r"challenge\.|neck\.")
+        except CheckpointError as error:
+            if "challenge." not in str(error):
+                raise
+            raise CheckpointError(f"{error} TrackerWeights.branch = False leaves out the file's branch.") from error

@@ -5,8 +5,13 @@ Each is called with (epoch, epochs): the position as a real number of epochs don
 
 import math
 from bisect import bisect_right
+from typing import Literal
 
 import gin
+import torch
+from timm.scheduler import create_scheduler_v2
+
+from hiptrack.errors import ConfigError
 
 
 @gin.register
@@ -76,6 +81,51 @@ class PolynomialSchedule:
             return warm_up(epoch, self.warmup_epochs)
         done = share_done(epoch, epochs, self.warmup_epochs)
         return self.final + (1 - self.final) * (1 - done) ** self.power
+
+
+@gin.register
+class TimmSchedule:
+    """A scheduler of timm, asked for the rate at a position; what differs from the others here: restarts and tanh.
+
+    Args:
+        name: timm's; "cosine" restarts `cycles` times (SGDR, Loshchilov and Hutter, ICLR 2017), "tanh" is of Hsueh et al.
+            (WACV 2019), which ends above `final`.
+        cycles: equal parts of the stage, each of which starts anew.
+        cycle_decay: factor of the rate from each part to the next.
+        warmup_epochs: length of the linear warm-up, which takes the place of the first epochs.
+        final: factor at the end of each part.
+
+    Raises ConfigError for fewer than one cycle.
+    """
+
+    def __init__(
+        self,
+        name: Literal["cosine", "tanh", "poly"] = "cosine",
+        cycles: int = 1,
+        cycle_decay: float = 1.0,
+        warmup_epochs: float = 0.0,
+        final: float = 0.0,
+    ):
+        if cycles < 1:
+            raise ConfigError(f"TimmSchedule.cycles = {cycles}: at least 1 was expected.")
+        self.name, self.cycles, self.cycle_decay = name, cycles, cycle_decay
+        self.warmup_epochs, self.final = warmup_epochs, final
+
+    def __call__(self, epoch, epochs):
+        """Factor of the learning rate."""
+        optimizer = torch.optim.SGD([torch.zeros(1)], lr=1.0)
+        scheduler, _ = create_scheduler_v2(
+            optimizer,
+            self.name,
+            num_epochs=epochs / self.cycles,
+            min_lr=self.final,
+            warmup_lr=1e-3,
+            warmup_epochs=self.warmup_epochs,
+            cycle_decay=self.cycle_decay,
+            cycle_limit=self.cycles,
+        )
+        scheduler.step(epoch)
+        return optimizer.param_groups[0]["lr"]
 
 
 def warm_up(epoch, warmup_epochs):
