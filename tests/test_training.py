@@ -60,6 +60,13 @@ def test_run_folder_says_what_was_run_and_logged(demo_run):
     assert [step for step, _ in curves["Accuracy"]] == list(range(4, 10))  # the branch trains from stage 2 on
 
 
+def test_a_model_in_a_scope_is_refused(synthetic, tmp_path):
+    overrides = ["train.model=@wide/HIPTrack", "wide/HIPTrack.neck_width=8"]
+    with pytest.raises(ConfigError, match='built in the scope "wide".* train.model = @HIPTrack'):
+        run_here(DEMO, [*toy_demo(synthetic), *overrides], tmp_path / "run")
+    assert not (tmp_path / "run").exists()
+
+
 def test_tensorboard_shows_the_configuration_as_text_and_as_hparams(demo_run):
     events = EventAccumulator(str(demo_run / "tensorboard"))
     events.Reload()

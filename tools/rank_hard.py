@@ -30,7 +30,7 @@ def main():
     if not args.checkpoint.is_file():
         raise NotFoundError(f"not found: {args.checkpoint} (--checkpoint: a weights file)", str(args.checkpoint))
     dataset = FolderDataset(args.root, args.split, args.annotations)
-    tracker = gin.get_configurable("Tracker")(model=load_model(args.checkpoint))
+    tracker = gin.query_parameter("evaluate.tracker").scoped_configurable_fn(model=load_model(args.checkpoint))
     ranking = rank_frames(tracker, dataset.sequences, args.by, args.gap)
     print(f"uncertainty ({args.by}), challenge with its probability, frame")
     for found in ranking.candidates[: args.top]:

@@ -28,7 +28,7 @@ class EvaluationOptions:
     out: Path | None = None
 
 
-@gin.configurable
+@gin.configurable(denylist=["options"])
 def evaluate(options: EvaluationOptions, tracker: Callable = Tracker):
     """Track every sequence of a data set and write result files in GOT-10k form.
 

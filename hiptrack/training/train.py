@@ -11,6 +11,7 @@ import torch
 from accelerate import Accelerator
 
 import hiptrack.losses  # noqa: F401  registers the losses
+from hiptrack.config_walk import current_bindings
 from hiptrack.errors import ConfigError
 from hiptrack.models.hiptrack import HIPTrack
 from hiptrack.processes import PATIENCE, check_processes
@@ -19,6 +20,9 @@ from hiptrack.training.run import Run
 from hiptrack.training.stage import Stage
 from hiptrack.training.summary import describe_pipeline
 from hiptrack.training.validation import Validation
+
+
+MODEL = ("hiptrack.training.train.train", "model")  # as gin knows it
 
 
 @dataclass(frozen=True)
@@ -37,7 +41,7 @@ class RunOptions:
     replay: bool = False
 
 
-@gin.configurable
+@gin.configurable(denylist=["options"])
 def train(
     options: RunOptions,
     stages: list[Stage],
@@ -77,6 +81,7 @@ def train(
     Returns the exit code. Raises a HiptrackError for whatever the user can mend.
     """
     check_names(stages)
+    check_model_scope()
     if keep_checkpoints < 1 or loader_timeout <= 0:
         raise ConfigError(
             f"train.keep_checkpoints = {keep_checkpoints} and train.loader_timeout = {loader_timeout:g}: at least 1 checkpoint "
@@ -120,6 +125,16 @@ def use_deterministic_kernels():
     os.environ.setdefault("CUBLAS_WORKSPACE_CONFIG", ":4096:8")
     torch.use_deterministic_algorithms(True, warn_only=True)
     torch.utils.deterministic.fill_uninitialized_memory = False  # costs time, and nothing reads such memory
+
+
+def check_model_scope():
+    """Raise ConfigError where train.model is built in a scope: a weights file describes its model without scopes."""
+    bound = [value for (_, selector, name), value in current_bindings().items() if (selector, name) == MODEL]
+    for scope in ("/".join(value.scopes) for value in bound if value.scopes):
+        raise ConfigError(
+            f'train.model is built in the scope "{scope}", but a weights file describes its model without scopes: write '
+            f"train.model = @HIPTrack, and its bindings without {scope}/."
+        )
 
 
 def check_names(stages):
