@@ -196,7 +196,7 @@ class ConsistencyLoss:
     """Squared difference between the class probabilities of neighbouring search frames of a clip, mean over classes.
 
     The consistency term of Temporal Ensembling (Laine and Aila, ICLR 2017, section 2), with the frame before in the place of
-    an earlier pass; gradients reach both frames. It needs no labels, and goes beside a loss that has them.
+    an earlier pass; gradients reach both frames, and the weight is constant where the paper's rises slowly from 0. It needs no labels, and goes beside a loss that has them.
 
     Args:
         weight: factor in the total.

@@ -143,6 +143,14 @@ def test_size_is_held_while_the_rule_applies_and_followed_afterwards():
     assert centres == pytest.approx(np.array([[60, 45]] * 3))  # the place is followed all the while
 
 
+def test_a_held_size_does_not_shrink_at_the_border():
+    tracker, _ = answering([(0.9, 0.8, 0.5)] * 6, [Rule("occlusion", size_rate=0.0)])
+    tracker.init(BLACK, [100, 35, 30, 20])  # 10 of its 30 columns are outside
+    boxes = boxes_of(tracker, 6, start=False)
+    assert (np.diff(boxes[:, 2]) >= 0).all() and boxes[-1, 2] > 29  # it comes back in as it went out
+    assert boxes[:, 3] == pytest.approx([20] * 6)
+
+
 def test_size_is_followed_at_its_rate_about_the_new_centre():
     plan = [(0.1, 0.8, 0.5), (0.9, 0.8, 0.5), (0.1, 0.8, 0.5)]
     tracker, _ = answering(plan, [Rule("occlusion", size_rate=1.0)], size_rate=0.25)

@@ -14,6 +14,7 @@ from hiptrack.config import REPO_ROOT
 from hiptrack.tracking.tracker import Tracker
 from hiptrack.training import train  # noqa: F401  registers everything
 from hiptrack.training.log import read_metrics
+from hiptrack.training.schedule import StepSchedule
 
 EXPERIMENTS = sorted(path.relative_to(REPO_ROOT).as_posix() for path in (REPO_ROOT / "experiments").rglob("*.gin"))
 
@@ -71,7 +72,12 @@ def test_experiment_trains_and_validates(experiment, synthetic, tmp_path):
         overrides.append(f"ANNOTATIONS={synthetic}/annotations")
     config.load([experiment], overrides, root="train")
     stages = gin.get_bindings("train")["stages"]
-    overrides += [f"{stage.scope}/Stage.epochs={stage.phases[-1].first + 1}" for stage in stages]
+    for stage in stages:
+        overrides.append(f"{stage.scope}/Stage.epochs={stage.phases[-1].first + 1}")
+        if isinstance(stage.schedule, StepSchedule):  # its milestones and starts lie beyond so few epochs
+            overrides.append(f"{stage.scope}/StepSchedule.milestones=(0,)")
+        if stage.keep_ratio is not None:
+            overrides.append(f"{stage.scope}/KeepRatioSchedule.start=0")
     assert run_here([experiment], overrides, tmp_path / "run") == 0
     curves = read_metrics(tmp_path / "run")
     assert len(curves["Loss/total"]) == sum(2 * (stage.phases[-1].first + 1) for stage in stages)

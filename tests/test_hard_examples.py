@@ -36,7 +36,11 @@ def test_without_any_difference_all_are_alike(difficulty):
     assert HardExamples().probabilities(np.array(difficulty)) == pytest.approx([0.5, 0.5])
 
 
-@pytest.mark.parametrize("wrong", [{"exponent": -1.0}, {"uniform": 1.1}, {"inertia": 1.0}])
+def test_a_large_exponent_draws_the_hardest_alone():
+    assert HardExamples(60.0, 0.0).probabilities(np.array([1e-7, 1e-6])) == pytest.approx([0, 1])
+
+
+@pytest.mark.parametrize("wrong", [{"exponent": -1.0}, {"exponent": np.inf}, {"uniform": 1.1}, {"inertia": 1.0}])
 def test_numbers_out_of_range_are_errors(wrong):
     with pytest.raises(ConfigError, match="HardExamples: an exponent of at least 0"):
         HardExamples(**wrong)
@@ -130,6 +134,34 @@ def test_sums_of_all_processes_are_saved_once(monkeypatch):
     assert saved["sums"] == {"a": (8, 3), "b": (7, 2)}
     main, other = Difficulty(saved, is_main=True), Difficulty(saved, is_main=False)
     assert main._sums == saved["sums"] and not other._sums
+
+
+@pytest.mark.parametrize("processes", [1, 2])
+def test_two_killed_processes_hand_on_what_each_has_seen(synthetic, tmp_path, monkeypatch, processes):
+    """In mid-epoch; resumed by two, bitwise; by one, with the same clips seen by then."""
+    still = ["ChallengeBranch.dropout=0.0", "Backbone.drop_path=0.0"]
+    overrides = [*toy_demo(synthetic, branch=2), *HARD, *still, "train.save_steps=1", "Stage.clips=16"]
+    whole, cut = tmp_path / "whole", tmp_path / "cut"
+    assert launch(["--gin", *DEMO, "--run", str(whole), *overrides], processes=2).returncode == 0
+    monkeypatch.setenv("SIGNAL_AT_STEP", "2")
+    monkeypatch.setenv("SIGNAL", "SIGKILL")
+    launch(["--gin", *DEMO, "--run", str(cut), *overrides], 2, "tests/signalled_training.py")
+    kept = states(cut)[-1]
+    assert kept["sums"] and not kept["known"]
+    resumed = launch(["--gin", *DEMO, "--run", str(cut), *overrides], processes)
+    assert resumed.returncode == 0, resumed.stderr
+    if processes == 2:
+        assert same_tensors(whole / "model.safetensors", cut / "model.safetensors") and same_log(whole, cut)
+        assert states(cut)[-1] == states(whole)[-1]
+    assert states(cut)[-1]["known"] == pytest.approx(states(whole)[-1]["known"], abs=1e-4)
+
+
+def test_data_sets_of_one_name_are_told_apart(synthetic):
+    data = ClipData([FolderDataset(str(synthetic), "train")] * 2, priority=HardExamples())
+    with pytest.raises(
+        ConfigError, match="synth_train_0001 occurs twice: give each data set its own FolderDataset.name"
+    ):
+        ClipDataset(data, Geometry(32, 64, 2.0, 3.0), seed=0, stage=0)
 
 
 def test_a_priority_needs_a_branch_and_labels(synthetic, tmp_path):

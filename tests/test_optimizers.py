@@ -119,6 +119,34 @@ def test_names_that_cannot_be_used_are_refused(name, words):
         TimmOptimizer(groups(Net()), name)
 
 
+@pytest.mark.parametrize(
+    "settings, words",
+    [
+        ({"lr": 0.0}, "Stage.lr = 0.0 .* above 0"),
+        ({"grad_clip": -1.0}, "Stage.grad_clip = -1.0 .* None or a number above 0"),
+        ({"largest_pass": 0}, "Stage.largest_pass = 0 .* None or a number above 0"),
+        ({"lr_multipliers": {"backbone": -1.0}}, "'backbone': -1.0: factors of at least 0"),
+    ],
+)
+def test_numbers_that_would_stop_or_turn_round_the_training_are_refused(settings, words):
+    with pytest.raises(ConfigError, match=words):
+        Stage(**{"data": None, "losses": [GIoULoss()], "epochs": 1, "lr": 1e-3, **settings})
+
+
+@pytest.mark.parametrize(
+    "build, words",
+    [
+        (lambda parameters: AdamW(parameters, weight_decay=-1.0), "AdamW cannot be built: Invalid weight_decay"),
+        (lambda parameters: SGD(parameters, momentum=-1.0), "SGD cannot be built: Invalid momentum"),
+        (lambda parameters: TimmOptimizer(parameters, "adan", betas=(0.9, 0.99)), "betas = .*'adan' has 3"),
+        (lambda parameters: TimmOptimizer(parameters, "lamb", betas=(0.9,)), "betas = .*'lamb' has 2"),
+    ],
+)
+def test_settings_an_optimiser_cannot_have_are_refused(build, words):
+    with pytest.raises(ConfigError, match=words):
+        build(groups(Net()))
+
+
 def test_every_name_of_timm_builds_or_is_an_error_in_words():
     for name in list_optimizers():
         try:

@@ -4,6 +4,7 @@ import csv
 import shutil
 import subprocess
 import sys
+from pathlib import Path
 from types import SimpleNamespace
 
 import numpy as np
@@ -91,6 +92,20 @@ def test_frames_after_the_target_was_lost_are_counted_not_listed(synthetic):
     assert sorted(frames) == list(range(2, 10)) and ranking.lost == 5
 
 
+def test_a_sequence_that_fails_is_named_and_the_others_are_ranked(synthetic, tmp_path):
+    shutil.copytree(synthetic / "val", tmp_path / "val")
+    sequences = FolderDataset(str(tmp_path), "val").sequences
+    Path(sequences[0].frames[4]).write_bytes(b"")
+    ranking = rank_frames(Scripted(sequences[1], {}), sequences)
+    assert {found.sequence for found in ranking.candidates} == {sequences[1].name}
+    assert len(ranking.failures) == 1 and sequences[0].frames[4] in ranking.failures[0]
+
+
+def test_an_unknown_measure_is_an_error():
+    with pytest.raises(ValueError, match="unknown measure 'doubt'"):
+        uncertainty(EVEN, "doubt", False)
+
+
 def test_a_gap_of_nothing_is_an_error(synthetic):
     with pytest.raises(ConfigError, match="--gap 0: at least 1"):
         ranked(unlabelled(synthetic), {}, gap=0)
@@ -111,3 +126,7 @@ def test_the_tool_prints_and_writes_the_list(synthetic, tmp_path):
     assert len(values) >= 6 and values == sorted(values, reverse=True)
     assert f"{len(rows)} frames at least 3 apart; left out: 0 that have labels" in done.stdout
     assert rows[0]["file"] in done.stdout
+    off = subprocess.run(
+        [*command, *arguments, "Tracker.branch=off"], capture_output=True, text=True, timeout=300, check=False
+    )
+    assert off.returncode == 1 and "Tracker.branch = 'off'" in off.stderr and "Traceback" not in off.stderr

@@ -7,6 +7,7 @@ from hiptrack.errors import ConfigError
 from hiptrack.training.schedule import (
     ConstantSchedule,
     CosineSchedule,
+    KeepRatioSchedule,
     PolynomialSchedule,
     StepSchedule,
     TimmSchedule,
@@ -53,9 +54,28 @@ def test_timms_tanh_stays_high_longer_and_warms_up():
     assert warm(0, 10) < 0.01 and warm(1, 10) == pytest.approx(0.5, abs=0.01)
 
 
-def test_no_cycle_is_an_error():
-    with pytest.raises(ConfigError, match="TimmSchedule.cycles = 0"):
-        TimmSchedule(cycles=0)
+@pytest.mark.parametrize("settings", [{"cycles": 0}, {"cycles": 3, "cycle_decay": 0.1, "final": 0.05}])
+def test_cycles_that_cannot_be_are_errors(settings):
+    with pytest.raises(ConfigError, match="TimmSchedule.cycles = "):
+        TimmSchedule(**settings)
+
+
+@pytest.mark.parametrize(
+    "schedule, epochs, words",
+    [
+        (StepSchedule(), 20, "StepSchedule.milestones = (80,): the rate would never drop"),
+        (
+            CosineSchedule(warmup_epochs=30),
+            20,
+            "CosineSchedule.warmup_epochs = 30: the full rate would never be reached",
+        ),
+        (TimmSchedule(cycles=4, warmup_epochs=6), 20, "TimmSchedule.warmup_epochs = 6: the full rate"),
+        (KeepRatioSchedule(start=20), 20, "KeepRatioSchedule.start = 20: no token would ever be eliminated"),
+    ],
+)
+def test_a_schedule_that_does_nothing_in_its_stage_says_so(schedule, epochs, words):
+    assert schedule.problem(epochs).startswith(words)
+    assert schedule.problem(200) is None
 
 
 def test_a_warm_up_as_long_as_the_stage_ends_at_the_full_rate():

@@ -1,6 +1,7 @@
 """List the frames most worth labelling: `python tools/rank_hard.py --checkpoint runs/two_stage/model.safetensors --root data/got10k --split train`."""
 
 import argparse
+import sys
 from pathlib import Path
 
 import gin
@@ -8,7 +9,7 @@ import gin
 import hiptrack.tracking.evaluate_checkpoint  # noqa: F401  registers `evaluate` and what it reaches
 from hiptrack import config
 from hiptrack.data.sequences import FolderDataset
-from hiptrack.errors import HiptrackError, NotFoundError
+from hiptrack.errors import ConfigError, HiptrackError, NotFoundError
 from hiptrack.files import write_atomically
 from hiptrack.models.weights import load_model
 from hiptrack.tracking.rank import MEASURES, as_csv, rank_frames
@@ -26,11 +27,17 @@ def main():
     parser.add_argument("--top", type=int, default=20, metavar="N", help="so many are printed (20)")
     parser.add_argument("--out", type=Path, metavar="FILE.csv", help="write all of them")
     args = config.parse_args(parser)
+    if args.top < 1:
+        raise ConfigError(f"--top {args.top}: at least 1 was expected.")
     config.load(["gin/eval/tracker.gin", "gin/eval/branch_on.gin", *args.gin], args.overrides, root="evaluate")
     if not args.checkpoint.is_file():
         raise NotFoundError(f"not found: {args.checkpoint} (--checkpoint: a weights file)", str(args.checkpoint))
     dataset = FolderDataset(args.root, args.split, args.annotations)
     tracker = gin.query_parameter("evaluate.tracker").scoped_configurable_fn(model=load_model(args.checkpoint))
+    if tracker.branch != "on":
+        raise ConfigError(
+            f"Tracker.branch = '{tracker.branch}': only 'on' predicts the challenges that frames are ranked by."
+        )
     ranking = rank_frames(tracker, dataset.sequences, args.by, args.gap)
     print(f"uncertainty ({args.by}), challenge with its probability, frame")
     for found in ranking.candidates[: args.top]:
@@ -45,6 +52,9 @@ def main():
         except OSError as error:
             raise HiptrackError(f"{args.out} cannot be written: {error} (--out: a file)") from error
         print(f"written: {args.out}")
+    for failure in ranking.failures:
+        print(f"failed: {failure}", file=sys.stderr)
+    return 1 if ranking.failures else 0
 
 
 if __name__ == "__main__":

@@ -1,5 +1,6 @@
 """Training clips: data sets mixed by ratio, a clip for every (epoch, index)."""
 
+import itertools
 from collections import Counter
 from collections.abc import Callable
 from dataclasses import dataclass
@@ -96,6 +97,12 @@ class ClipDataset(torch.utils.data.Dataset):
         self.sequences = [usable_sequences(dataset) for dataset in data.datasets]
         self._names = [[f"{dataset.name}/{s.name}" for s in own] for dataset, own in zip(data.datasets, self.sequences)]
         self._cumulative = None
+        alike = [name for name, count in Counter(itertools.chain(*self._names)).items() if count > 1]
+        if data.priority is not None and alike:
+            raise ConfigError(
+                f"ClipData.priority keeps difficulties by name, and {alike[0]} occurs twice: give each data set its own "
+                "FolderDataset.name."
+            )
         if data.priority is not None:  # shared, for the workers to see what changes in the main process
             self._cumulative = [torch.zeros(len(own), dtype=torch.float64).share_memory_() for own in self.sequences]
             self.prioritise({})

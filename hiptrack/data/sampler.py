@@ -3,6 +3,17 @@
 import gin
 import numpy as np
 
+from hiptrack.errors import ConfigError
+
+
+def require_positive(sampler, search_frames, max_gap):
+    """Both numbers; ConfigError where one is below 1."""
+    if search_frames < 1 or max_gap < 1:
+        raise ConfigError(
+            f"{sampler}.search_frames = {search_frames}, max_gap = {max_gap}: at least 1 was expected for both."
+        )
+    return search_frames, max_gap
+
 
 @gin.register
 class CausalSampler:
@@ -17,10 +28,10 @@ class CausalSampler:
     """
 
     def __init__(self, search_frames: int = 5, max_gap: int = 70):
-        self.search_frames, self.max_gap = search_frames, max_gap
+        self.search_frames, self.max_gap = require_positive(type(self).__name__, search_frames, max_gap)
 
     def __call__(self, visible, rng):
-        """visible: [N] bool, at least two True; rng: numpy Generator. Returns (template frame, F search frames)."""
+        """visible: [N] bool, at least one True; rng: numpy Generator. Returns (template frame, F search frames)."""
         frames = np.flatnonzero(visible)
         if len(frames) > self.search_frames:
             chain = self._walk(frames, len(visible), rng)
@@ -62,13 +73,14 @@ class RandomIntervalSampler:
     """
 
     def __init__(self, search_frames: int = 5, max_gap: int = 200):
-        self.search_frames, self.max_gap = search_frames, max_gap
+        self.search_frames, self.max_gap = require_positive(type(self).__name__, search_frames, max_gap)
 
     def __call__(self, visible, rng):
-        """visible: [N] bool, at least two True; rng: numpy Generator. Returns (template frame, F search frames)."""
+        """visible: [N] bool, at least one True; rng: numpy Generator. Returns (template frame, F search frames)."""
         frames = np.flatnonzero(visible)
         template = rng.choice(frames)
-        others = frames[frames != template]
+        # the one frame of a picture stands for all frames of its clip
+        others = frames[frames != template] if len(frames) > 1 else frames
         distance = np.abs(others - template)
         near = max(int((distance <= self.max_gap).sum()), min(self.search_frames, len(others)))
         choices = others[np.argsort(distance, kind="stable")[:near]]

@@ -93,14 +93,21 @@ class AttentionFusion(nn.Module):
     Args:
         fusion_width: width of fusion vector, tokens, queries and keys.
         grid_width: W, width of the grid.
-        tokens: number of tokens.
-        heads: attention heads; a divisor of fusion_width, else ConfigError.
+        tokens: number of tokens, at least 2.
+        heads: attention heads; a divisor of fusion_width.
+
+    Raises ConfigError for other numbers.
     """
 
     foldable = False
 
     def __init__(self, fusion_width: int, grid_width: int, tokens: int = 4, heads: int = 8):
         super().__init__()
+        if heads < 1 or tokens < 2:
+            raise ConfigError(
+                f"AttentionFusion.heads = {heads}, tokens = {tokens}: at least 1 and 2 were expected (of one token every place "
+                "would read the same)."
+            )
         if fusion_width % heads:
             raise ConfigError(
                 f"AttentionFusion.heads = {heads} does not divide ChallengeBranch.fusion_width = {fusion_width}."

@@ -35,7 +35,7 @@ class Rule:
         above: the rule applies where the challenge's probability is above this, in [0, 1].
         score_below: and where the score is below this, in (0, 1]; None: whatever the score.
         write_memory: False keeps the frame out of the memory; the next one that may enter makes up for it.
-        search_scale: factor of the search region's side in the next frame, above 0.
+        search_scale: factor of the search region's side in the next frame, above 0 and up to 4.
         size_rate: share of the way from the last size to the predicted one, 0 (hold) to 1 (follow at once).
 
     Raises ConfigError for an unknown class, a number out of range, no condition, or no action.
@@ -63,7 +63,7 @@ class Rule:
         for name, value, valid, expected in (
             ("above", above, 0 <= above <= 1, "a probability in [0, 1]"),
             ("score_below", score_below, score_below is None or 0 < score_below <= 1, "a score in (0, 1]"),
-            ("search_scale", search_scale, search_scale is None or search_scale > 0, "a factor above 0"),
+            ("search_scale", search_scale, search_scale is None or 0 < search_scale <= 4, "a factor above 0 and up to 4"),
             ("size_rate", size_rate, size_rate is None or 0 <= size_rate <= 1, "a share in [0, 1]"),
         ):
             if not valid:
@@ -105,9 +105,9 @@ class Adaptation:
         return Action(**actions)
 
 
-def follow_size(box_xywh, last_xywh, rate):
-    """The box at its centre, its size `rate` of the way from the last one's to its own; xywh [4]."""
+def follow_size(box_xywh, last_size, rate):
+    """The box at its centre, its size `rate` of the way from the last one [2] to its own; xywh [4]."""
     if rate == 1:
         return box_xywh
-    size = last_xywh[2:] + rate * (box_xywh[2:] - last_xywh[2:])
+    size = last_size + rate * (box_xywh[2:] - last_size)
     return np.concatenate((box_xywh[:2] + 0.5 * (box_xywh[2:] - size), size))

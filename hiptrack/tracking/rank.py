@@ -12,7 +12,7 @@ import numpy as np
 from tqdm import tqdm
 
 from hiptrack.data.labels import CLASSES
-from hiptrack.errors import ConfigError
+from hiptrack.errors import ConfigError, HiptrackError
 from hiptrack.tracking import metrics
 from hiptrack.tracking.evaluate import run_sequence
 
@@ -34,11 +34,14 @@ class Candidate:
 
 @dataclass(frozen=True)
 class Ranking:
-    """candidates: the least certain first; and how many frames are none: labelled already, or lost by the tracker."""
+    """candidates: the least certain first; how many frames are none: labelled already, or lost by the tracker; and a line for each
+    sequence that failed.
+    """
 
     candidates: list[Candidate]
     labelled: int
     lost: int
+    failures: list[str]
 
 
 def rank_frames(tracker, sequences: Sequence, by: str = "confidence", gap: int = 10) -> Ranking:
@@ -46,13 +49,17 @@ def rank_frames(tracker, sequences: Sequence, by: str = "confidence", gap: int =
 
     by: one of MEASURES; gap: of frames nearer than this to a less certain one of their sequence, which look much alike, none is
     taken. Where true boxes are known, frames in which the tracker had lost the target are left out, and counted.
-    Raises ConfigError for a gap below 1, and what `run_sequence` does.
+    Raises ConfigError for a gap below 1.
     """
     if gap < 1:
         raise ConfigError(f"--gap {gap}: at least 1 was expected.")
-    candidates, labelled, lost = [], 0, 0
+    candidates, labelled, lost, failures = [], 0, 0, []
     for sequence in tqdm(sequences, desc="tracking", unit="sequence", leave=False):
-        result = run_sequence(tracker, sequence)
+        try:
+            result = run_sequence(tracker, sequence)
+        except HiptrackError as error:  # the others are worth as much without it
+            failures.append(f"{sequence.name}: {error}")
+            continue
         known = np.zeros(len(sequence), bool) if sequence.labels is None else sequence.labels.annotated
         seen, away = _seen(sequence), _lost(result, sequence)
         labelled, lost = labelled + int((seen & known).sum()), lost + int((seen & ~known & away).sum())
@@ -68,7 +75,7 @@ def rank_frames(tracker, sequences: Sequence, by: str = "confidence", gap: int =
                 )
             )
     candidates.sort(key=lambda found: -found.uncertainty)
-    return Ranking(candidates, labelled, lost)
+    return Ranking(candidates, labelled, lost, failures)
 
 
 def uncertainty(probabilities, by, multi_label):
@@ -86,6 +93,8 @@ def uncertainty(probabilities, by, multi_label):
         return (1 - first) * classes / (classes - 1)
     if by == "margin":
         return 1 - (first - second)
+    if by != "entropy":
+        raise ValueError(f"unknown measure {by!r}, expected one of {MEASURES}")
     logs = np.log(probabilities, out=np.zeros_like(probabilities), where=probabilities > 0)
     return -(probabilities * logs).sum(1) / np.log(classes)
 

@@ -40,10 +40,10 @@ class MemoryPolicy:
     ):
         if interval < 1 or capacity < 1:
             raise ConfigError(f"MemoryPolicy.interval = {interval}, capacity = {capacity}: both must be at least 1.")
-        if not any(1 <= frame <= template_frames for frame in early):
+        if not early or not all(1 <= frame <= template_frames for frame in early):
             raise ConfigError(
-                f"MemoryPolicy.early = {tuple(early)}: a frame up to {template_frames} (template_frames) must enter the bank "
-                "before the bank is read."
+                f"MemoryPolicy.early = {tuple(early)}: at least one frame was expected, and none but 1 to {template_frames} "
+                "(template_frames): later ones enter the bank by the interval."
             )
         self.template_frames, self.early = template_frames, tuple(early)
         self.interval, self.capacity = interval, capacity
@@ -143,6 +143,7 @@ class Tracker:
         self.policy = memory or MemoryPolicy()
         self.window = hann_window(model.grid_side).to(self.device)
         self.box_xywh = None
+        self.search_xywh = None  # [4] in frame pixels: the square that the last update searched; None before one
 
     @classmethod
     def from_checkpoint(cls, path, device="auto", branch="off", memory=None, margin=10, smoothing=0.0, adaptation=None):
@@ -184,7 +185,9 @@ class Tracker:
         self.template_tokens = self.model.backbone.embed_template(template)
         self.template_box_xywh = in_crop
         self.memory = TargetMemory(self.model, self.policy, template, in_crop)
-        self.box_xywh, self.challenge, self.search_scale = box, None, 1.0
+        self.box_xywh, self.size = box, box[2:]
+        self.challenge, self.search_scale = None, 1.0
+        self.search_xywh = None
 
     @torch.inference_mode()
     def update(self, frame_rgb):
@@ -195,6 +198,8 @@ class Tracker:
         model, factor = self.model, self.model.search_factor * self.search_scale
         height, width = frame_rgb.shape[:2]
         search = self._to_model(crops.crop(frame_rgb, self.box_xywh, factor, model.search_size))
+        side = crops.crop_side(self.box_xywh, factor)
+        self.search_xywh = np.array([*crops.crop_origin(self.box_xywh, side), side, side], np.float64)
         features = model.backbone(self.template_tokens, search, self.template_box_xywh)
         prediction = model.predict(features, *self.memory.read(features), use_challenge=self.branch == "on")
         score = prediction.maps.score[0]
@@ -211,8 +216,9 @@ class Tracker:
             before = probabilities if self.challenge is None else self.challenge
             self.challenge = probabilities + self.smoothing * (before - probabilities)
         action = self.adaptation(self.challenge, peak) if self.adaptation else Action()
-        box = crops.box_from_crop(box.tolist(), self.box_xywh, crops.crop_side(self.box_xywh, factor))
-        box = follow_size(box, self.box_xywh, action.size_rate)
+        box = crops.box_from_crop(box.tolist(), self.box_xywh, side)
+        box = follow_size(box, self.size, action.size_rate)
+        self.size = box[2:]  # what lies outside the frame counts: a size that is held must not shrink at the border
         self.box_xywh = crops.clip_box(box, (width, height), self.margin)
         self.search_scale = action.search_scale
         self.memory.update(search, features, prediction.box_cxcywh, action.write_memory)

@@ -25,7 +25,7 @@ from hiptrack.training.optimizers import group_steps, restore_group_steps
 
 STATE, WEIGHTS, OPTIMIZER = "state.json", "weights.safetensors", "optimizer.pt"
 BEST = "best.safetensors"  # in the run's folder
-MAX_STATE_BYTES = 2**24
+MAX_STATE_BYTES = 2**28
 
 
 @dataclass

@@ -1,6 +1,7 @@
 """Optimisers, the parameter groups they are given, and what one hands on to the next."""
 
 import difflib
+from contextlib import contextmanager
 
 import gin
 import torch
@@ -14,13 +15,15 @@ EMBEDDINGS = "backbone.embeddings"  # stands for patch embedding, positions and 
 @gin.register(denylist=["parameters"])
 def AdamW(parameters, weight_decay: float = 1e-4, betas: tuple[float, float] = (0.9, 0.999)):
     """AdamW (Loshchilov and Hutter, ICLR 2019); the learning rates come from the stage."""
-    return torch.optim.AdamW(parameters, weight_decay=weight_decay, betas=betas)
+    with told_of("AdamW"):
+        return torch.optim.AdamW(parameters, weight_decay=weight_decay, betas=betas)
 
 
 @gin.register(denylist=["parameters"])
 def SGD(parameters, momentum: float = 0.9, weight_decay: float = 1e-4):
     """Stochastic gradient descent with momentum; the learning rates come from the stage."""
-    return torch.optim.SGD(parameters, lr=1.0, momentum=momentum, weight_decay=weight_decay)
+    with told_of("SGD"):
+        return torch.optim.SGD(parameters, lr=1.0, momentum=momentum, weight_decay=weight_decay)
 
 
 @gin.register(denylist=["parameters"])
@@ -50,12 +53,22 @@ def TimmOptimizer(parameters, name: str = "lamb", weight_decay: float = 1e-4, be
             f"TimmOptimizer.name = '{name}' draws random numbers of its own, which no checkpoint keeps: its training "
             "could not be resumed exactly."
         )
+    number = get_optimizer_info(name).num_betas
+    if betas is not None and number and len(betas) != number:
+        raise ConfigError(f"TimmOptimizer.betas = {tuple(betas)}: '{name}' has {number}.")
     own = {} if betas is None else {"betas": betas}
     highest = max(group["lr"] for group in parameters)  # without a rate, some would choose one by themselves
-    try:
+    with told_of(f"TimmOptimizer.name = '{name}'"):
         return create_optimizer_v2(parameters, opt=name, lr=highest, weight_decay=weight_decay, **own)
+
+
+@contextmanager
+def told_of(what):
+    """Have whatever an optimiser says of its settings told as a ConfigError."""
+    try:
+        yield
     except (AssertionError, ImportError, ValueError, TypeError) as error:
-        raise ConfigError(f"TimmOptimizer.name = '{name}' cannot be built: {error}") from error
+        raise ConfigError(f"{what} cannot be built: {error}") from error
 
 
 def parameter_groups(model, lr, multipliers, layer_decay=None):

@@ -1,6 +1,7 @@
 """Schedules as plain functions of the position in a stage: nothing to save, nothing to restore.
 
-Each is called with (epoch, epochs): the position as a real number of epochs done, and the stage's length.
+Each is called with (epoch, epochs): the position as a real number of epochs done, and the stage's length. One that could not
+do what it says in a stage of some length says so in `problem(epochs)`.
 """
 
 import math
@@ -35,6 +36,12 @@ class StepSchedule:
     def __init__(self, milestones: tuple[int, ...] = (80,), factor: float = 0.1):
         self.milestones, self.factor = sorted(milestones), factor
 
+    def problem(self, epochs):
+        """What is wrong in a stage of so many epochs, or None."""
+        if not self.milestones or self.milestones[0] >= epochs:
+            return f"StepSchedule.milestones = {tuple(self.milestones)}: the rate would never drop"
+        return None
+
     def __call__(self, epoch, epochs):
         """Factor of the learning rate."""
         return self.factor ** bisect_right(self.milestones, epoch)
@@ -51,6 +58,10 @@ class CosineSchedule:
 
     def __init__(self, warmup_epochs: float = 0.0, final: float = 0.0):
         self.warmup_epochs, self.final = warmup_epochs, final
+
+    def problem(self, epochs):
+        """What is wrong in a stage of so many epochs, or None."""
+        return long_warm_up("CosineSchedule", self.warmup_epochs, epochs)
 
     def __call__(self, epoch, epochs):
         """Factor of the learning rate."""
@@ -74,6 +85,10 @@ class PolynomialSchedule:
 
     def __init__(self, power: float = 1.0, warmup_epochs: float = 0.0, final: float = 0.0):
         self.power, self.warmup_epochs, self.final = power, warmup_epochs, final
+
+    def problem(self, epochs):
+        """What is wrong in a stage of so many epochs, or None."""
+        return long_warm_up("PolynomialSchedule", self.warmup_epochs, epochs)
 
     def __call__(self, epoch, epochs):
         """Factor of the learning rate."""
@@ -100,16 +115,23 @@ class TimmSchedule:
 
     def __init__(
         self,
-        name: Literal["cosine", "tanh", "poly"] = "cosine",
+        name: Literal["cosine", "tanh"] = "cosine",
         cycles: int = 1,
         cycle_decay: float = 1.0,
         warmup_epochs: float = 0.0,
         final: float = 0.0,
     ):
-        if cycles < 1:
-            raise ConfigError(f"TimmSchedule.cycles = {cycles}: at least 1 was expected.")
+        if cycles < 1 or cycle_decay ** (cycles - 1) <= final:
+            raise ConfigError(
+                f"TimmSchedule.cycles = {cycles}, cycle_decay = {cycle_decay}, final = {final}: at least one cycle was expected, "
+                "and that the last one starts above `final`."
+            )
         self.name, self.cycles, self.cycle_decay = name, cycles, cycle_decay
         self.warmup_epochs, self.final = warmup_epochs, final
+
+    def problem(self, epochs):
+        """What is wrong in a stage of so many epochs, or None."""
+        return long_warm_up("TimmSchedule", self.warmup_epochs, epochs / self.cycles)
 
     def __call__(self, epoch, epochs):
         """Factor of the learning rate."""
@@ -126,6 +148,13 @@ class TimmSchedule:
         )
         scheduler.step(epoch)
         return optimizer.param_groups[0]["lr"]
+
+
+def long_warm_up(name, warmup_epochs, epochs):
+    """What is wrong with a warm-up that is longer than the (part of a) stage it begins, or None."""
+    if warmup_epochs > epochs:
+        return f"{name}.warmup_epochs = {warmup_epochs:g}: the full rate would never be reached"
+    return None
 
 
 def warm_up(epoch, warmup_epochs):
@@ -148,7 +177,15 @@ class KeepRatioSchedule:
     """
 
     def __init__(self, start: float = 20, length: float = 80):
+        if length <= 0:
+            raise ConfigError(f"KeepRatioSchedule.length = {length}: a number of epochs above 0 was expected.")
         self.start, self.length = start, length
+
+    def problem(self, epochs):
+        """What is wrong in a stage of so many epochs, or None."""
+        if self.start >= epochs:
+            return f"KeepRatioSchedule.start = {self.start:g}: no token would ever be eliminated"
+        return None
 
     def __call__(self, epoch, final):
         """Keep ratio after `epoch` epochs (a real number); `final` is the backbone's own."""

@@ -75,6 +75,16 @@ class Stage:
         for what, value in (("epochs", self.epochs), ("batch", self.batch), ("clips", self.clips), ("lr", self.lr)):
             if value <= 0:
                 raise ConfigError(f"Stage.{what} = {value} in stage '{self.name}': a number above 0 was expected.")
+        for what, value in (("grad_clip", self.grad_clip), ("largest_pass", self.largest_pass)):
+            if value is not None and value <= 0:
+                raise ConfigError(
+                    f"Stage.{what} = {value} in stage '{self.name}': None or a number above 0 was expected."
+                )
+        negative = [f"'{module}': {factor}" for module, factor in self.lr_multipliers.items() if factor < 0]
+        if negative:
+            raise ConfigError(
+                f"Stage.lr_multipliers of stage '{self.name}' has {negative[0]}: factors of at least 0 were expected."
+            )
         if self.layer_decay is not None and not 0 < self.layer_decay <= 1:
             raise ConfigError(
                 f"Stage.layer_decay = {self.layer_decay} in stage '{self.name}': a factor above 0 and at most 1 was expected."
@@ -119,6 +129,10 @@ class Stage:
         The model is left frozen as in the last phase.
         """
         divide_batch(self.batch, processes, self.largest_pass)
+        for schedule in (self.schedule, self.keep_ratio):
+            problem = getattr(schedule, "problem", lambda epochs: None)(self.epochs)
+            if problem:
+                raise ConfigError(f"{problem}; stage '{self.name}' has {self.epochs} epochs.")
         for module in self.lr_multipliers:
             require_module(model, module, "Stage.lr_multipliers")
         for phase in self.phases:

@@ -21,7 +21,6 @@ from hiptrack.training.stage import Stage
 from hiptrack.training.summary import describe_pipeline
 from hiptrack.training.validation import Validation
 
-
 MODEL = ("hiptrack.training.train.train", "model")  # as gin knows it
 
 

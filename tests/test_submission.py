@@ -1,0 +1,159 @@
+"""Handing in: the zip is what the server expects, or it is not written."""
+
+import io
+import subprocess
+import sys
+import zipfile
+
+import numpy as np
+import pytest
+
+from hiptrack.config import REPO_ROOT
+from hiptrack.errors import DataError, NotFoundError
+from hiptrack.tracking.results import SequenceResult, write_result
+from hiptrack.tracking.submission import Expected, check_zip, find_problems, write_submission
+
+EXPECTED = {"a": Expected(3, (1.0, 2.0, 30.0, 40.5)), "b": Expected(2, (5.0, 6.0, 7.0, 8.0))}
+
+
+@pytest.fixture
+def results(tmp_path):
+    folder = tmp_path / "results"
+    for name, expected in EXPECTED.items():
+        boxes = np.array([expected.first_xywh] + [[3.1, 4.2, 10.0, 11.0]] * (expected.frames - 1))
+        seconds = np.full(expected.frames, 0.01)
+        write_result(folder, SequenceResult(name, boxes, seconds, 1.0, np.ones(expected.frames), None, (64, 48)))
+    return folder
+
+
+def accepted_by_the_servers_rules(path):
+    """Written from the toolkit's documentation alone: two comma-separated text files a sequence, at the top of the zip."""
+    with zipfile.ZipFile(path) as archive:
+        assert archive.testzip() is None
+        names = archive.namelist()
+        for folder in {name.split("/")[0] for name in names}:
+            boxes = np.loadtxt(io.BytesIO(archive.read(f"{folder}/{folder}_001.txt")), delimiter=",", ndmin=2)
+            times = np.loadtxt(io.BytesIO(archive.read(f"{folder}/{folder}_time.txt")), delimiter=",", ndmin=2)
+            assert boxes.shape == (EXPECTED[folder].frames, 4) and times.shape == (EXPECTED[folder].frames, 1)
+            assert np.isfinite(boxes).all() and (boxes[:, 2:] > 0).all() and (times > 0).all()
+            assert np.abs(boxes[0] - EXPECTED[folder].first_xywh).max() < 1e-3
+        assert len(names) == 2 * len(EXPECTED)
+
+
+def test_a_zip_of_good_results_passes_and_is_the_same_each_time(results, tmp_path):
+    before = {path: path.read_bytes() for path in results.rglob("*") if path.is_file()}
+    for name in ("one.zip", "two.zip"):
+        write_submission(results, EXPECTED, tmp_path / name)
+    accepted_by_the_servers_rules(tmp_path / "one.zip")
+    assert check_zip(tmp_path / "one.zip", EXPECTED) == [] and check_zip(tmp_path / "one.zip") == []
+    assert (tmp_path / "one.zip").read_bytes() == (tmp_path / "two.zip").read_bytes()
+    assert before == {path: path.read_bytes() for path in results.rglob("*") if path.is_file()}  # raw results stay
+
+
+def spoilt(results, name, old, new):
+    path = results / name[0] / name
+    text = path.read_text()
+    assert old in text
+    path.write_text(text.replace(old, new, 1))
+
+
+@pytest.mark.parametrize(
+    "name, old, new, words",
+    [
+        ("a_001.txt", "3.100,4.200", "3.100\t4.200", "a/a_001.txt:2: is '3.100\\t4.200,10.000,11.000'; x,y,w,h: four"),
+        ("a_001.txt", "10.000", "nan", "a/a_001.txt:2: is '3.100,4.200,nan,11.000'; x,y,w,h: four finite numbers"),
+        ("a_001.txt", "10.000", "0", "a/a_001.txt:2: width and height must be above 0"),
+        ("a_001.txt", "1.000,", "1.500,", "a/a_001.txt:1: the first box must be the given one, 1,2,30,40.5"),
+        ("b_001.txt", "5.000,6.000,7.000,8.000\n", "", "b/b_001.txt: has 1 lines; the sequence has 2 frames"),
+        ("b_time.txt", "0.01", "0.00", "b/b_time.txt:1: the time must be above 0"),
+        ("b_time.txt", "0.01", "fast", "b/b_time.txt:1: is 'fast000000'; one finite number was expected"),
+    ],
+)
+def test_results_that_would_be_rejected_are_named_and_nothing_is_written(results, tmp_path, name, old, new, words):
+    spoilt(results, name, old, new)
+    with pytest.raises(DataError) as raised:
+        write_submission(results, EXPECTED, tmp_path / "out.zip")
+    assert words in str(raised.value)
+    assert not (tmp_path / "out.zip").exists()
+
+
+def test_a_missing_file_and_a_missing_sequence_are_named(results, tmp_path):
+    (results / "a" / "a_time.txt").unlink()
+    for path in (results / "b").iterdir():
+        path.unlink()
+    with pytest.raises(DataError, match=r"\n  b: missing\n  a/a_time.txt: missing"):
+        write_submission(results, EXPECTED, tmp_path / "out.zip")
+
+
+GOOD = {"a/a_001.txt": b"1,2,3,4\n", "a/a_time.txt": b"0.1\n"}
+
+
+@pytest.mark.parametrize(
+    "path, words",
+    [
+        ("tracker/a/a_001.txt", "1 folder levels too deep; a/a_001.txt was expected"),
+        ("a_001.txt", "not in its sequence's folder; a/a_001.txt was expected"),
+        ("a\\a_001.txt", "folders must be separated by /"),
+        ("__MACOSX/._a", "no result file; <sequence>/<sequence>_001.txt"),
+        ("a/b_001.txt", "no result file"),
+    ],
+)
+def test_files_at_the_wrong_place(path, words):
+    problems = find_problems({**GOOD, path: b"1,2,3,4\n"})
+    assert len(problems) == 1 and words in problems[0]
+
+
+def test_sequences_are_checked_against_the_data_or_the_test_split():
+    assert find_problems(GOOD) == []
+    assert find_problems({}) == ["it holds no result"]
+    assert find_problems(GOOD, {"c": Expected(1, (1, 2, 3, 4))})[:2] == [
+        "a: no such sequence in the data",
+        "c: missing",
+    ]
+    one = {"GOT-10k_Test_000007/GOT-10k_Test_000007_001.txt": b"1,2,3,4\n"}
+    one["GOT-10k_Test_000007/GOT-10k_Test_000007_time.txt"] = b"0.1\n"
+    problems = find_problems(one)
+    assert len(problems) == 179 and problems[0] == "GOT-10k_Test_000001: missing"
+
+
+def test_files_of_unequal_length_are_named_without_data_too():
+    assert find_problems({**GOOD, "a/a_time.txt": b"0.1\n0.1\n"}) == ["a: 1 boxes, but 2 times"]
+
+
+@pytest.mark.parametrize("content", [b"", b"no zip", b"PK\x03\x04" + bytes(50)])
+def test_what_is_no_zip_is_an_error(tmp_path, content):
+    path = tmp_path / "x.zip"
+    path.write_bytes(content)
+    with pytest.raises(DataError, match="cannot be read as a zip"):
+        check_zip(path)
+    with pytest.raises(NotFoundError):
+        check_zip(tmp_path / "absent.zip")
+
+
+def test_a_zip_that_unpacks_to_too_much_is_refused(tmp_path):
+    with zipfile.ZipFile(tmp_path / "bomb.zip", "w", zipfile.ZIP_DEFLATED) as archive:
+        archive.writestr("a/a_001.txt", bytes(2**28 + 1))
+    with pytest.raises(DataError, match="would unpack to more than"):
+        check_zip(tmp_path / "bomb.zip")
+
+
+def test_a_file_twice_in_a_zip_is_named(tmp_path):
+    with zipfile.ZipFile(tmp_path / "x.zip", "w") as archive:
+        for path, text in GOOD.items():
+            archive.writestr(path, text)
+        with pytest.warns(UserWarning, match="Duplicate name"):
+            archive.writestr("a/a_001.txt", b"1,2,3,4\n")
+    assert check_zip(tmp_path / "x.zip") == ["a/a_001.txt: stands in the zip more than once"]
+
+
+def test_the_tool_says_what_is_wrong(results, tmp_path):
+    write_submission(results, EXPECTED, tmp_path / "good.zip")
+    with zipfile.ZipFile(tmp_path / "bad.zip", "w") as archive:
+        archive.writestr("a/a_001.txt", b"1,2,3,4\n")
+    command = [sys.executable, str(REPO_ROOT / "tools" / "submit_check.py")]
+    good, bad = (
+        subprocess.run([*command, str(tmp_path / name)], capture_output=True, text=True, timeout=120, check=False)
+        for name in ("good.zip", "bad.zip")
+    )
+    assert good.returncode == 0 and "in order" in good.stdout
+    assert bad.returncode == 1 and "1 problems:\n  a/a_time.txt: missing" in bad.stdout
