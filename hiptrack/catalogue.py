@@ -1,8 +1,11 @@
 """What can be configured, which gin files do it, and where a value comes from."""
 
 import inspect
+import re
 from collections import defaultdict
+from contextlib import suppress
 
+from hiptrack.config_checks import checked, opened_scopes
 from hiptrack.config_parse import REPO_ROOT, Binding, named, read_file, read_override
 from hiptrack.config_walk import (
     MACRO,
@@ -18,6 +21,9 @@ from hiptrack.config_walk import (
     short_name,
 )
 from hiptrack.errors import ConfigError
+
+_MEANING = re.compile(r" {4}(\w+(?:, \w+)*): (.*)")
+_MORE = re.compile(r" {5,}(.*)")
 
 
 def catalogue(word: str = "") -> str:
@@ -38,8 +44,9 @@ def catalogue(word: str = "") -> str:
 
 
 def describe(entry: Configurable, files: dict[tuple[str, str], list[str]]) -> str:
-    """A configurable's name, room and first sentence, then a line for each parameter that can be bound."""
-    summary = (inspect.getdoc(entry.wrapped) or "").partition("\n\n")[0].replace("\n", " ")
+    """A configurable's name, room and first sentence, then each parameter that can be bound, with its meaning and files."""
+    text = inspect.getdoc(entry.wrapped) or ""
+    summary, meanings = text.partition("\n\n")[0].replace("\n", " "), _meanings(text)
     lines = [f"{short_name(entry.selector)}  ({entry.wrapped.__module__})", f"    {summary}"]
     for name, parameter in parameters(entry).items():
         if name in (entry.denylist or ()):  # the code that calls it gives these
@@ -47,8 +54,25 @@ def describe(entry: Configurable, files: dict[tuple[str, str], list[str]]) -> st
         hint = "" if parameter.annotation is parameter.empty else f": {_hint(parameter.annotation)}"
         default = "required" if is_required(parameter) else _default(parameter.default)
         lines.append(f"    .{name}{hint} = {default}")
+        if name in meanings:
+            lines.append(f"        {meanings[name]}")
         lines += [f"        set in {file}" for file in files.get((entry.selector, name), ())]
     return "\n".join(lines)
+
+
+def _meanings(text: str) -> dict[str, str]:
+    """{parameter: what the section `Args:` of a docstring says of it}; names that share an entry have the same words."""
+    found: dict[str, str] = {}
+    names: list[str] = []
+    for line in text.partition("\nArgs:\n")[2].splitlines():
+        if entry := _MEANING.fullmatch(line):
+            names = entry[1].split(", ")
+            found |= dict.fromkeys(names, entry[2])
+        elif more := _MORE.fullmatch(line):
+            found |= {name: f"{found[name]} {more[1]}" for name in names}
+        else:  # the section is over
+            break
+    return found
 
 
 def files_that_set() -> dict[tuple[str, str], list[str]]:
@@ -68,10 +92,13 @@ def files_that_set() -> dict[tuple[str, str], list[str]]:
 def explain(name: str, gin_files: list[str], overrides: list[str]) -> str:
     """Which file and line, or override, gives the value of `[scope/]Name.parameter` or of a macro, and what it replaced.
 
-    Without a scope: in every scope that has a binding of its own. Raises ConfigError for a name that does not exist.
+    Without a scope: in every scope that has a binding of its own. Raises ConfigError for a name or a scope that does not
+    exist, and for files and overrides that neither a training nor an evaluation takes.
     """
     bindings = [binding for file in gin_files for binding in read_file(file)]
     bindings += [read_override(text) for text in overrides]
+    if gin_files:
+        _check(bindings)
     scope, _, plain = name.rpartition("/")
     selector, _, parameter = plain.rpartition(".")
     if not selector:
@@ -81,10 +108,26 @@ def explain(name: str, gin_files: list[str], overrides: list[str]) -> str:
     if parameter not in known:
         close = nearest(parameter, known)
         raise ConfigError(f'"{name}": {entry.name} has no parameter "{parameter}"; the nearest is "{close}".')
+    opened = opened_scopes(bindings)
+    if scope and scope not in opened:
+        close = nearest(scope, opened)
+        hint = f'; the nearest one is "{close}".' if close else "."
+        raise ConfigError(f'no reference opens the scope "{scope}" of {name}{hint}')
     mine = [binding for binding in bindings if binding.key[1:] == (entry.selector, parameter)]
     scopes = [scope] if scope else sorted({"", *(binding.key[0] for binding in mine)})
     texts = [_in_scope(one, entry, parameter, mine, bindings) for one in scopes]
     return "\n".join(texts)
+
+
+def _check(bindings: list[Binding]) -> None:
+    """Raises the error with which tools/train.py refuses the bindings, unless tools/eval.py takes them."""
+    try:
+        checked(bindings, named("train", "--explain"))
+    except ConfigError:
+        with suppress(ConfigError):
+            checked([*read_file("gin/eval/tracker.gin"), *bindings], named("evaluate", "--explain"))
+            return
+        raise
 
 
 def _in_scope(scope: str, entry: Configurable, parameter: str, mine: list[Binding], bindings: list[Binding]) -> str:

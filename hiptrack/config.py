@@ -15,7 +15,7 @@ import gin
 
 from hiptrack.config_checks import checked
 from hiptrack.config_parse import REPO_ROOT, named, read_file, read_override
-from hiptrack.config_walk import current_bindings, format_value, imports, label, order
+from hiptrack.config_walk import current_bindings, format_value, implied_values, imports, label, order
 from hiptrack.errors import ConfigError, HiptrackError, ToldElsewhere
 
 __all__ = [
@@ -27,6 +27,7 @@ __all__ = [
     "operative_text",
     "parse_args",
     "run_main",
+    "used_values",
 ]
 
 _GIN_TRAIL = re.compile(r"\n\s*In call to configurable [^\n]*")
@@ -77,6 +78,11 @@ def config_text() -> str:
 def bound_values() -> dict[str, str]:
     """Every binding as {name: value}, as they stand in `config_text`."""
     return {label(key): format_value(value) for key, value in current_bindings().items()}
+
+
+def used_values(root: str) -> dict[str, str]:
+    """Every binding, and every literal default of what `root` reaches, as {name: value}."""
+    return implied_values(current_bindings(), named(root, "used_values")) | bound_values()
 
 
 def operative_text() -> str:

@@ -193,7 +193,7 @@ def _why_unread(key: Key, walk: Walk, bindings: list[Binding], root: Configurabl
         close = nearest(name, (macro for macro, kind, _ in walk.read if kind == MACRO))
         hint = f"the nearest used one is {close}" if close else "a parameter is written Name.parameter"
         return f"nothing uses the macro {name}; {hint}."
-    opened = _opened_scopes(bindings)
+    opened = opened_scopes(bindings)
     if scope and scope not in opened:
         close = nearest(scope, opened)
         hint = f'the nearest one is "{close}"' if close else f"write @{scope}/{thing} where {thing} is used"
@@ -213,7 +213,7 @@ def _why_unread(key: Key, walk: Walk, bindings: list[Binding], root: Configurabl
     )
 
 
-def _opened_scopes(bindings: list[Binding]) -> set[str]:
+def opened_scopes(bindings: list[Binding]) -> set[str]:
     """The scopes of all references, and those around them: a/b opens a and a/b."""
     opened = set()
     for reference in (reference for binding in bindings for reference in references(binding.value)):

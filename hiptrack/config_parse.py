@@ -27,7 +27,9 @@ from hiptrack.config_walk import (
 )
 from hiptrack.errors import ConfigError
 
-REPO_ROOT = Path(__file__).resolve().parent.parent
+_PACKAGE = Path(__file__).resolve().parent
+# Where gin/ and experiments/ lie: the repository, or where an installed package holds them.
+REPO_ROOT = _PACKAGE.parent if (_PACKAGE.parent / "setup.cfg").is_file() else _PACKAGE / "configs"
 MAX_FILE_BYTES = 2**20
 MAX_NAME = 200
 MAX_NESTING = 20

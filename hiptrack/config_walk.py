@@ -189,7 +189,7 @@ def format_value(value: object) -> str:
 
 
 class Walk:
-    """Follows the references from one configurable, in the scopes in which gin would build them.
+    """Follows the references from one configurable, built in `scope`, in the scopes in which gin would build them.
 
     A scoped reference replaces the active scope and an unscoped one inherits it; in scope a/b the bindings of
     the root, of a and of a/b apply, the later ones winning. An uncalled reference counts as called in its
@@ -200,7 +200,7 @@ class Walk:
     called reference to it.  cycles: the keys with a called reference to what is being built.
     """
 
-    def __init__(self, bindings: dict[Key, object], root: Configurable):
+    def __init__(self, bindings: dict[Key, object], root: Configurable, scope: str = ""):
         self.bindings = bindings
         self.used: dict[tuple[str, str], dict[str, Key]] = {}
         self.read: set[Key] = set()
@@ -208,7 +208,7 @@ class Walk:
         self.called: dict[tuple[str, str], Key] = {}
         self.cycles: list[Key] = []
         self._macros_followed: set[tuple[str, str]] = set()
-        self._visit(root, "", ())
+        self._visit(root, scope, ())
 
     def _visit(self, configurable: Configurable, scope: str, building: tuple) -> None:
         node = (scope, configurable.selector)
@@ -248,3 +248,20 @@ class Walk:
                     if node in building:
                         self.cycles.append(holder)
                 self._visit(reference.configurable, node[0], building if reference.evaluate else ())
+
+
+def implied_values(bindings: dict[Key, object], root: Configurable) -> dict[str, str]:
+    """What holds in all that `root` reaches, also under names that are not bound, as {name: gin text}.
+
+    In a scope: the binding of the scope around it, or the default where that is a literal; this is the value of
+    the name without scope too, unless that is bound.
+    """
+    found = {}
+    for (scope, selector), chosen in Walk(bindings, root).used.items():
+        for name, parameter in parameters(matching(selector)[0]).items():
+            own = label((scope, selector, name))
+            if name in chosen:
+                found[own] = format_value(bindings[chosen[name]])
+            elif is_literal(parameter.default):  # false for a parameter without a default
+                found[own] = found[label(("", selector, name))] = format_value(parameter.default)
+    return found

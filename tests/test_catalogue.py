@@ -17,7 +17,9 @@ def test_an_entry_has_parameters_defaults_meaning_and_files():
     assert "Which frames are remembered and when they are read" in text
     assert "    .interval: int = 20" in text and "    .early: tuple[int, ...] = (5, 10)" in text
     text = catalogue("Stage  (hiptrack.training.stage)")
-    assert "    .epochs: int = required" in text
+    assert "    .epochs: int = required\n        length, base learning rate, and the *global* batch" in text
+    assert "        schedule of the keep ratio; None trains with the backbone's own.\n" in text
+    assert "{epoch of the stage: modules}. All others are frozen: in eval mode" in text  # of two lines
     batch = text[text.index("    .batch: int = 32") : text.index("    .clips:")]
     assert {"        set in gin/stage/adamw.gin", "        set in experiments/demo.gin"} <= set(batch.splitlines())
 
@@ -29,6 +31,10 @@ def test_what_the_code_gives_itself_is_not_listed():
 def test_a_word_without_an_entry_names_the_nearest():
     with pytest.raises(ConfigError, match='mentions "GIoULos5"; the nearest name is "GIoULoss"'):
         catalogue("GIoULos5")
+
+
+def test_a_word_may_be_of_the_meaning_of_a_parameter():
+    assert "StepSchedule" in catalogue("epochs at whose start it drops")
 
 
 def test_explain_names_the_line_that_holds_and_what_it_replaced():
@@ -59,3 +65,27 @@ def test_explain_follows_macros_and_knows_defaults():
 def test_explain_of_a_name_that_does_not_exist_names_the_nearest(name, near):
     with pytest.raises(ConfigError, match=near):
         explain(name, TWO_STAGE, [])
+
+
+def test_explain_of_a_scope_that_nothing_opens_names_the_nearest():
+    with pytest.raises(ConfigError, match='no reference opens the scope "brnch" of brnch/Stage.lr; .* is "branch"'):
+        explain("brnch/Stage.lr", TWO_STAGE, [])
+
+
+@pytest.mark.parametrize(
+    "override, words",
+    [
+        ("Stage.batch=many", "expects int, not 'many'"),
+        ("Stage.lr=1e-4", "has no effect on .*; write branch/Stage.lr=0.0001 finetune/"),
+        ("brnch/Stage.lr=1e-4", 'no reference opens the scope "brnch"'),
+        ("SGD.momentum=0.5", "train reaches no SGD"),
+    ],
+)
+def test_explain_refuses_what_training_refuses(override, words):
+    with pytest.raises(ConfigError, match=words):
+        explain(override.partition("=")[0], TWO_STAGE, [override])
+
+
+def test_explain_takes_the_files_of_an_evaluation():
+    told = explain("Tracker.branch", ["gin/eval/branch_on.gin"], ["Tracker.margin=5"])
+    assert told.startswith("Tracker.branch = 'on'  from gin/eval/branch_on.gin:2")

@@ -17,6 +17,7 @@ from hiptrack.comparing.report import as_csv, as_picture, as_text, rows, write
 from hiptrack.comparing.table import compare, read_runs
 from hiptrack.config import REPO_ROOT
 from hiptrack.errors import ConfigError, DataError, HiptrackError, NotFoundError
+from hiptrack.models.weights import content_hash
 from hiptrack.run_folder import record
 from hiptrack.training import train  # noqa: F401  registers everything
 
@@ -44,12 +45,14 @@ def make_run(folder, *overrides, validation=None, seconds=(0.2, 0.3, 0.4), steps
         safetensors.torch.save_file({"a": torch.zeros(1)}, folder / "model.safetensors", metadata)
     if evaluation:
         (folder / "evaluation").mkdir()
+        evaluation["made_with"].setdefault("weights", content_hash(folder / "model.safetensors"))
         (folder / "evaluation" / "report.json").write_text(json.dumps(evaluation))
     return folder
 
 
-def evaluation(ao, accuracy=None, fps=50.0, complete=True):
+def evaluation(ao, accuracy=None, fps=50.0, complete=True, data="0123456789", **tracking):
     return {
+        "made_with": {"data": data, "tracking": {f"Tracker.{name}": value for name, value in tracking.items()}},
         "overall": {"AO": ao, "SR0.5": ao / 2, "SR0.75": ao / 4},
         "classification": accuracy and {"accuracy": accuracy, "balanced_accuracy": accuracy / 2},
         "speed": {"fps_model": fps},
@@ -110,7 +113,7 @@ def test_the_evaluation_counts_before_the_validation(tmp_path):
             "s/step": 0.3,
         }
     )
-    assert {variant.source for variant in comparison.variants} == {"evaluation (2 sequences, 30 frames)"}
+    assert {variant.source for variant in comparison.variants} == {"evaluation (2 sequences, 30 frames, data 01234567)"}
     head, best, other = rows(comparison)
     place = head.index("balanced accuracy")
     assert (best[place], other[place]) == ("-", "0.150")
@@ -122,8 +125,76 @@ def test_results_of_different_frames_are_neither_averaged_nor_silent(tmp_path):
     comparison = comparison_of(tmp_path / "a", tmp_path / "b")
     assert [len(variant.runs) for variant in comparison.variants] == [1, 1]
     assert comparison.notes == [
-        "the results are not of the same frames: evaluation (2 sequences, 30 frames); validation"
+        "the results are not of the same frames: evaluation (2 sequences, 30 frames, data 01234567); validation"
     ]
+
+
+def test_evaluations_of_different_data_are_not_averaged(tmp_path):
+    """As many frames of as many sequences, but others."""
+    make_run(tmp_path / "a", "train.seed=0", evaluation=evaluation(0.5, data="a" * 64))
+    make_run(tmp_path / "b", "train.seed=1", evaluation=evaluation(0.3, data="b" * 64))
+    comparison = comparison_of(tmp_path / "a", tmp_path / "b")
+    assert [variant.mean("AO") for variant in comparison.variants] == [0.5, 0.3]
+    (note,) = comparison.notes
+    assert note.startswith("the results are not of the same frames: ") and "data aaaaaaaa" in note and "data bb" in note
+
+
+def test_evaluations_with_another_tracking_are_not_averaged(tmp_path):
+    make_run(tmp_path / "a", "train.seed=0", evaluation=evaluation(0.5, branch="'on'", margin="10"))
+    make_run(tmp_path / "b", "train.seed=1", evaluation=evaluation(0.3, branch="'off'", margin="10"))
+    make_run(tmp_path / "c", "train.seed=2", validation={"AO": 0.1})  # no evaluation: nothing to tell
+    comparison = comparison_of(*sorted(tmp_path.iterdir()))
+    assert [variant.values for variant in comparison.variants] == [
+        {"evaluation: Tracker.branch": value} for value in ("'on'", "'off'", "-")
+    ]
+    assert rows(comparison)[0][0] == "branch"
+    assert comparison.notes[0] == "the evaluations do not track alike: Tracker.branch"
+
+
+def test_what_the_runs_themselves_bind_is_one_column(tmp_path):
+    for branch in ("'on'", "'off'"):
+        make_run(tmp_path / branch, f"Tracker.branch={branch}", evaluation=evaluation(0.5, branch=branch))
+    comparison = comparison_of(*tmp_path.iterdir())
+    assert comparison.bindings == ["Tracker.branch"] and not comparison.notes
+
+
+def test_an_evaluation_of_other_weights_is_marked(tmp_path):
+    """A run that was trained on after its evaluation, and an evaluation by an older hiptrack, which does not say."""
+    make_run(tmp_path / "a", evaluation=evaluation(0.5))
+    safetensors.torch.save_file(
+        {"a": torch.ones(1)}, tmp_path / "a" / "model.safetensors", {"format": "hiptrack", "model": "", "step": "30"}
+    )
+    make_run(tmp_path / "b", "train.seed=1", evaluation=evaluation(0.4))
+    path = tmp_path / "b" / "evaluation" / "report.json"
+    path.write_text(json.dumps({name: v for name, v in json.loads(path.read_text()).items() if name != "made_with"}))
+    make_run(tmp_path / "c", "train.seed=2", evaluation=evaluation(0.3))
+    states = [variant.state for variant in comparison_of(*sorted(tmp_path.iterdir())).variants]
+    assert states == ["evaluation of other weights", "evaluation of unknown weights", ""]
+
+
+def test_a_name_that_is_bound_to_its_default_makes_no_difference(tmp_path):
+    make_run(tmp_path / "a", "train.seed=0", validation={"AO": 0.5})
+    make_run(tmp_path / "b", "train.seed=1", "ClipData.ratios=None", validation={"AO": 0.6})
+    make_run(tmp_path / "c", "train.seed=2", "branch/CosineSchedule.warmup_epochs=0.0", validation={"AO": 0.7})
+    make_run(tmp_path / "d", "train.seed=3", "branch/CosineSchedule.final=0.05", validation={"AO": 0.8})  # as around it
+    comparison = comparison_of(*tmp_path.iterdir())
+    assert [len(variant.runs) for variant in comparison.variants] == [4] and comparison.bindings == []
+    make_run(tmp_path / "e", "Stage.schedule=None", validation={"AO": 0.4})
+    make_run(tmp_path / "f", "branch/CosineSchedule.warmup_epochs=1.0", validation={"AO": 0.3})
+    warm_up = "branch/CosineSchedule.warmup_epochs"
+    values = [variant.values[warm_up] for variant in comparison_of(*tmp_path.iterdir()).variants]
+    assert values == ["0.0", "-", "1.0"]  # a run without the schedule has no default of it either
+
+
+def test_a_run_without_a_result_comes_last(tmp_path):
+    make_run(tmp_path / "a", "ChallengeLoss.weight=0.5")
+    make_run(tmp_path / "b", "ChallengeLoss.weight=2.0", validation={"AO": 0.1})
+    make_run(tmp_path / "c", "ChallengeLoss.weight=3.0", validation={"SR0.5": 0.9})
+    comparison = comparison_of(*sorted(tmp_path.iterdir()))
+    head, *body = rows(comparison)
+    assert [line[head.index("AO")] for line in body] == ["0.100", "-", "-"]
+    assert [line[head.index("SR0.5")] for line in body] == ["-", "-", "0.900"]
+    assert as_picture(comparison)
 
 
 @pytest.mark.parametrize("end", [None, 20])
@@ -201,16 +272,14 @@ def test_files_are_written_and_the_picture_shows_every_variant(tmp_path):
 
 
 def test_what_cannot_be_compared(tmp_path):
-    whole = make_run(tmp_path / "whole", validation={"AO": 0.5})
+    make_run(tmp_path / "whole", validation={"AO": 0.5})
     blind = make_run(tmp_path / "blind")
     with pytest.raises(NotFoundError, match='not found: .*/whoel .*the nearest folder there is "whole"'):
         read_runs([tmp_path / "whoel"])
     with pytest.raises(DataError, match=f"{tmp_path} is no folder of a run that has logged something"):
         read_runs([tmp_path])
-    with pytest.raises(
-        DataError, match=r"no result is common to the runs.*\n  .*/whole: AO\n  .*/blind: none\nTrain with"
-    ):
-        comparison_of(whole, blind)
+    with pytest.raises(DataError, match="none of the runs has a result, of AO, .*Train with"):
+        comparison_of(blind)
     (blind / "metrics.jsonl").write_text("")
     with pytest.raises(DataError, match="blind is no folder of a run that has logged something"):
         read_runs([blind])
@@ -229,6 +298,8 @@ def test_what_cannot_be_compared(tmp_path):
         ("config.gin", "Stage.epoch = 3\n", ConfigError),
         ("versions.json", "[1]", DataError),
         ("evaluation/report.json", "{}", DataError),
+        ("evaluation/report.json", json.dumps(evaluation(0.5) | {"made_with": 3}), DataError),
+        ("evaluation/report.json", json.dumps(evaluation(0.5) | {"made_with": {"data": 3}}), DataError),
         ("evaluation/report.json", "[" * 9999, DataError),
         ("evaluation/report.json", '{"overall": [], "classification": 3, "speed": {}, "sequences": []}', DataError),
     ],

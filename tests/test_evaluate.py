@@ -16,7 +16,8 @@ from hiptrack.data.labels import CLASSES, FrameLabels, draw_fixed
 from hiptrack.data.sequences import Sequence
 from hiptrack.errors import DataError, HiptrackError
 from hiptrack.tracking import evaluate
-from hiptrack.tracking.evaluate import evaluate_sequences, format_table, run_sequence, shard
+from hiptrack.tracking.evaluate import evaluate_sequences, run_sequence, shard
+from hiptrack.tracking.report_text import format_table
 
 LENGTHS = (7, 3, 12, 5, 4)
 
@@ -55,12 +56,8 @@ def sequences(tmp_path):
         for frame in range(length):
             frames.append(str(folder / f"{frame + 1:08d}.png"))
             cv2.imwrite(frames[-1], rng.integers(0, 255, (60, 80, 3), np.uint8))
-        boxes = np.array([20.123456 + index, 15, 20, 18]) + rng.normal(0, 2, (length, 4)).cumsum(0) * [
-            1,
-            1,
-            0,
-            0,
-        ]
+        drift = rng.normal(0, 2, (length, 4)).cumsum(0) * [1, 1, 0, 0]
+        boxes = np.array([20.123456 + index, 15, 20, 18]) + drift
         cover = np.full(length, 8)
         if index == 2:
             cover[4:7] = 0

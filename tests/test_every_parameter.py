@@ -9,6 +9,7 @@ import numpy as np
 import pytest
 import torch
 from accelerate.state import AcceleratorState
+from test_reader_parameters import READER_PARAMETERS
 from training_runs import TOY_BRANCH, TOY_MODEL
 
 from hiptrack import config
@@ -31,8 +32,9 @@ PLAIN = [*TOY_MODEL, "CausalSampler.search_frames=2"]
 TOY = [*PLAIN, *TOY_BRANCH, "TrackerWeights.path=None"]
 PARTS = [*(line for line in TOY_MODEL if line.startswith("Backbone.") and "depth" not in line), *TOY_BRANCH]
 TRACKING = "Stage.losses=[@GIoULoss(), @L1Loss(), @CenterFocalLoss()]"
-BOTH = "ClipData.datasets=[@FolderDataset(), @eval/FolderDataset()]"
 TIMM = ["train.initial_weights=[@TimmWeights()]", "TimmWeights.name=vit_tiny_patch16_224"]
+RULES = ("Adaptation.rules=[@occlusion/Rule(), @low_score/Rule(), @scale/Rule()]", "Adaptation.size_rate=0.7")
+RULES += ("low_score/Rule.write_memory=False", "low_score/Rule.search_scale=1.3", "low_score/Rule.size_rate=None")
 
 # {(file below experiments/, overrides): lines}, or "evaluate" for tools/eval.py. A line is NAME=VALUE, and after "&" what that
 # value needs. Where one class alone fits, a scope stands for another one: @wide/CenterHead (what scopes would hide of TOY is
@@ -136,18 +138,18 @@ TABLE = {
         HIPTrack.head=@wide/CenterHead & wide/CenterHead.widths=(16,)
     """,
     ("two_stage", *TOY, "ChallengeLoss.kind=label_smoothing"): "ChallengeLoss.smoothing=0.3",
-    ("two_stage", *TOY, BOTH): "ClipData.ratios=[0.0, 1.0]",
+    ("two_stage", *TOY, "ClipData.datasets=[@FolderDataset(), @eval/FolderDataset()]"): "ClipData.ratios=[0.0, 1.0]",
     ("two_stage", *TOY_MODEL, *TOY_BRANCH, *TIMM): "TimmWeights.name=vit_base_patch16_224.mae",
     ("two_stage", *PLAIN, *TOY_BRANCH, "TrackerWeights.path=toy.safetensors"): "TrackerWeights.branch=False",
     ("smoothed", *TOY, "Tracker.memory=@MemoryPolicy()"): """
         Tracker.smoothing=0.5
-        MemoryPolicy.template_frames=6
+        MemoryPolicy.template_frames=12
         MemoryPolicy.early=(3, 7)
         MemoryPolicy.interval=2
         MemoryPolicy.capacity=1
     """,
-    ("adaptive", *TOY): """
-        Adaptation.rules=[@scale/Rule()]
+    ("adaptive", *TOY, *RULES): """
+        Adaptation.rules=[@low_score/Rule(), @more/Rule()] & more/Rule.score_below=1.0 & more/Rule.size_rate=0.1
         Adaptation.size_rate=0.2
         occlusion/Rule.challenge=normal
         occlusion/Rule.above=0.0
@@ -156,8 +158,8 @@ TABLE = {
         low_score/Rule.search_scale=2.0
         low_score/Rule.size_rate=0.4
     """,
-    ("multi_label", *TOY): "MultiLabelChallengeLoss.kind=asymmetric",
-    ("multi_label", *TOY, "MultiLabelChallengeLoss.kind=asymmetric"): """
+    ("ablate/multi_label_bce", *TOY): "MultiLabelChallengeLoss.kind=asymmetric",
+    ("multi_label", *TOY): """
         MultiLabelChallengeLoss.weight=0.5
         MultiLabelChallengeLoss.gamma_positive=1.0
         MultiLabelChallengeLoss.gamma_negative=2.0
@@ -203,7 +205,7 @@ TABLE = {
         TimmSchedule.cycles=2
         TimmSchedule.cycle_decay=0.8
         TimmSchedule.warmup_epochs=2
-        TimmSchedule.final=0.2
+        TimmSchedule.final=0.1
     """,
     ("hiptrack_got10k", *PLAIN, "BackboneWeights.path=None"): """
         HIPTrack.challenge=@ChallengeBranch & ChallengeBranch.hidden_width=16
@@ -215,7 +217,7 @@ TABLE = {
     """,
     ("evaluate",): "evaluate.tracker=@wide/Tracker & wide/Tracker.margin=110",
 }
-GIVEN = {("train", "model")}  # HIPTrack alone fits, and in no scope (test_a_model_in_a_scope_is_refused)
+GIVEN = {("train", "model"), *READER_PARAMETERS}  # HIPTrack alone fits, in no scope; the readers have their own table
 LINES = [(base, line.strip()) for base, lines in TABLE.items() for line in lines.strip().split("\n")]
 BUILT = {}  # what the bases make, as far as they were needed
 
@@ -254,7 +256,7 @@ def folder(synthetic, tmp_path_factory):
 def still(folder, monkeypatch, clean_gin):
     """The working directory, one thread of the CPU, and nothing that trains for long or tracks."""
 
-    def reached(tracker, sequences, *, process_index, num_processes, gather, results_dir=None, key=""):
+    def reached(tracker, sequences, *, process_index, num_processes, gather, results_dir=None, key="", protocol=None):
         error = Reached()
         error.what = tracker, sequences  # gin hands an error on without its arguments
         raise error

@@ -23,8 +23,9 @@ from hiptrack.models.challenge import ChallengeOutput
 from hiptrack.models.heads import HeadMaps
 from hiptrack.models.hiptrack import Prediction
 from hiptrack.models.weights import load_model, read_metadata, save_weights
-from hiptrack.tracking.evaluate import as_dict, evaluate_sequences, format_table
+from hiptrack.tracking.evaluate import as_dict, evaluate_sequences
 from hiptrack.tracking.metrics import average_precision, summarise_multi_label
+from hiptrack.tracking.report_text import format_table
 from hiptrack.tracking.tracker import Tracker
 from hiptrack.training.log import read_metrics
 from hiptrack.training.loop import TrainingStep

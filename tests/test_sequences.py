@@ -381,7 +381,7 @@ def test_damaged_image_names_the_file(tmp_path, suffix, share):
 def test_an_image_file_of_any_size_is_not_read(tmp_path, monkeypatch):
     write_image(tmp_path / "frame.png")
     size = os.path.getsize(tmp_path / "frame.png")
-    monkeypatch.setattr("hiptrack.data.sequences.MAX_IMAGE_BYTES", size - 1)
+    monkeypatch.setattr("hiptrack.data.reading.MAX_IMAGE_BYTES", size - 1)
     with pytest.raises(DataError, match=f"frame.png: the image cannot be read .*{size} bytes"):
         read_image_rgb(str(tmp_path / "frame.png"))
     os.mkfifo(tmp_path / "pipe.png")

@@ -1,17 +1,20 @@
 """Handing in: the zip is what the server expects, or it is not written."""
 
 import io
+import shutil
 import subprocess
 import sys
 import zipfile
 
 import numpy as np
 import pytest
+from toy import save_toy
 
 from hiptrack.config import REPO_ROOT
+from hiptrack.data.sequences import FolderDataset
 from hiptrack.errors import DataError, NotFoundError
 from hiptrack.tracking.results import SequenceResult, write_result
-from hiptrack.tracking.submission import Expected, check_zip, find_problems, write_submission
+from hiptrack.tracking.submission import Expected, check_zip, expected_of, find_problems, write_submission
 
 EXPECTED = {"a": Expected(3, (1.0, 2.0, 30.0, 40.5)), "b": Expected(2, (5.0, 6.0, 7.0, 8.0))}
 
@@ -157,3 +160,26 @@ def test_the_tool_says_what_is_wrong(results, tmp_path):
     )
     assert good.returncode == 0 and "in order" in good.stdout
     assert bad.returncode == 1 and "1 problems:\n  a/a_time.txt: missing" in bad.stdout
+
+
+def test_evaluating_a_test_split_leaves_the_zip_to_hand_in_and_a_report(synthetic, tmp_path):
+    root, weights = tmp_path / "data", tmp_path / "model.safetensors"
+    save_toy(weights)
+    shutil.copytree(synthetic / "val", root / "test")
+    for path in root.glob("test/*/groundtruth.txt"):
+        path.write_text(path.read_text().splitlines()[0] + "\n")
+    command = [
+        sys.executable,
+        str(REPO_ROOT / "tools" / "eval.py"),
+        "--checkpoint",
+        str(weights),
+        "--out",
+        str(tmp_path / "out"),
+    ]
+    done = subprocess.run(
+        [*command, "--root", str(root), "--split", "test"], capture_output=True, text=True, timeout=300, check=False
+    )
+    assert done.returncode == 0, done.stderr
+    assert check_zip(tmp_path / "out" / "submission.zip", expected_of(FolderDataset(str(root), "test").sequences)) == []
+    assert "to hand in" in done.stdout and (tmp_path / "out" / "report.html").exists()
+    assert len(list((tmp_path / "out").glob("*/*_001.txt"))) == 2

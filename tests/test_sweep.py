@@ -10,14 +10,17 @@ from dataclasses import replace
 import pytest
 from training_runs import run_here, same_log, same_tensors, toy_demo
 
+from hiptrack import config
 from hiptrack.comparing.plan import PLAN, check_runs, claim, make_plan, read_plan
 from hiptrack.comparing.sweep import sweep
 from hiptrack.comparing.table import compare, read_runs
 from hiptrack.comparing.work import EvaluationData, works_of
 from hiptrack.config import REPO_ROOT
 from hiptrack.errors import ConfigError, DataError, HiptrackError
+from hiptrack.models.weights import load_model, read_metadata, save_weights
 from hiptrack.run_folder import record
 from hiptrack.run_lock import run_lock
+from hiptrack.tracking import evaluate_checkpoint  # noqa: F401  registers its names
 from hiptrack.training.log import read_metrics
 from hiptrack.training.stage_run import StageRun
 
@@ -167,6 +170,7 @@ def test_evaluation_tracks_as_the_validation_of_the_run_does(tmp_path, synthetic
     )
     data = EvaluationData(str(synthetic), "val", str(synthetic / "annotations"))
     (work,) = works_of(plan, tmp_path, check_runs(plan), data)
+    assert work.evaluate[-4] == "evaluate.tracker=@Tracker"
     assert set(work.evaluate[-3:]) == {
         "MemoryPolicy.interval=7",
         "Tracker.branch='on'",
@@ -175,6 +179,36 @@ def test_evaluation_tracks_as_the_validation_of_the_run_does(tmp_path, synthetic
     with pytest.raises(HiptrackError, match="not found: .*/vall .*--split"):
         sweep(plan, tmp_path / "sweep", data=replace(data, split="vall"))
     assert not (tmp_path / "sweep").exists()
+
+
+@pytest.mark.parametrize(
+    "overrides, tracking",
+    [
+        (
+            ["Validation.tracker=@wide/Tracker", "wide/Tracker.branch='on'"],
+            ["evaluate.tracker=@wide/Tracker", "wide/Tracker.branch='on'"],
+        ),
+        (
+            ["train.validation=@eval/Validation()", "eval/Tracker.branch='on'"],
+            ["evaluate.tracker=@eval/Tracker", "eval/Tracker.branch='on'"],
+        ),
+        (
+            [
+                "Validation.tracker=%T",
+                "T=@a/Tracker",
+                "a/Tracker.memory=%M",
+                "M=@b/MemoryPolicy()",
+                "b/MemoryPolicy.capacity=3",
+            ],
+            ["evaluate.tracker=@a/Tracker", "M=@b/MemoryPolicy()", "b/MemoryPolicy.capacity=3", "a/Tracker.memory=%M"],
+        ),
+        (["train.validation=None"], []),
+    ],
+)
+def test_evaluation_tracks_in_the_scope_of_the_validation(overrides, tracking):
+    (found,) = check_runs(make_plan(DEMO, overrides, [], 1)).values()
+    assert found.tracking == tracking
+    config.load(["gin/eval/tracker.gin"], found.tracking, root="evaluate")  # tools/eval.py takes them
 
 
 # The whole
@@ -262,7 +296,9 @@ def test_finished_runs_are_evaluated_once(synthetic, tmp_path, capsys, monkeypat
     assert "seed=0: evaluation\n" in capsys.readouterr().out
     (run,), _ = read_runs([tmp_path])
     report = json.loads((tmp_path / "seed=0/evaluation/report.json").read_text())
-    assert run.source == "evaluation (2 sequences, 28 frames)" and not run.state
+    data_digest = report["made_with"]["data"][:8]
+    assert run.source == f"evaluation (2 sequences, 28 frames, data {data_digest})" and not run.state
+    assert (run.tracking["Tracker.branch"], run.tracking["Tracker.margin"]) == ("'on'", "10")  # bound, and a default
     assert run.numbers["AO"] == report["overall"]["AO"] == read_metrics(tmp_path / "seed=0")["Validation/AO"][-1][1]
     assert run.numbers["balanced accuracy"] == report["classification"]["balanced_accuracy"]
     assert run.numbers["frames/s"] == report["speed"]["fps_model"]
@@ -270,3 +306,8 @@ def test_finished_runs_are_evaluated_once(synthetic, tmp_path, capsys, monkeypat
     assert "1 of 1 runs finished before" in capsys.readouterr().out
     assert sweep(plan, tmp_path, data=replace(data, split="train")) == 1  # results of other data are never mixed
     assert "seed=0: evaluation failed" in capsys.readouterr().out
+    (work,) = works_of(plan, tmp_path, check_runs(plan), data)
+    assert work.next_step() is None
+    weights = tmp_path / "seed=0/model.safetensors"
+    save_weights(weights, load_model(weights), read_metadata(weights)["model"], step=3, note="trained on")
+    assert work.next_step()[0] == "evaluation"

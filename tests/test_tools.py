@@ -73,7 +73,13 @@ def test_eval_says_what_is_missing_or_damaged(weights, synthetic, tmp_path, what
 @real_clips
 def test_real_clips_train_and_log_at_toy_size(tmp_path):
     overrides = [*TOY_MODEL, *TOY_RUN, f"DATA_ROOT={CLIPS}", "FolderDataset.split=val", "WEIGHTS=None"]
-    overrides += ["tracker/Stage.epochs=1", "tracker/StepSchedule.milestones=(1,)", "Stage.batch=2", "Stage.clips=4"]
+    overrides += [
+        "tracker/Stage.epochs=1",
+        "tracker/StepSchedule.milestones=(0,)",
+        "tracker/KeepRatioSchedule.start=0",
+        "Stage.batch=2",
+        "Stage.clips=4",
+    ]
     assert run_here(["experiments/hiptrack_got10k.gin"], overrides, tmp_path / "run") == 0
     assert len(read_metrics(tmp_path / "run")["Loss/total"]) == 2
 

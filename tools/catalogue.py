@@ -1,27 +1,7 @@
-"""List what can be configured: `python tools/catalogue.py [WORD]`; or where a value comes from:
-`python tools/catalogue.py --gin experiments/two_stage.gin --explain Stage.batch [NAME=VALUE ...]`."""
+"""Runs hiptrack/cli/catalogue.py."""
 
-import argparse
-
-import hiptrack.tracking.evaluate_checkpoint
-import hiptrack.training.train  # noqa: F401  and training
-from hiptrack import config
-from hiptrack.catalogue import catalogue, explain
-
-
-def main():
-    parser = argparse.ArgumentParser(description=__doc__)
-    parser.add_argument("words", metavar="WORD | NAME=VALUE", nargs="*", help="only what mentions WORD; overrides")
-    parser.add_argument("--gin", metavar="FILE", action="append", default=[], help="gin file of --explain; repeatable")
-    parser.add_argument("--explain", metavar="[SCOPE/]NAME.PARAMETER", help="say which line gives this value")
-    args = config.parse_args(parser)
-    if args.explain:
-        print(explain(args.explain, args.gin, args.words))
-    elif args.gin or len(args.words) > 1:
-        parser.error("--gin and overrides belong to --explain; the list takes one WORD")
-    else:
-        print(catalogue(*args.words))
-
+from hiptrack.cli.catalogue import main
+from hiptrack.config import run_main
 
 if __name__ == "__main__":
-    config.run_main(main)
+    run_main(main)

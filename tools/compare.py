@@ -1,33 +1,7 @@
-"""Set runs side by side: `python tools/compare.py runs/sweep-demo_branch`, or the folders of several runs."""
+"""Runs hiptrack/cli/compare.py."""
 
-import argparse
-from pathlib import Path
-
-import hiptrack.training.train  # noqa: F401  registers the names in the runs' configurations
-from hiptrack.comparing.plan import PLAN
-from hiptrack.comparing.report import as_text, write
-from hiptrack.comparing.table import compare, read_runs
+from hiptrack.cli.compare import main
 from hiptrack.config import run_main
-
-
-def main():
-    parser = argparse.ArgumentParser(description=__doc__)
-    parser.add_argument("runs", metavar="RUN", nargs="+", type=Path, help="folder of a run or of a sweep")
-    parser.add_argument(
-        "--out",
-        metavar="DIR",
-        type=Path,
-        help="for compare.csv, .md and .png (default: the sweep, or beside the first run)",
-    )
-    args = parser.parse_args()
-    comparison = compare(*read_runs(args.runs))
-    print(as_text(comparison))
-    first = args.runs[0]
-    out = args.out or (first if (first / PLAN).exists() else first.absolute().parent)
-    write(comparison, out)
-    print(f"written: compare.csv, compare.md, compare.png in {out}")
-    return 0
-
 
 if __name__ == "__main__":
     run_main(main)

@@ -1,29 +1,7 @@
-"""Evaluate a checkpoint: `python tools/eval.py --checkpoint runs/demo/model.safetensors --root data/got10k --split val`."""
+"""Runs hiptrack/cli/eval.py."""
 
-import argparse
-import logging
-from pathlib import Path
-
-from hiptrack import config
-from hiptrack.data.sequences import FolderDataset
-from hiptrack.tracking.evaluate_checkpoint import EvaluationOptions, evaluate
-
-
-def main():
-    parser = argparse.ArgumentParser(description=__doc__)
-    config.add_arguments(parser)
-    parser.add_argument("--checkpoint", required=True, type=Path, help="weights file (.safetensors)")
-    parser.add_argument("--dataset", choices=("got10k",), default="got10k", help="layout of the data")
-    parser.add_argument("--root", required=True, help="folder of the data set")
-    parser.add_argument("--split", help="train, val or test; without it the sequences lie in the root itself")
-    parser.add_argument("--annotations", help="folder of challenge annotations, to report the branch's accuracy")
-    parser.add_argument("--out", type=Path, help="folder for the result files")
-    args = config.parse_args(parser)
-    logging.basicConfig(level=logging.INFO, format="%(message)s")
-    config.load(["gin/eval/tracker.gin", *args.gin], args.overrides, root="evaluate")
-    dataset = FolderDataset(args.root, args.split, args.annotations)
-    return evaluate(EvaluationOptions(args.checkpoint, dataset, args.out))
-
+from hiptrack.cli.eval import main
+from hiptrack.config import run_main
 
 if __name__ == "__main__":
-    config.run_main(main)
+    run_main(main)

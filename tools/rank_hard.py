@@ -1,61 +1,7 @@
-"""List the frames most worth labelling: `python tools/rank_hard.py --checkpoint runs/two_stage/model.safetensors --root data/got10k --split train`."""
+"""Runs hiptrack/cli/rank_hard.py."""
 
-import argparse
-import sys
-from pathlib import Path
-
-import gin
-
-import hiptrack.tracking.evaluate_checkpoint  # noqa: F401  registers `evaluate` and what it reaches
-from hiptrack import config
-from hiptrack.data.sequences import FolderDataset
-from hiptrack.errors import ConfigError, HiptrackError, NotFoundError
-from hiptrack.files import write_atomically
-from hiptrack.models.weights import load_model
-from hiptrack.tracking.rank import MEASURES, as_csv, rank_frames
-
-
-def main():
-    parser = argparse.ArgumentParser(description=__doc__)
-    config.add_arguments(parser)
-    parser.add_argument("--checkpoint", required=True, type=Path, help="weights file with a challenge branch")
-    parser.add_argument("--root", required=True, help="folder of the data set")
-    parser.add_argument("--split", help="train, val or test; without it the sequences lie in the root itself")
-    parser.add_argument("--annotations", help="folder of the annotations there are; frames with a line are left out")
-    parser.add_argument("--by", choices=MEASURES, default="confidence", help="measure of uncertainty")
-    parser.add_argument("--gap", type=int, default=10, metavar="N", help="frames between two of a sequence (10)")
-    parser.add_argument("--top", type=int, default=20, metavar="N", help="so many are printed (20)")
-    parser.add_argument("--out", type=Path, metavar="FILE.csv", help="write all of them")
-    args = config.parse_args(parser)
-    if args.top < 1:
-        raise ConfigError(f"--top {args.top}: at least 1 was expected.")
-    config.load(["gin/eval/tracker.gin", "gin/eval/branch_on.gin", *args.gin], args.overrides, root="evaluate")
-    if not args.checkpoint.is_file():
-        raise NotFoundError(f"not found: {args.checkpoint} (--checkpoint: a weights file)", str(args.checkpoint))
-    dataset = FolderDataset(args.root, args.split, args.annotations)
-    tracker = gin.query_parameter("evaluate.tracker").scoped_configurable_fn(model=load_model(args.checkpoint))
-    if tracker.branch != "on":
-        raise ConfigError(
-            f"Tracker.branch = '{tracker.branch}': only 'on' predicts the challenges that frames are ranked by."
-        )
-    ranking = rank_frames(tracker, dataset.sequences, args.by, args.gap)
-    print(f"uncertainty ({args.by}), challenge with its probability, frame")
-    for found in ranking.candidates[: args.top]:
-        print(f"{found.uncertainty:.3f}  {found.challenge:20} {found.probability:.3f}  {found.file}")
-    print(
-        f"{len(ranking.candidates)} frames at least {args.gap} apart; left out: {ranking.labelled} that have labels, "
-        f"{ranking.lost} in which the tracker had lost the target"
-    )
-    if args.out:
-        try:
-            write_atomically(args.out, as_csv(ranking.candidates).encode())
-        except OSError as error:
-            raise HiptrackError(f"{args.out} cannot be written: {error} (--out: a file)") from error
-        print(f"written: {args.out}")
-    for failure in ranking.failures:
-        print(f"failed: {failure}", file=sys.stderr)
-    return 1 if ranking.failures else 0
-
+from hiptrack.cli.rank_hard import main
+from hiptrack.config import run_main
 
 if __name__ == "__main__":
-    config.run_main(main)
+    run_main(main)

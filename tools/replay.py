@@ -1,25 +1,7 @@
-"""Run a training step again whose loss was not finite: `python tools/replay.py runs/x/fault-step-00001234`."""
+"""Runs hiptrack/cli/replay.py."""
 
-import argparse
-import sys
-from pathlib import Path
-
-from hiptrack import config
-from hiptrack.errors import NotFoundError
-from hiptrack.training.numerical_fault import CONFIG
-from hiptrack.training.train import RunOptions, train
-
-
-def main():
-    parser = argparse.ArgumentParser(description=__doc__)
-    parser.add_argument("fault", type=Path, help="folder fault-step-... that the run left")
-    parser.add_argument("overrides", metavar="NAME=VALUE", nargs="*", help="binding that wins over the run's own")
-    args = parser.parse_args()
-    if not (args.fault / CONFIG).is_file():
-        raise NotFoundError(f"not found: {args.fault / CONFIG} (a folder fault-step-... of a run was expected)")
-    config.load([str(args.fault / CONFIG)], args.overrides, root="train")
-    return train(RunOptions(args.fault, tuple(sys.argv), replay=True))
-
+from hiptrack.cli.replay import main
+from hiptrack.config import run_main
 
 if __name__ == "__main__":
-    config.run_main(main)
+    run_main(main)

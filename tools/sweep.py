@@ -1,40 +1,7 @@
-"""Train a grid of variants: `python tools/sweep.py --gin experiments/demo_branch.gin --axis 'ChallengeLoss.weight=[0.5, 1.0]' --seeds 3`."""
+"""Runs hiptrack/cli/sweep.py."""
 
-import argparse
-from pathlib import Path
-
-import hiptrack.training.train  # noqa: F401  registers everything
-from hiptrack import config
-from hiptrack.comparing.plan import make_plan
-from hiptrack.comparing.sweep import sweep
-from hiptrack.comparing.work import EvaluationData
-from hiptrack.errors import ConfigError
-from hiptrack.run_folder import default_run_dir
-
-
-def main():
-    parser = argparse.ArgumentParser(description=__doc__)
-    config.add_arguments(parser)
-    parser.add_argument(
-        "--axis", metavar="NAME=[...]", action="append", default=[], help="a binding and its values; repeatable"
-    )
-    parser.add_argument("--seeds", metavar="N", type=int, default=1, help="train each with the seeds 0 ... N-1")
-    parser.add_argument("--out", metavar="DIR", type=Path, help="folder of the runs (default: runs/sweep-<experiment>)")
-    parser.add_argument("--jobs", metavar="N", type=int, help="so many runs at once (here: 1; SLURM: all)")
-    parser.add_argument("--evaluate", metavar="ROOT", help="evaluate each finished run on the data below ROOT")
-    parser.add_argument("--split", help="with --evaluate: train, val, test or another folder of ROOT")
-    parser.add_argument("--annotations", metavar="DIR", help="with --evaluate: challenge annotations of that data")
-    parser.add_argument("--slurm", metavar="NAME=VALUE,...", help="submit to SLURM with submitit's parameters")
-    parser.add_argument("--dry-run", action="store_true", help="print the command of every run and exit")
-    args = config.parse_args(parser)
-    if not args.evaluate and (args.split or args.annotations):
-        raise ConfigError("--split and --annotations say what --evaluate ROOT reads; --evaluate is missing.")
-    data = EvaluationData(args.evaluate, args.split, args.annotations) if args.evaluate else None
-    experiment = default_run_dir(args.gin)
-    out = args.out or experiment.with_name(f"sweep-{experiment.name}")
-    plan = make_plan(args.gin, args.overrides, args.axis, args.seeds)
-    return sweep(plan, out, args.jobs, data, args.slurm, args.dry_run)
-
+from hiptrack.cli.sweep import main
+from hiptrack.config import run_main
 
 if __name__ == "__main__":
-    config.run_main(main)
+    run_main(main)

@@ -14,7 +14,17 @@ from hiptrack.bounded import read_text
 from hiptrack.comparing.names import SEED, short_names, shortened, value_names
 from hiptrack.comparing.records import newest_config
 from hiptrack.config_parse import Binding, named, read_file, read_override
-from hiptrack.config_walk import Walk, current_bindings, format_value, label
+from hiptrack.config_walk import (
+    Key,
+    Walk,
+    current_bindings,
+    format_value,
+    label,
+    references,
+    resolve,
+    scope_of,
+    short_name,
+)
 from hiptrack.errors import ConfigError, DataError, HiptrackError
 from hiptrack.files import write_atomically
 from hiptrack.training.resume import config_differences
@@ -42,7 +52,7 @@ class Plan:
 
 @dataclass(frozen=True)
 class Bindings:
-    """What a run's configuration comes to: every binding as text, and as overrides those that tracking reads."""
+    """What a run's configuration comes to: every binding as text, and as overrides those that its tracking reads."""
 
     values: dict[str, str]
     tracking: list[str]
@@ -115,13 +125,24 @@ def check_runs(plan: Plan) -> dict[str, Bindings]:
                 config.load(plan.gin, overrides, root="train")
             except ConfigError as error:
                 raise ConfigError(f"the run {name} cannot be: {error}") from error
-            bindings = current_bindings()
-            read = Walk(bindings, named("Tracker", "sweep")).read
-            tracking = [f"{label(key)}={format_value(bindings[key])}" for key in bindings if key in read]
-            found[name] = Bindings(config.bound_values(), tracking)
+            found[name] = Bindings(config.bound_values(), _tracking(current_bindings()))
     finally:
         gin.clear_config()
     return found
+
+
+def _tracking(bindings: dict[Key, object]) -> list[str]:
+    """The overrides with which tools/eval.py tracks as the validation does: its tracker, in its scope, and what that reads."""
+    validation = named("Validation", "sweep").selector
+    for (scope, selector), chosen in Walk(bindings, named("train", "sweep")).used.items():
+        if selector == validation and "tracker" in chosen:
+            (tracker,) = references(resolve(bindings[chosen["tracker"]], bindings))
+            scope = scope_of(tracker) or scope  # a reference without one is built where its holder is
+            name = "/".join(filter(None, (scope, short_name(tracker.configurable.selector))))
+            read = Walk(bindings, tracker.configurable, scope).read
+            texts = [f"{label(key)}={format_value(bindings[key])}" for key in bindings if key in read]
+            return [f"evaluate.tracker=@{name}", *texts]
+    return []
 
 
 def claim(plan: Plan, out: Path, bindings: dict[str, Bindings]) -> None:

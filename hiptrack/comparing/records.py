@@ -8,34 +8,44 @@ from statistics import median
 
 from hiptrack.bounded import excerpt, read_text
 from hiptrack.comparing.names import SEED
-from hiptrack.config_parse import read_file
-from hiptrack.config_walk import format_value, label
+from hiptrack.config_parse import named, read_file
+from hiptrack.config_walk import Key, format_value, implied_values, label
 from hiptrack.errors import CheckpointError, DataError, NotFoundError
-from hiptrack.models.weights import read_metadata
+from hiptrack.models.weights import content_hash, read_metadata
 from hiptrack.training.log import METRICS, read_metrics
 from hiptrack.training.resume import FREE
 
 RESULTS = ("AO", "SR0.5", "SR0.75", "accuracy", "balanced accuracy", "mean average precision", "macro f1")
 SPEEDS = ("frames/s", "s/step")
 EVALUATION = "evaluation"  # folder of the evaluation, in the run's own
+UNBOUND = "-"
 MAX_BYTES = 2**26
+_WEIGHTS = "model.safetensors"
 
 
 @dataclass(frozen=True)
 class RunRecord:
     """A run as its folder tells of it.
 
-    bindings: {name: value as gin text}, without the seed and what changes no result; numbers: of RESULTS and SPEEDS,
-    those there are; source: where the RESULTS are from; state: what is unfinished, "" for nothing; versions: of versions.json.
+    bindings: {name: value as gin text}, without the seed and what changes no result; implied: {name: value} that holds
+    where a name is not bound; numbers: of RESULTS and SPEEDS, those there are; source: where the RESULTS are from; tracking:
+    {name: value} with which they were tracked, {} where they are of a validation; state: what is unfinished or out of
+    date, "" for nothing; versions: of versions.json.
     """
 
     folder: Path
     bindings: dict[str, str]
+    implied: dict[str, str]
     seed: str
     numbers: dict[str, float]
     source: str
+    tracking: dict[str, str]
     state: str
     versions: dict[str, object]
+
+    def value(self, name: str) -> str:
+        """Of a name, as gin text: bound or not; UNBOUND where the run does not use it."""
+        return self.bindings.get(name) or self.implied.get(name, UNBOUND)
 
 
 def read_run(folder: Path) -> RunRecord | None:
@@ -43,24 +53,26 @@ def read_run(folder: Path) -> RunRecord | None:
 
     Raises DataError or ConfigError for a file that is damaged.
     """
-    if not (folder / METRICS).is_file() or not (bindings := newest_config(folder)):
+    if not (folder / METRICS).is_file() or not (config := _newest_bindings(folder)):
         return None
     curves = _curves(folder)
     if not curves:
         return None
-    results, source, state = _evaluation(folder)
+    results, source, tracking, state = _evaluation(folder)
     if not results:
         results, source = _validation(curves)
     speeds = {"s/step": _seconds_per_step(curves), **results}
     if not is_finished(folder):
         state = f"unfinished, step {_last_step(curves)}"
-    seed = bindings.pop(SEED, "0")
+    bindings = _texts(config)
     return RunRecord(
         folder=folder,
-        bindings={name: value for name, value in bindings.items() if name not in FREE},
-        seed=seed,
+        bindings={name: value for name, value in bindings.items() if name not in FREE | {SEED}},
+        implied=implied_values(config, named("train", str(folder))),
+        seed=bindings.get(SEED, "0"),
         numbers={name: value for name, value in speeds.items() if value is not None},
         source=source,
+        tracking=tracking,
         state=state,
         versions=_versions(folder),
     )
@@ -69,16 +81,32 @@ def read_run(folder: Path) -> RunRecord | None:
 def is_finished(folder: Path) -> bool:
     """Whether the run has come to its end: its last weights are of the last step in its log."""
     try:
-        step = int(read_metadata(folder / "model.safetensors")["step"])
+        step = int(read_metadata(folder / _WEIGHTS)["step"])
         return step == _last_step(_curves(folder))
     except (NotFoundError, CheckpointError, DataError, FileNotFoundError, KeyError, ValueError):
         return False  # damaged weights are written anew by the run, as missing ones are; it tells of a damaged log
 
 
+def is_evaluated(folder: Path) -> bool:
+    """Whether the run's evaluation is of its present weights."""
+    try:
+        return _read_report(folder)["made_with"]["weights"] == content_hash(folder / _WEIGHTS)
+    except (OSError, ValueError, KeyError, TypeError, RecursionError):
+        return False  # a damaged report is written anew by the evaluation
+
+
 def newest_config(folder: Path) -> dict[str, str]:
     """{name: value} of the newest config-N.gin of a run, {} where there is none. Raises ConfigError for a damaged one."""
+    return _texts(_newest_bindings(folder))
+
+
+def _newest_bindings(folder: Path) -> dict[Key, object]:
     path = _newest(folder, "config", ".gin")
-    return {} if path is None else {label(b.key): format_value(b.value) for b in read_file(str(path.absolute()))}
+    return {} if path is None else {binding.key: binding.value for binding in read_file(str(path.absolute()))}
+
+
+def _texts(bindings):
+    return {label(key): format_value(value) for key, value in bindings.items()}
 
 
 def _newest(folder, stem, suffix):
@@ -113,21 +141,36 @@ def _validation(curves):
     return values, "validation" if values else ""
 
 
+def _report_path(folder):
+    return folder / EVALUATION / "report.json"
+
+
+def _read_report(folder):
+    return json.loads(read_text(_report_path(folder), MAX_BYTES))
+
+
 def _evaluation(folder):
-    """(numbers, source, state) of evaluation/report.json, ({}, "", "") where there is none."""
-    path = folder / EVALUATION / "report.json"
+    """(numbers, source, tracking, state) of evaluation/report.json, ({}, "", {}, "") where there is none."""
+    path = _report_path(folder)
     if not path.exists():
-        return {}, "", ""
+        return {}, "", {}, ""
     try:
-        report = json.loads(read_text(path, MAX_BYTES))
+        report = _read_report(folder)
         parts = (report["overall"], report["classification"], report.get("multi_label"))
         numbers = _results({name: value for part in parts for name, value in (part or {}).items()})
         if not numbers:  # frames without ground truth
-            return {}, "", ""
+            return {}, "", {}, ""
         numbers["frames/s"] = report["speed"]["fps_model"]
+        made_with = report.get("made_with", {"data": "unknown", "tracking": {}})  # of an older hiptrack
         frames = sum(sequence["frames"] for sequence in report["sequences"].values())
-        source = f"evaluation ({len(report['sequences'])} sequences, {frames} frames)"
-        return numbers, source, "" if report["complete"] else "evaluation incomplete"
+        source = f"evaluation ({len(report['sequences'])} sequences, {frames} frames, data {made_with['data'][:8]})"
+        if not report["complete"]:
+            state = "evaluation incomplete"
+        elif "weights" not in made_with:
+            state = "evaluation of unknown weights"
+        else:
+            state = "" if is_evaluated(folder) else "evaluation of other weights"
+        return numbers, source, {name: str(value) for name, value in made_with["tracking"].items()}, state
     except (OSError, ValueError, KeyError, TypeError, AttributeError, RecursionError) as error:
         raise DataError(
             f"{path} is no report of tools/eval.py: {excerpt(repr(error))}. Move it away, or evaluate again."

@@ -7,17 +7,18 @@ from pathlib import Path
 from statistics import mean, stdev
 
 from hiptrack.comparing.plan import PLAN, read_plan
-from hiptrack.comparing.records import RESULTS, SPEEDS, RunRecord, read_run
+from hiptrack.comparing.records import EVALUATION, RESULTS, SPEEDS, UNBOUND, RunRecord, read_run
 from hiptrack.config_walk import nearest
 from hiptrack.errors import DataError, NotFoundError
 from hiptrack.training.log import METRICS
 
-UNBOUND = "-"
-
 
 @dataclass(frozen=True)
 class Variant:
-    """Runs that differ in the seed alone; values: {name: gin text} of the bindings that differ between the variants."""
+    """Runs that differ in the seed alone; values: {name: gin text} of the bindings that differ between the variants.
+
+    Of the settings of an evaluation the name begins with "evaluation: ".
+    """
 
     values: dict[str, str]
     runs: list[RunRecord]
@@ -29,7 +30,7 @@ class Variant:
 
     @property
     def state(self) -> str:
-        """What is unfinished; "" for nothing."""
+        """What is unfinished or out of date; "" for nothing."""
         return self.runs[0].state
 
     def numbers(self, name: str) -> list[float]:
@@ -85,39 +86,49 @@ def read_runs(paths: Sequence[Path]) -> tuple[list[RunRecord], list[str]]:
 
 
 def compare(runs: Sequence[RunRecord], idle: Sequence[str] = ()) -> Comparison:
-    """Set runs side by side, sorted by the first of RESULTS that all finished runs have.
+    """Set runs side by side, sorted by the first of RESULTS that a finished run has; those without it come last.
 
     Runs that differ in the seed alone are one variant; an unfinished run is one of its own.
-    Raises DataError for no runs, and where no result is common to them.
+    Raises DataError for no runs, and where none has a result.
     """
-    finished = [run for run in runs if not run.state] or list(runs)
-    common = [name for name in RESULTS if finished and all(name in run.numbers for run in finished)]
-    if not common:
-        has = "".join(
-            f"\n  {run.folder}: {', '.join(n for n in RESULTS if n in run.numbers) or 'none'}" for run in finished
-        )
+    finished = [run for run in runs if not run.state]
+    found = (name for some in (finished, runs) for name in RESULTS if any(name in run.numbers for run in some))
+    first = next(found, None)
+    if first is None:
+        has = "none of the runs has a result" if runs else "there are no runs yet"
         raise DataError(
-            f"no result is common to the runs, of {', '.join(RESULTS)}:{has or ' there are no runs yet'}\nTrain with a "
-            "validation (train.validation), or evaluate each run into its own folder: tools/sweep.py --evaluate, or "
-            "tools/eval.py --out RUN/evaluation."
+            f"{has}, of {', '.join(RESULTS)}. Train with a validation (train.validation), or evaluate each run into its own "
+            "folder: tools/sweep.py --evaluate, or tools/eval.py --out RUN/evaluation."
         )
     names = sorted({name for run in runs for name in run.bindings})
-    different = [name for name in names if len({run.bindings.get(name) for run in runs}) > 1]
+    different = [name for name in names if len({run.value(name) for run in runs}) > 1]
+    tracked = _tracked_otherwise(runs)
+    columns = [*different, *(f"{EVALUATION}: {name}" for name in tracked)]
     groups: dict[tuple, list[RunRecord]] = {}
     for run in runs:
-        values = tuple(run.bindings.get(name, UNBOUND) for name in different)
+        values = (*map(run.value, different), *(run.tracking.get(name, UNBOUND) for name in tracked))
         groups.setdefault((values, run.source, run.state and run.folder), []).append(run)
-    variants = [Variant(dict(zip(different, values)), group) for (values, _, _), group in groups.items()]
-    variants.sort(key=lambda variant: -(variant.mean(common[0]) or 0))
+    variants = [Variant(dict(zip(columns, values)), group) for (values, _, _), group in groups.items()]
+    variants.sort(key=lambda variant: -variant.mean(first) if variant.numbers(first) else 1)
     shown = [name for name in (*RESULTS, *SPEEDS) if any(variant.numbers(name) for variant in variants)]
-    shown.sort(key=lambda name: name != common[0])
-    return Comparison(variants, different, shown, _notes(variants, idle))
+    shown.sort(key=lambda name: name != first)
+    return Comparison(variants, columns, shown, _notes(variants, idle, tracked))
 
 
-def _notes(variants, idle):
+def _tracked_otherwise(runs):
+    """Names of what differs between the evaluations, save where it differs just as the runs' own configurations do."""
+    runs = [run for run in runs if run.tracking]
+    names = sorted({name for run in runs for name in run.tracking})
+    different = [name for name in names if len({run.tracking.get(name) for run in runs}) > 1]
+    return [name for name in different if any(run.tracking.get(name, UNBOUND) != run.value(name) for run in runs)]
+
+
+def _notes(variants, idle, tracked):
     notes = []
     if idle:
         notes.append(f"nothing logged yet: {'; '.join(idle)}")
+    if tracked:
+        notes.append(f"the evaluations do not track alike: {', '.join(tracked)}")
     sources = sorted({variant.source for variant in variants if variant.source})
     if len(sources) > 1:
         notes.append(f"the results are not of the same frames: {'; '.join(sources)}")

@@ -7,7 +7,7 @@ from dataclasses import dataclass
 from pathlib import Path
 
 from hiptrack.comparing.plan import Bindings, Plan
-from hiptrack.comparing.records import EVALUATION, is_finished
+from hiptrack.comparing.records import EVALUATION, is_evaluated, is_finished
 from hiptrack.config import REPO_ROOT
 from hiptrack.data.sequences import FolderDataset
 from hiptrack.errors import NotFoundError
@@ -72,7 +72,8 @@ class Work:
         return f"{shlex.join(self.evaluate)}\n".encode()
 
     def _is_evaluated(self):
-        return self._evaluated.exists() and self._evaluated.read_bytes() == self._evaluation_text()
+        same = self._evaluated.exists() and self._evaluated.read_bytes() == self._evaluation_text()
+        return same and is_evaluated(self.folder)
 
 
 def works_of(plan: Plan, out: Path, bindings: dict[str, Bindings], data: EvaluationData | None) -> list[Work]:

@@ -18,7 +18,7 @@ from hiptrack.data.labels import (
     fixed_generator,
     iter_annotations,
 )
-from hiptrack.data.sequences import image_names, read_boxes, subfolders
+from hiptrack.data.reading import image_names, read_boxes, subfolders
 from hiptrack.errors import DataError
 
 SPLITS = ("", "train", "val", "test")

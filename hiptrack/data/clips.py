@@ -14,8 +14,9 @@ from hiptrack import crops
 from hiptrack.data.augment import Augmentation
 from hiptrack.data.labels import unlabelled
 from hiptrack.data.priority import HardExamples
+from hiptrack.data.readers import BENCHMARKS, FOR_TRAINING  # noqa: F401  registers the data sets
+from hiptrack.data.reading import read_image_rgb
 from hiptrack.data.sampler import CausalSampler
-from hiptrack.data.sequences import read_image_rgb
 from hiptrack.data.worker_watch import reading
 from hiptrack.errors import ConfigError, DataError, HiptrackError
 
@@ -205,8 +206,9 @@ def _summary(rejected):
 
 
 def usable_sequences(dataset):
-    """The sequences a clip can be drawn from: at least two visible frames and a box for each."""
-    usable = [s for s in dataset.sequences if len(s.boxes_xywh) == len(s.frames) and s.visible.sum() >= 2]
+    """The sequences a clip can be drawn from: a box for each frame, and two visible frames at least, or a picture."""
+    boxed = [s for s in dataset.sequences if len(s.boxes_xywh) == len(s.frames)]
+    usable = [s for s in boxed if s.visible.sum() >= (1 if s.is_still else 2)]
     if not usable:
         raise DataError(
             f"{dataset.name}: none of its {len(dataset.sequences)} sequences has two visible frames with boxes; training needs "

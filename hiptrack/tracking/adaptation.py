@@ -1,6 +1,8 @@
 """Tracking that adapts to the predicted challenge and the score, by a table of rules.
 
-Nothing here runs the network: a rule changes what is done with a frame's prediction, and where the next frame is searched.
+The rules one would write are known from others: no update while the target is hidden (MOSSE, Bolme et al., CVPR 2010, section 3.5),
+a larger search region for a lost one (DaSiamRPN, Zhu et al., ECCV 2018, section 3.4), a damped size (SiamFC, Bertinetto et al.,
+ECCV 2016 workshops). Nothing here runs the network: a rule changes what is done with a frame's prediction, and where the next frame is searched.
 """
 
 import difflib
@@ -63,7 +65,12 @@ class Rule:
         for name, value, valid, expected in (
             ("above", above, 0 <= above <= 1, "a probability in [0, 1]"),
             ("score_below", score_below, score_below is None or 0 < score_below <= 1, "a score in (0, 1]"),
-            ("search_scale", search_scale, search_scale is None or 0 < search_scale <= 4, "a factor above 0 and up to 4"),
+            (
+                "search_scale",
+                search_scale,
+                search_scale is None or 0 < search_scale <= 4,
+                "a factor above 0 and up to 4",
+            ),
             ("size_rate", size_rate, size_rate is None or 0 <= size_rate <= 1, "a share in [0, 1]"),
         ):
             if not valid:

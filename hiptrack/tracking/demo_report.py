@@ -3,7 +3,7 @@
 import numpy as np
 
 from hiptrack.data.labels import CLASSES
-from hiptrack.data.sequences import read_image_rgb
+from hiptrack.data.reading import read_image_rgb
 from hiptrack.tracking.pictures import Shot, picture_sheet, write_png
 
 

@@ -1,4 +1,4 @@
-"""Run a tracker over sequences, sharded over processes, and report AO, SR, speed and classification accuracy.
+"""Run a tracker over sequences, sharded over processes, and report how well it tracks and classifies, and how fast.
 
 A tracker is any object with `init(frame_rgb uint8 [H,W,3], box_xywh)` and `update(frame_rgb)`, the latter
 returning an object with `.box` (xywh, pixels), `.score` and `.challenge` ([10] or None). Its attribute `multi_label`, where it has
@@ -15,10 +15,13 @@ from functools import cached_property
 import numpy as np
 
 from hiptrack.data.labels import CLASSES, draw_fixed
-from hiptrack.data.sequences import read_image_rgb
+from hiptrack.data.protocol import GOT10K, Protocol
+from hiptrack.data.reading import read_image_rgb
 from hiptrack.errors import DataError, HiptrackError
 from hiptrack.files import write_atomically
 from hiptrack.tracking import metrics, results
+from hiptrack.tracking.moments import Moments
+from hiptrack.tracking.one_pass import ONE_PASS_NUMBERS, OnePass, mean_curves, one_pass_curves
 from hiptrack.tracking.results import SequenceResult
 
 logger = logging.getLogger(__name__)
@@ -28,13 +31,14 @@ logger = logging.getLogger(__name__)
 class SequenceScore:
     """One sequence's result and its numbers.
 
-    ious [M], None without ground truth; confusion [10,10] (rows true, columns predicted), None without labels
-    or class outputs; multi_label: (flags [L,10] bool, class outputs [L,10]) of the labelled frames, None also where the
-    classes exclude each other; resumed: read back from files rather than tracked.
+    ious [M], None without ground truth; one_pass: its curves, None also where the benchmark has none; confusion [10,10] (rows
+    true, columns predicted), None without labels or class outputs; multi_label: (flags [L,10] bool, class outputs [L,10]) of
+    the labelled frames, None also where the classes exclude each other; resumed: read back from files rather than tracked.
     """
 
     result: SequenceResult
     ious: np.ndarray | None
+    one_pass: OnePass | None
     confusion: np.ndarray | None
     multi_label: tuple[np.ndarray, np.ndarray] | None
     resumed: bool
@@ -44,12 +48,13 @@ class SequenceScore:
 class Report:
     """The evaluation of a list of sequences, in their order.
 
-    scores: of the sequences that finished; failures: (name, message) of each that did not. The overall
-    numbers are over all frames of the finished ones.
+    scores: of the sequences that finished; failures: (name, message) of each that did not; protocol: the benchmark's. The
+    overall numbers are those of the finished ones: AO and SR over all frames, those of one-pass evaluation over sequences.
     """
 
     scores: tuple[SequenceScore, ...]
     failures: tuple[tuple[str, str], ...]
+    protocol: Protocol = GOT10K
 
     @property
     def ious(self) -> list[np.ndarray]:
@@ -58,13 +63,19 @@ class Report:
 
     @cached_property
     def overall(self) -> dict[str, float] | None:
-        """{"AO", "SR0.5", "SR0.75"}, or None where no frame has ground truth."""
-        return _summarise(self.ious)
+        """{"AO", "SR0.5", "SR0.75"}, and in one-pass evaluation {"AUC", ...} (OnePass.numbers); None where no frame has ground
+        truth."""
+        return _summarise(self.ious, self.one_pass)
+
+    @cached_property
+    def one_pass(self) -> OnePass | None:
+        """The mean of the sequences' curves, or None where the benchmark has no one-pass evaluation or no ground truth."""
+        return mean_curves([score.one_pass for score in self.scores])
 
     @cached_property
     def success_curve(self) -> np.ndarray | None:
         """[101] share of frames with IoU > 0, 0.01, ... 1, or None where no frame has ground truth."""
-        return None if self.overall is None else metrics.success_curve(self.ious)
+        return metrics.success_curve(self.ious) if any(len(part) for part in self.ious) else None
 
     @cached_property
     def confusion(self) -> np.ndarray | None:
@@ -103,6 +114,7 @@ def run_sequence(tracker, sequence) -> SequenceResult:
             "above 0. Correct line 1 of its groundtruth.txt."
         )
     boxes, scores, challenges, seconds = [given], [1.0], [None], []
+    moments = Moments(sequence)
     start = time.perf_counter()
     for index, path in enumerate(sequence.frames):
         frame = read_image_rgb(path)
@@ -118,6 +130,7 @@ def run_sequence(tracker, sequence) -> SequenceResult:
         boxes.append(np.array(output.box, np.float64))
         scores.append(float(output.score))
         challenges.append(output.challenge)
+        moments.look(index, boxes[-1], tracker)
     return SequenceResult(
         sequence.name,
         np.stack(boxes),
@@ -126,6 +139,7 @@ def run_sequence(tracker, sequence) -> SequenceResult:
         np.array(scores),
         _stack_challenges(challenges),
         image_size,
+        moments.kept,
     )
 
 
@@ -165,12 +179,14 @@ def evaluate_sequences(
     process_index: int = 0,
     num_processes: int = 1,
     gather: Callable[[list], list] | None = None,
+    protocol: Protocol = GOT10K,
 ) -> Report:
     """Track and score all sequences; with several processes every one calls this and gets the same Report.
 
     results_dir: where to write GOT-10k result files; what it already holds under the same `key` (a string
     that changes with the checkpoint, the configuration and the data) is read back instead of tracked again.
     gather: list -> concatenated list over all processes (accelerate.utils.gather_object does).
+    protocol: which numbers the benchmark reports; AO and SR are always among them.
     A sequence that fails is logged and stands in the report's failures; the others finish. Scores are of the
     boxes as the files hold them (%.3f), whether or not files are written.
 
@@ -197,7 +213,7 @@ def evaluate_sequences(
             finished = gather([finished])[0]
     costs = [0 if sequence.name in finished else len(sequence) for sequence in sequences]
     outcomes = [
-        (index, *_evaluate_one(tracker, sequences[index], results_dir))
+        (index, *_evaluate_one(tracker, sequences[index], results_dir, protocol))
         for index in shard(costs, num_processes)[process_index]
     ]
     if gather is not None:
@@ -211,6 +227,7 @@ def evaluate_sequences(
     report = Report(
         tuple(score for _, score, _ in outcomes if score is not None),
         tuple((names[index], message) for index, score, message in outcomes if score is None),
+        protocol,
     )
     resumed = sum(score.resumed for score in report.scores)
     if resumed and process_index == 0:
@@ -218,7 +235,7 @@ def evaluate_sequences(
     return report
 
 
-def _evaluate_one(tracker, sequence, results_dir):
+def _evaluate_one(tracker, sequence, results_dir, protocol):
     """(SequenceScore, None), or (None, message) when the sequence failed, for whatever reason."""
     try:
         resumed = results_dir is not None and results.is_finished(results_dir, sequence.name)
@@ -231,8 +248,8 @@ def _evaluate_one(tracker, sequence, results_dir):
             result = results.as_written(result)
             logger.info("%s: %d frames in %.1f s", sequence.name, len(sequence), result.end_to_end_seconds)
         multi_label = _multi_label(result, sequence) if getattr(tracker, "multi_label", False) else None
-        score = SequenceScore(result, _ious(result, sequence), _confusion(result, sequence), multi_label, resumed)
-        return score, None
+        ious, curves = _ious(result, sequence), _one_pass(result, sequence, protocol)
+        return SequenceScore(result, ious, curves, _confusion(result, sequence), multi_label, resumed), None
     except HiptrackError as error:
         logger.error("%s failed: %s", sequence.name, error)
         return None, str(error)
@@ -245,6 +262,12 @@ def _ious(result, sequence):
     if len(sequence.boxes_xywh) == 1:  # a test split: nothing but the given box
         return None
     return metrics.frame_ious(result.boxes_xywh, sequence.boxes_xywh, result.image_size, sequence.cover)
+
+
+def _one_pass(result, sequence, protocol):
+    if len(sequence.boxes_xywh) == 1 or not protocol.is_one_pass:
+        return None
+    return one_pass_curves(result.boxes_xywh, sequence.boxes_xywh, sequence.visible, protocol)
 
 
 def _confusion(result, sequence):
@@ -267,8 +290,9 @@ def _labelled_frames(result, sequence):
     return np.flatnonzero(sequence.labels.annotated & ~np.isnan(result.challenges).any(1))
 
 
-def _summarise(ious):
-    return metrics.summarise(ious) if any(len(part) for part in ious) else None
+def _summarise(ious, curves):
+    overlaps = metrics.summarise(ious) if any(len(part) for part in ious) else {}
+    return {**overlaps, **(curves.numbers() if curves else {})} or None
 
 
 def _speed(parts):
@@ -294,20 +318,23 @@ def as_dict(report) -> dict:
         "overall": report.overall,
         "complete": not report.failures,
         "speed": report.speed,
+        "metrics": list(report.protocol.metrics),
         "success_curve": None if report.success_curve is None else report.success_curve.tolist(),
+        "one_pass": None if report.one_pass is None else {k: v.tolist() for k, v in vars(report.one_pass).items()},
         "classification": classification,
         "multi_label": multi_label,
-        "sequences": {score.result.name: _sequence_dict(score) for score in report.scores},
+        "sequences": {score.result.name: _sequence_dict(score, report.protocol) for score in report.scores},
         "failures": dict(report.failures),
     }
 
 
-def _sequence_dict(score):
-    overlap = None if score.ious is None else _summarise([score.ious])
+def _sequence_dict(score, protocol):
+    names = (*GOT10K.metrics, *ONE_PASS_NUMBERS) if protocol.is_one_pass else GOT10K.metrics
     return {
         "frames": len(score.result.seconds),
         "resumed": score.resumed,
-        **(overlap or dict.fromkeys(("AO", "SR0.5", "SR0.75"))),
+        **dict.fromkeys(names),
+        **(_summarise([] if score.ious is None else [score.ious], score.one_pass) or {}),
         **_speed([score.result]),
     }
 
@@ -315,82 +342,3 @@ def _sequence_dict(score):
 def write_json(report, path) -> None:
     """Write `as_dict(report)` to `path`, whole or not at all."""
     write_atomically(path, (json.dumps(as_dict(report), indent=2, allow_nan=False) + "\n").encode())
-
-
-def format_table(report) -> str:
-    """The report as plain text: a line per sequence, all frames together, speed, classes, and what failed."""
-    sequences = as_dict(report)["sequences"]
-    frames = sum(numbers["frames"] for numbers in sequences.values())
-    total = {"frames": frames, **(report.overall or {}), **report.speed}
-    rows = [["sequence", "frames", "AO", "SR0.5", "SR0.75", "frames/s model", "end to end"]]
-    rows += [_row(name, numbers) for name, numbers in (*sequences.items(), ("all frames", total))]
-    lines = _align(rows)
-    lines.append(
-        f"one update takes {_one(report.speed['update_ms_p50'])} ms at the median, "
-        f"{_one(report.speed['update_ms_p95'])} ms at the 95th percentile"
-    )
-    resumed = sum(score.resumed for score in report.scores)
-    if resumed:
-        lines.append(f"{resumed} of {len(report.scores)} sequences were finished before: read back, not tracked again")
-    if report.classification:
-        lines += ["", *_classification_lines(report.classification)]
-    if report.multi_label:
-        lines += ["", *_multi_label_lines(report.multi_label)]
-    if report.failures:
-        lines += [
-            "",
-            f"INCOMPLETE: {len(report.failures)} sequence(s) failed and are in none of the numbers above",
-        ]
-        lines += [f"  {name}: {message}" for name, message in report.failures]
-    return "\n".join(lines)
-
-
-def _row(name, numbers):
-    overlaps = [_three(numbers.get(column)) for column in ("AO", "SR0.5", "SR0.75")]
-    return [name, numbers["frames"], *overlaps, _one(numbers["fps_model"]), _one(numbers["fps_end_to_end"])]
-
-
-def _classification_lines(classification):
-    counted = zip(CLASSES, classification["counts"], classification["recalls"], strict=True)
-    rows = [
-        ["class", "frames", "recall"],
-        *([name, count, _three(recall)] for name, count, recall in counted),
-    ]
-    summary = (
-        f"accuracy {classification['accuracy']:.3f}, "
-        f"balanced accuracy {classification['balanced_accuracy']:.3f} "
-        f"over {classification['frames']} labelled frames"
-    )
-    return [*_align(rows), summary]
-
-
-def _multi_label_lines(numbers):
-    columns = zip(CLASSES, numbers["counts"], numbers["average_precisions"], numbers["f1"], strict=True)
-    rows = [
-        ["all classes of a frame", "frames", "AP", "F1"],
-        *([name, count, _three(precision), _three(f1)] for name, count, precision, f1 in columns),
-    ]
-    summary = (
-        f"mean average precision {numbers['mean_average_precision']:.3f}, macro F1 {numbers['macro_f1']:.3f} "
-        f"over {numbers['frames']} labelled frames"
-    )
-    return [*_align(rows), summary]
-
-
-def _three(value):
-    return "-" if value is None else f"{value:.3f}"
-
-
-def _one(value):
-    return "-" if value is None else f"{value:.1f}"
-
-
-def _align(rows):
-    """Lines of the rows' cells, the first column to the left, the others to the right."""
-    rows = [[str(cell) for cell in row] for row in rows]
-    widths = [max(len(row[column]) for row in rows) for column in range(len(rows[0]))]
-    lines = []
-    for row in rows:
-        cells = [cell.rjust(width) for cell, width in zip(row, widths, strict=True)]
-        lines.append("  ".join([row[0].ljust(widths[0]), *cells[1:]]))
-    return lines

@@ -10,12 +10,16 @@ import gin
 from accelerate import Accelerator
 from accelerate.utils import gather_object
 
-from hiptrack.config import config_text
-from hiptrack.data.sequences import FolderDataset
+from hiptrack.config import config_text, used_values
+from hiptrack.data.dataset import SequenceDataset
 from hiptrack.errors import NotFoundError
+from hiptrack.files import write_atomically
 from hiptrack.models.weights import content_hash, load_model
 from hiptrack.processes import PATIENCE, check_processes
-from hiptrack.tracking.evaluate import evaluate_sequences, format_table, write_json
+from hiptrack.report.write import write_report
+from hiptrack.tracking.evaluate import as_dict, evaluate_sequences
+from hiptrack.tracking.report_text import format_table
+from hiptrack.tracking.submission import SUBMISSION, expected_of, write_submission
 from hiptrack.tracking.tracker import Tracker
 
 
@@ -24,27 +28,28 @@ class EvaluationOptions:
     """What the command line says: the weights file, the data set, and where results go."""
 
     checkpoint: Path
-    dataset: FolderDataset
+    dataset: SequenceDataset
     out: Path | None = None
 
 
 @gin.configurable(denylist=["options"])
 def evaluate(options: EvaluationOptions, tracker: Callable = Tracker):
-    """Track every sequence of a data set and write result files in GOT-10k form.
+    """Track every sequence of a data set, write result files in GOT-10k form, and report the benchmark's numbers.
 
     Args:
         tracker: called with the model and the device.
 
     Results go to options.out, by default `results/<checkpoint>/<data set>-<key>`; the key changes with the weights, the
-    configuration and the sequences, so that results are never taken for those of another model. Returns
-    the exit code: 1 when a sequence failed.
+    configuration and the sequences, so that results are never taken for those of another model. A report stands beside them, and for a
+    test split that is scored by a server the zip to hand in. Returns the exit code: 1 when a sequence failed.
     """
     accelerator = Accelerator(kwargs_handlers=[PATIENCE])
     check_processes(accelerator)
     if not options.checkpoint.is_file():
         raise NotFoundError(f"not found: {options.checkpoint} (--checkpoint: a weights file)", str(options.checkpoint))
     sequences = options.dataset.sequences
-    key = evaluation_key(options, sequences)
+    weights, data = content_hash(options.checkpoint), [(s.name, len(s), s.boxes_xywh[0].tolist()) for s in sequences]
+    key = _digest([weights, config_text(), data])  # of all that decides the results
     out = options.out or Path("results") / options.checkpoint.stem / f"{options.dataset.name}-{key[:8]}"
     report = evaluate_sequences(
         tracker(model=load_model(options.checkpoint), device=str(accelerator.device)),
@@ -54,20 +59,21 @@ def evaluate(options: EvaluationOptions, tracker: Callable = Tracker):
         process_index=accelerator.process_index,
         num_processes=accelerator.num_processes,
         gather=gather_object,
+        protocol=options.dataset.PROTOCOL,
     )
     if accelerator.is_main_process:
-        write_json(report, out / "report.json")
+        made_with = {"weights": weights, "data": _digest(data), "tracking": used_values("evaluate")}
+        values = {**as_dict(report), "made_with": made_with}
+        write_atomically(out / "report.json", (json.dumps(values, indent=2, allow_nan=False) + "\n").encode())
+        write_report({options.checkpoint.stem: report}, sequences, out, options.dataset.name)
         accelerator.print(format_table(report))
-        accelerator.print(f"results: {out}")
+        accelerator.print(f"results: {out} (report.html shows them)")
+        if options.dataset.is_handed_in and not report.failures:
+            write_submission(out, expected_of(sequences), out / SUBMISSION)
+            accelerator.print(f"to hand in: {out / SUBMISSION}")
     accelerator.end_training()
     return 1 if report.failures else 0
 
 
-def evaluation_key(options, sequences):
-    """Digest of all that decides the results: weights, configuration, sequences and their first boxes."""
-    told = [
-        content_hash(options.checkpoint),
-        config_text(),
-        [(s.name, len(s), s.boxes_xywh[0].tolist()) for s in sequences],
-    ]
-    return hashlib.sha256(json.dumps(told).encode()).hexdigest()
+def _digest(values):
+    return hashlib.sha256(json.dumps(values).encode()).hexdigest()

@@ -12,7 +12,7 @@ finished. Nothing here deletes a result.
 import io
 import json
 import os
-from dataclasses import dataclass
+from dataclasses import dataclass, field, replace
 from pathlib import Path
 
 import numpy as np
@@ -31,7 +31,8 @@ class SequenceResult:
 
     boxes_xywh [N,4] pixels (the first is the given box); seconds [N] of init and of each update, without
     decoding; end_to_end_seconds of the whole sequence with decoding; scores [N] (1 for the first frame);
-    challenges [N,10] or None, rows NaN where the tracker gave none; image_size (width, height).
+    challenges [N,10] or None, rows NaN where the tracker gave none; image_size (width, height); moments: score maps and
+    search regions of some frames, {frame from 1: ([S,S], xywh [4])}.
     """
 
     name: str
@@ -41,6 +42,7 @@ class SequenceResult:
     scores: np.ndarray
     challenges: np.ndarray | None
     image_size: tuple[int, int]
+    moments: dict = field(default_factory=dict)
 
 
 def claim_folder(folder, key, names):
@@ -60,22 +62,31 @@ def claim_folder(folder, key, names):
                     "made them, so they are not reused. Choose another results folder, or move these away."
                 )
             write_atomically(key_path, (json.dumps({"key": key}) + "\n").encode())
-        stored = json.loads(read_bytes(key_path, MAX_BYTES))["key"]
     except OSError as error:
         raise DataError(
             f"The results folder {folder} cannot be used: {error}. Name a folder that can be written."
         ) from error
-    except (ValueError, KeyError, TypeError, RecursionError) as error:
-        raise DataError(
-            f'{key_path} is not of the form {{"key": "..."}}, so what made the results beside it is unknown. '
-            "Choose another results folder, or move these results away."
-        ) from error
+    stored = read_key(folder)
     if stored != key:
         raise DataError(
             f"{folder} holds results of another checkpoint or configuration (key {stored}; this evaluation "
             f"has {key}), which are neither reused nor overwritten. Choose another results folder, or move "
             "these results away."
         )
+
+
+def read_key(folder):
+    """The key of the results in a folder. Raises DataError where there is none."""
+    path = Path(folder) / "key.json"
+    try:
+        return json.loads(read_bytes(path, MAX_BYTES))["key"]
+    except OSError as error:
+        raise DataError(f"{path} cannot be read ({error}): {folder} is no folder of results.") from error
+    except (ValueError, KeyError, TypeError, RecursionError) as error:
+        raise DataError(
+            f'{path} is not of the form {{"key": "..."}}, so what made the results beside it is unknown. '
+            "Choose another results folder, or move these results away."
+        ) from error
 
 
 def is_finished(folder, name):
@@ -94,6 +105,10 @@ def write_result(folder, result):
     }
     if result.challenges is not None:
         details["challenges"] = result.challenges
+    if result.moments:
+        details["moment_frames"] = np.array(list(result.moments), np.int64)
+        details["moment_maps"] = np.stack([score_map for score_map, _ in result.moments.values()]).astype(np.float16)
+        details["moment_regions"] = np.stack([region for _, region in result.moments.values()]).astype(np.float64)
     buffer = io.BytesIO()
     np.savez(buffer, **details)
     write_atomically(_details_path(folder, result.name), buffer.getvalue())
@@ -105,15 +120,7 @@ def as_written(result):
     """The SequenceResult that its files hold: boxes and seconds rounded as the text form rounds them."""
     boxes = _parse(_format_boxes(result.boxes_xywh), 4, len(result.boxes_xywh), "result")
     seconds = _parse(_format_seconds(result.seconds), 1, len(result.seconds), "result")[:, 0]
-    return SequenceResult(
-        result.name,
-        boxes,
-        seconds,
-        float(result.end_to_end_seconds),
-        result.scores,
-        result.challenges,
-        result.image_size,
-    )
+    return replace(result, boxes_xywh=boxes, seconds=seconds)
 
 
 def read_result(folder, name, num_frames, given_xywh):
@@ -144,6 +151,7 @@ def read_result(folder, name, num_frames, given_xywh):
         details["scores"],
         details.get("challenges"),
         tuple(details["image_size"].tolist()),
+        _moments(details),
     )
 
 
@@ -159,11 +167,22 @@ def _read_details(path, num_frames):
     shapes = {"end_to_end_seconds": (), "image_size": (2,), "scores": (num_frames,)}
     if "challenges" in details:
         shapes["challenges"] = (num_frames, len(CLASSES))
+    if "moment_frames" in details:
+        kept, maps = details["moment_frames"].size, details.get("moment_maps")
+        side = maps.shape[-1] if maps is not None and maps.ndim else 0
+        shapes |= {"moment_frames": (kept,), "moment_maps": (kept, side, side), "moment_regions": (kept, 4)}
     for name, shape in shapes.items():
-        kinds = "iu" if name == "image_size" else "f"
+        kinds = "iu" if name in ("image_size", "moment_frames") else "f"
         if name not in details or details[name].shape != shape or details[name].dtype.kind not in kinds:
             raise DataError(_damaged(path, f"holds no {name} of {num_frames} frames"))
     return details
+
+
+def _moments(details):
+    if "moment_frames" not in details:
+        return {}
+    kept = zip(details["moment_maps"].astype(np.float32), details["moment_regions"], strict=True)
+    return dict(zip(details["moment_frames"].tolist(), kept, strict=True))
 
 
 def _format_boxes(boxes_xywh):

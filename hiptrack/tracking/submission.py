@@ -19,6 +19,7 @@ from hiptrack.bounded import check_file, excerpt, read_bytes
 from hiptrack.errors import DataError, NotFoundError
 from hiptrack.files import write_atomically
 
+SUBMISSION = "submission.zip"  # its name in a results folder
 BOXES, TIMES = "_001.txt", "_time.txt"
 TEST_SEQUENCE = re.compile(r"GOT-10k_Test_\d{6}")
 TEST_SEQUENCES = 180
@@ -33,6 +34,11 @@ class Expected:
 
     frames: int
     first_xywh: tuple[float, float, float, float]
+
+
+def expected_of(sequences):
+    """{name: Expected} of Sequences."""
+    return {s.name: Expected(len(s), tuple(map(float, s.boxes_xywh[0]))) for s in sequences}
 
 
 def write_submission(results_dir, expected, path):

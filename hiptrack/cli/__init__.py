@@ -1,0 +1,1 @@
+"""The commands: `hiptrack train ...` is `python tools/train.py ...`, and so on."""

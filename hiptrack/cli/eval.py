@@ -1,0 +1,30 @@
+"""Evaluate a checkpoint: `python tools/eval.py --checkpoint runs/demo/model.safetensors --root data/got10k --split val`."""
+
+import argparse
+import logging
+from pathlib import Path
+
+from hiptrack import config
+from hiptrack.data.readers import BENCHMARKS, open_benchmark
+from hiptrack.tracking.evaluate_checkpoint import EvaluationOptions, evaluate
+
+
+def main():
+    parser = argparse.ArgumentParser(description=__doc__)
+    config.add_arguments(parser)
+    parser.add_argument("--checkpoint", required=True, type=Path, help="weights file (.safetensors)")
+    parser.add_argument(
+        "--dataset", choices=BENCHMARKS, default="got10k", help="layout of the data, and the benchmark's own metrics"
+    )
+    parser.add_argument("--root", required=True, help="folder of the data set")
+    parser.add_argument(
+        "--split",
+        help="train, val or test; without it test, or for got10k, folder and tnl2k the sequences in the root itself",
+    )
+    parser.add_argument("--annotations", help="folder of challenge annotations, to report the branch's accuracy")
+    parser.add_argument("--out", type=Path, help="folder for the result files")
+    args = config.parse_args(parser)
+    logging.basicConfig(level=logging.INFO, format="%(message)s")
+    config.load(["gin/eval/tracker.gin", *args.gin], args.overrides, root="evaluate")
+    dataset = open_benchmark(args.dataset, args.root, args.split, args.annotations)
+    return evaluate(EvaluationOptions(args.checkpoint, dataset, args.out))

@@ -1,0 +1,35 @@
+"""Set evaluations side by side on one page: `python tools/report.py results/a results/b --root data/got10k --split val`."""
+
+import argparse
+from pathlib import Path
+
+from hiptrack.data.readers import BENCHMARKS, open_benchmark
+from hiptrack.errors import ConfigError
+from hiptrack.report.write import write_report
+from hiptrack.tracking.read_back import read_back
+
+
+def main():
+    parser = argparse.ArgumentParser(description=__doc__)
+    parser.add_argument("results", metavar="RESULTS", nargs="+", type=Path, help="folders that tools/eval.py wrote")
+    parser.add_argument("--dataset", choices=BENCHMARKS, default="got10k", help="layout of the data")
+    parser.add_argument("--root", required=True, help="folder of the data set")
+    parser.add_argument("--split", help="as for tools/eval.py")
+    parser.add_argument("--annotations", help="folder of challenge annotations: results by challenge")
+    parser.add_argument("--out", type=Path, default=Path("report"), metavar="DIR", help="folder of the files (report)")
+    args = parser.parse_args()
+    dataset = open_benchmark(args.dataset, args.root, args.split, args.annotations)
+    reports = {}
+    for folder, name in zip(args.results, names_of(args.results), strict=True):
+        if name in reports:
+            raise ConfigError(f"{folder} is named twice.")
+        reports[name] = read_back(folder, dataset)
+    write_report(reports, dataset.sequences, args.out, dataset.name)
+    print(f"written: report.html, report.csv, success.png in {args.out}")
+    return 0
+
+
+def names_of(folders):
+    """Each folder's own name; where two are alike, the path."""
+    own = [folder.absolute().name for folder in folders]
+    return own if len(set(own)) == len(own) else [str(folder) for folder in folders]

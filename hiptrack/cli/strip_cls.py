@@ -1,0 +1,19 @@
+"""Write a checkpoint without its challenge branch: `python tools/strip_cls.py --input model.safetensors --output tracker.safetensors`."""
+
+import argparse
+from pathlib import Path
+
+from hiptrack.models.strip import strip_branch
+
+
+def main():
+    parser = argparse.ArgumentParser(description=__doc__)
+    parser.add_argument(
+        "--input", required=True, type=Path, help="weights file of ours, or .pth/.pth.tar of the published form"
+    )
+    parser.add_argument("--output", required=True, type=Path)
+    parser.add_argument("--fold", action="store_true", help="keep the branch's mean effect as a bias")
+    parser.add_argument("--format", choices=("safetensors", "published"), default="safetensors")
+    args = parser.parse_args()
+    strip_branch(args.input, args.output, args.fold, args.format)
+    print(f"wrote {args.output}")

@@ -1,0 +1,24 @@
+"""Check a zip before it is handed in to GOT-10k's server: `python tools/submit_check.py submission.zip --root data/got10k`."""
+
+import argparse
+from pathlib import Path
+
+from hiptrack.data.sequences import FolderDataset
+from hiptrack.tracking.submission import check_zip, expected_of, listed
+
+
+def main():
+    parser = argparse.ArgumentParser(description=__doc__)
+    parser.add_argument("zip", type=Path)
+    parser.add_argument("--root", help="folder of the data: also check names, frame counts and first boxes against it")
+    parser.add_argument("--split", default="test", help="split below --root (test)")
+    args = parser.parse_args()
+    expected = None
+    if args.root:
+        expected = expected_of(FolderDataset(args.root, args.split).sequences)
+    problems = check_zip(args.zip, expected)
+    if problems:
+        print(f"{args.zip}: {len(problems)} problems:{listed(problems, 50)}")
+        return 1
+    print(f"{args.zip}: in order" + ("" if args.root else " in itself (--root checks it against the data, too)"))
+    return 0

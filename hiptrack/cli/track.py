@@ -1,0 +1,27 @@
+"""Track a target in a video, a folder of images, a camera or a stream: `python tools/track.py harbour.mp4 --checkpoint runs/demo/model.safetensors --box 554,184,129,174 --out tracked.mp4`."""
+
+import argparse
+from pathlib import Path
+
+from hiptrack.tracking.track_video import TrackRequest, parse_box, track
+
+
+def main():
+    parser = argparse.ArgumentParser(description=__doc__)
+    parser.add_argument(
+        "source", help="video file, folder of images, camera (a number or /dev/videoN) or stream (rtsp://, http://...)"
+    )
+    parser.add_argument("--checkpoint", required=True, type=Path, metavar="FILE", help="weights file (.safetensors)")
+    parser.add_argument(
+        "--box", metavar="x,y,w,h", help="the target in the first frame tracked, in pixels; without it, drawn by mouse"
+    )
+    parser.add_argument("--out", type=Path, metavar="FILE", help="video with what was found: .mp4, .mov, .mkv or .avi")
+    parser.add_argument("--jsonl", type=Path, metavar="FILE", help="a line for each frame: box, score, challenge")
+    parser.add_argument("--start", type=int, default=1, metavar="N", help="first frame, from 1 (1)")
+    parser.add_argument("--frames", type=int, metavar="N", help="frames at most (all)")
+    parser.add_argument("--branch", choices=("on", "off", "folded"), default="off", help="the challenge branch (off)")
+    parser.add_argument("--display", action="store_true", help="show it; q or Escape ends")
+    args = parser.parse_args()
+    options = vars(args)
+    box = options.pop("box")
+    return track(TrackRequest(box_xywh=None if box is None else parse_box(box), **options))

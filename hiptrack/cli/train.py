@@ -1,0 +1,29 @@
+"""Train a pipeline of stages: `accelerate launch tools/train.py --gin experiments/two_stage.gin [NAME=VALUE ...]`."""
+
+import argparse
+import logging
+import os
+import sys
+from pathlib import Path
+
+from hiptrack import config
+from hiptrack.run_folder import default_run_dir
+from hiptrack.training.train import RunOptions, train
+
+
+def main():
+    parser = argparse.ArgumentParser(description=__doc__)
+    config.add_arguments(parser)
+    parser.add_argument("--run", metavar="DIR", type=Path, help="run folder (default: runs/<experiment>)")
+    parser.add_argument(
+        "--resume", default="auto", metavar="auto|never|PATH", help="take up the newest checkpoint, none, or this one"
+    )
+    parser.add_argument("--allow-change", action="store_true", help="resume with another configuration")
+    parser.add_argument("--dry-run", action="store_true", help="print the resolved pipeline and exit")
+    args = config.parse_args(parser)
+    is_first = os.environ.get("RANK", "0") == "0"  # what the processes have to say before they know each other, once
+    logging.basicConfig(level=logging.INFO if is_first else logging.WARNING, format="%(message)s")
+    logging.getLogger("hiptrack.tracking").setLevel(logging.WARNING)  # validation would log every sequence
+    folder = args.run or default_run_dir(args.gin)
+    config.load(args.gin, args.overrides, root="train")
+    return train(RunOptions(folder, ("hiptrack", "train", *sys.argv[1:]), args.resume, args.allow_change, args.dry_run))

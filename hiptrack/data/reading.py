@@ -1,0 +1,199 @@
+"""Folders, texts and images of data sets: read in bounded size, with errors that name the file and the line."""
+
+import collections.abc
+import difflib
+import os
+import re
+import sys
+
+import cv2
+import numpy as np
+
+from hiptrack.bounded import read_bytes, read_text
+from hiptrack.data.labels import MAX_COORDINATE
+from hiptrack.errors import DataError
+
+IMAGE_SUFFIXES = (".jpg", ".jpeg", ".png", ".bmp")
+MAX_TEXT_BYTES = 2**26
+MAX_IMAGE_BYTES = 2**29
+
+_DIGITS = re.compile("([0-9]+)")
+
+
+class FramePaths(collections.abc.Sequence):
+    """The paths of a folder's images, each put together when it is asked for.
+
+    TrackingNet has thirty thousand folders of some hundred frames. The names are alike in all of them and shared, so that a
+    frame costs eight bytes rather than a path.
+    """
+
+    __slots__ = ("_names", "_prefix")
+
+    def __init__(self, folder: str, names):
+        self._prefix, self._names = os.path.join(folder, ""), tuple(map(sys.intern, names))
+
+    def __len__(self):
+        return len(self._names)
+
+    def __getitem__(self, index):
+        if isinstance(index, slice):
+            return tuple(self._prefix + name for name in self._names[index])
+        return self._prefix + self._names[index]
+
+    def __eq__(self, other):
+        return isinstance(other, collections.abc.Sequence) and tuple(self) == tuple(other)
+
+    def __hash__(self):
+        return hash(tuple(self))
+
+
+def image_names(folder: str, hint: str = "") -> list[str]:
+    """Names of a folder's images (jpg, jpeg, png, bmp) in natural order; DataError, with the `hint`, where there is none."""
+    files = [entry.name for entry in entries(folder) if entry.is_file()]
+    names = [name for name in files if name.lower().endswith(IMAGE_SUFFIXES)]
+    if not names:
+        raise DataError(
+            f"{folder}: no images. Expected the frames of a sequence ({', '.join(IMAGE_SUFFIXES)}) in this "
+            f"folder; add them, or leave the sequence out with `exclude`.{hint}"
+        )
+    return sorted(names, key=natural_key)
+
+
+def subfolders(folder: str) -> list[str]:
+    """Names of the folders in a folder, in natural order, hidden ones left out."""
+    return sorted((entry.name for entry in entries(folder) if entry.is_dir()), key=natural_key)
+
+
+def text_files(folder: str) -> list[str]:
+    """Names without `.txt` of the text files in a folder, in natural order, hidden ones left out."""
+    names = [entry.name[:-4] for entry in entries(folder) if entry.name.endswith(".txt") and entry.is_file()]
+    return sorted(names, key=natural_key)
+
+
+def natural_key(name: str) -> tuple:
+    """Sorting key by which frame10 comes after frame9."""
+    parts = _DIGITS.split(name.lower())
+    parts[1::2] = map(int, parts[1::2])
+    return (parts, name)
+
+
+def entries(folder: str) -> list[os.DirEntry]:
+    """What a folder holds, hidden entries left out."""
+    try:
+        with os.scandir(folder) as found:
+            return [entry for entry in found if not entry.name.startswith(".")]
+    except OSError as error:
+        raise DataError(f"{folder}: the folder cannot be read ({error.strerror}). Restore it.") from None
+
+
+def read_boxes(path: str, frames: int, first_box_only: bool) -> np.ndarray:
+    """A file of boxes, one a frame -> [frames, 4] (or [1, 4]) float64 xywh in pixels.
+
+    Numbers are separated by commas, tabs or spaces. Raises DataError for a missing file, a malformed
+    line, a number that is not finite, and a number of lines other than `frames`.
+    """
+    require_boxes(path, frames)
+    boxes = parse_boxes(path)
+    if len(boxes) != frames and not (first_box_only and len(boxes) == 1):
+        hint = " (Only the split 'test' may give the first box alone.)" if len(boxes) == 1 else ""
+        raise DataError(
+            f"{path}: {len(boxes)} boxes for {frames} images in {os.path.dirname(path)}. Expected one line a "
+            f"frame; complete the file or the images.{hint}"
+        )
+    return boxes
+
+
+def require_boxes(path: str, frames: int) -> None:
+    """Raises DataError where the file of boxes does not exist."""
+    if not os.path.lexists(path):
+        raise DataError(
+            f"{path}: not found. Expected the target's box in each of the {frames} frames, x,y,w,h a line; "
+            "add it, or leave the sequence out with `exclude`."
+        )
+
+
+def parse_boxes(path: str, nan_is_absent: bool = False) -> np.ndarray:
+    """The boxes [N, 4] float64 of a file's lines; with `nan_is_absent` a line of four NaN is read as 0,0,0,0."""
+    rows = []
+    for number, line in enumerate(read_lines(path), 1):
+        try:
+            row = [float(field) for field in (line.split(",") if "," in line else line.split())]
+        except ValueError:
+            row = []
+        if len(row) != 4 or "_" in line:
+            raise DataError(
+                f"{path}:{number}: {line[:80]!r} is not a box. Expected four numbers x,y,w,h separated by "
+                "commas, tabs or spaces; correct the line."
+            )
+        rows.append(row)
+    boxes = np.array(rows, np.float64).reshape(-1, 4)
+    if nan_is_absent:
+        boxes[np.isnan(boxes).all(1)] = 0
+    return require_finite(path, boxes)
+
+
+def require_finite(path: str, boxes: np.ndarray) -> np.ndarray:
+    """The boxes [N, 4], one of each line of a file; DataError for one that is not finite or far beyond any image."""
+    odd = ~(np.abs(boxes) <= MAX_COORDINATE).all(1)
+    if odd.any():
+        index = int(odd.argmax())
+        raise DataError(
+            f"{path}:{index + 1}: the box {show(boxes[index])} is not finite or beyond {MAX_COORDINATE:g} "
+            "pixels. Expected x,y,w,h in pixels; correct the line (an absent target is written 0,0,0,0)."
+        )
+    return boxes
+
+
+def read_names(path: str) -> dict[str, int]:
+    """{name: line number} of a list of names, one a line; blank lines do not count. DataError for a name that comes again."""
+    line_of_name = {}
+    for number, line in enumerate(read_lines(path), 1):
+        name = line.strip()
+        if name in line_of_name:
+            raise DataError(
+                f"{path}:{number}: names {name[:80]!r} again, as line {line_of_name[name]} does. Expected each "
+                "sequence once; remove the line."
+            )
+        if name:
+            line_of_name[name] = number
+    return line_of_name
+
+
+def read_lines(path: str) -> list[str]:
+    """Lines of a small UTF-8 text file without their ends; blank ones at the end are dropped."""
+    try:
+        text = read_text(path, MAX_TEXT_BYTES).rstrip()
+    except OSError as error:
+        raise DataError(f"{path}: cannot be read ({error}). Expected a text file; restore it.") from None
+    return text.split("\n") if text else []
+
+
+def read_image_rgb(path: str) -> np.ndarray:
+    """Decodes an image to [H, W, 3] uint8 RGB; DataError names a file that is missing or damaged."""
+    try:
+        data = read_bytes(path, MAX_IMAGE_BYTES)
+    except OSError as error:
+        raise DataError(f"{path}: the image cannot be read ({error.strerror or error}). Restore the file.") from None
+    # OpenCV paints what a cut JPEG lacks grey; only the missing end-of-image marker tells.
+    complete = b"\xff\xd9" in data or not data.startswith(b"\xff\xd8")
+    try:
+        image = cv2.imdecode(np.frombuffer(data, np.uint8), cv2.IMREAD_COLOR) if data and complete else None
+    except cv2.error:
+        image = None
+    if image is None:
+        raise DataError(
+            f"{path}: the image is damaged or cut off ({len(data)} bytes). Expected a complete JPEG, PNG or "
+            "BMP file; copy it again from its source."
+        )
+    return cv2.cvtColor(image, cv2.COLOR_BGR2RGB)
+
+
+def nearest_name(name: str, names) -> str:
+    """A sentence that names the most similar of some names, for an error."""
+    close = difflib.get_close_matches(name[:80], names, n=1, cutoff=0.0)
+    return f"The nearest name there is {close[0]!r}." if close else "There is no folder there."
+
+
+def show(box) -> str:
+    """A box's numbers, for an error."""
+    return ",".join(f"{value:g}" for value in box)

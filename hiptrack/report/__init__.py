@@ -1,0 +1,1 @@
+"""One self-contained page about one evaluation, or several side by side."""

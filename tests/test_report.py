@@ -1,0 +1,174 @@
+"""The report: one file that needs no other, with the right numbers in it."""
+
+import csv
+import json
+import re
+import shutil
+import subprocess
+import sys
+from html.parser import HTMLParser
+from types import SimpleNamespace
+
+import cv2
+import numpy as np
+import pytest
+import torch
+
+from hiptrack.config import REPO_ROOT
+from hiptrack.data.labels import CLASSES
+from hiptrack.data.sequences import FolderDataset
+from hiptrack.report.page import page
+from hiptrack.report.summary import summarise_run
+from hiptrack.report.write import write_report
+from hiptrack.tracking.evaluate import evaluate_sequences
+from hiptrack.tracking.read_back import read_back
+
+CHROMIUM = shutil.which("chromium") or shutil.which("chromium-browser") or shutil.which("google-chrome")
+
+
+class Wandering:
+    """Follows the true boxes up to the frame `lost`; a score map with its peak at the left, class 3 with probability 0.9."""
+
+    multi_label = False
+
+    def __init__(self, sequences, lost):
+        self.truth = {len(s.frames[0]) and tuple(s.boxes_xywh[0]): s.boxes_xywh for s in sequences}
+        self.lost = lost
+
+    def init(self, frame, box):
+        self.boxes, self.frame = self.truth[tuple(box)], 1
+
+    def update(self, frame):
+        self.frame += 1
+        box = self.boxes[self.frame - 1] + (5000 if self.frame >= self.lost else 1)
+        self.score_map = torch.zeros(8, 8)
+        self.score_map[:, 0] = 1
+        self.search_xywh = np.array([0.0, 20.0, 90.0, 90.0])
+        challenge = np.full(10, 0.1 / 9)
+        challenge[3] = 0.9
+        return SimpleNamespace(box=box, score=0.5, challenge=challenge)
+
+
+@pytest.fixture
+def sequences(synthetic):
+    return FolderDataset(str(synthetic), "val", f"{synthetic}/annotations").sequences
+
+
+def evaluated(sequences, lost, folder=None):
+    return evaluate_sequences(Wandering(sequences, lost), sequences, folder, None if folder is None else "key")
+
+
+class Reader(HTMLParser):
+    """Text of the cells of all tables, tags that stayed open, and every address."""
+
+    def __init__(self, text):
+        super().__init__()
+        self.open, self.rows, self.addresses = [], [], []
+        self.feed(text)
+
+    def handle_starttag(self, tag, attributes):
+        self.addresses += [value for name, value in attributes if name in ("src", "href")]
+        if tag not in ("meta", "img", "line", "rect", "polyline"):
+            self.open.append(tag)
+        if tag == "tr":
+            self.rows.append([])
+        if tag in ("td", "th"):
+            self.rows[-1].append("")
+
+    def handle_endtag(self, tag):
+        if tag in self.open:
+            assert self.open.pop() == tag
+
+    def handle_data(self, data):
+        if self.open and self.open[-1] in ("td", "th"):
+            self.rows[-1][-1] += data
+
+
+def test_the_page_stands_alone_and_holds_the_numbers(sequences):
+    report = evaluated(sequences, lost=8)
+    text = page([summarise_run("mine <1>", report, sequences)], "val & co")
+    reader = Reader(text)
+    assert not reader.open
+    assert all(address.startswith("data:image/jpeg;base64,") for address in reader.addresses)
+    assert not re.search(r"https?://(?!www\.w3\.org)|@import|url\(", text)
+    assert "val &amp; co" in text and "mine &lt;1&gt;" in text
+    overview = next(row for row in reader.rows if row[0] == "mine <1>")
+    assert overview[1:6] == ["2", "28", *(f"{report.overall[name]:.3f}" for name in ("AO", "SR0.5", "SR0.75"))]
+    first = next(row for row in reader.rows if row[0] == sequences[0].name)
+    assert first[1] == "14" and first[-1] == "8"
+    assert [row[1:4] for row in reader.rows if row[0] == "mine <1>"][1] == [sequences[0].name, "8", "7"]
+    assert len(text) < 300_000
+
+
+def test_moments_show_boxes_and_the_score_map(sequences):
+    summary = summarise_run("mine", evaluated(sequences, lost=8), sequences)
+    assert [moment.caption.split(":")[0] for moment in summary.moments] == [f"{s.name}, frame 8" for s in sequences]
+    picture = cv2.imdecode(np.frombuffer(summary.moments[0].jpeg, np.uint8), cv2.IMREAD_COLOR)[..., ::-1].astype(int)
+    plain = cv2.imread(sequences[0].frames[7])[..., ::-1].astype(int)
+    redder = (picture - plain)[..., 0] - (picture - plain)[..., 2]
+    assert redder[30:100, 1:6].mean() > 60 > abs(redder[30:100, 100:150].mean())  # the peak, at the region's left
+
+
+def test_two_runs_stand_side_by_side_in_page_csv_and_png(sequences, tmp_path):
+    reports = {"good": evaluated(sequences, lost=99), "bad": evaluated(sequences, lost=4)}
+    write_report(reports, sequences, tmp_path, "val")
+    rows = Reader((tmp_path / "report.html").read_text()).rows
+    assert ["", "good", "bad"] in rows
+    first = next(row for row in rows if row[0] == sequences[0].name)
+    assert first[5] == "" and first[-1] == "4" and float(first[2]) > float(first[6])
+    table = list(csv.DictReader((tmp_path / "report.csv").open()))
+    mine = next(row for row in table if row["run"] == "bad" and row["row"] == sequences[0].name)
+    assert mine["lost at"] == "4" and float(mine["AO"]) == pytest.approx(reports["bad"].scores[0].ious.mean())
+    assert {row["row"] for row in table if row["table"] == "challenge"} <= set(CLASSES)
+    assert (tmp_path / "success.png").read_bytes().startswith(b"\x89PNG")
+
+
+def test_without_labels_there_is_no_word_of_challenges(synthetic):
+    plain = FolderDataset(str(synthetic), "val").sequences
+    text = page([summarise_run("mine", evaluated(plain, lost=99), plain)], "val")
+    assert "By challenge" not in text and "The challenge branch" not in text and "Worst moments" not in text
+
+
+def test_the_tool_reads_results_back(synthetic, sequences, tmp_path):
+    evaluated(sequences, 8, tmp_path / "one")
+    evaluated(sequences, 99, tmp_path / "two")
+    shutil.rmtree(tmp_path / "two" / sequences[1].name)
+    report = read_back(tmp_path / "one", FolderDataset(str(synthetic), "val", f"{synthetic}/annotations"))
+    assert report.scores[0].result.moments.keys() == {8}
+    command = [sys.executable, str(REPO_ROOT / "tools" / "report.py"), str(tmp_path / "one"), str(tmp_path / "two")]
+    data = ["--root", str(synthetic), "--split", "val", "--annotations", f"{synthetic}/annotations"]
+    out = ["--out", str(tmp_path / "out")]
+    done = subprocess.run([*command, *data, *out], capture_output=True, text=True, timeout=120, check=False)
+    assert done.returncode == 0, done.stderr
+    text = (tmp_path / "out" / "report.html").read_text()
+    assert f"two: {sequences[1].name}: it has no result files here" in text and "frame 8: lost" in text
+    absent = subprocess.run([*command, "nowhere", *data], capture_output=True, text=True, timeout=120, check=False)
+    assert absent.returncode == 1 and "not found: nowhere" in absent.stderr
+
+
+@pytest.mark.skipif(CHROMIUM is None, reason="no Chromium is installed")
+def test_a_browser_shows_it_and_sorts(sequences, tmp_path):
+    write_report({"one": evaluated(sequences, lost=8), "two": evaluated(sequences, lost=5)}, sequences, tmp_path, "val")
+    text = (tmp_path / "report.html").read_text()
+    probe = """<script>
+    const table = [...document.querySelectorAll("table.sorts")].find(t => t.querySelector("th.by").textContent === "sequence");
+    const names = () => [...table.tBodies[0].rows].map(row => row.cells[0].textContent);
+    const before = names(); table.querySelector("th.by").click(); const down = names();
+    table.querySelector("th.by").click(); const up = names();
+    const images = [...document.images].map(image => image.src.length > 1000);
+    document.title = JSON.stringify({before, down, up, images});
+    </script>"""
+    (tmp_path / "probe.html").write_text(text.replace("</body>", f"{probe}</body>"))
+    flags = ["--headless", "--no-sandbox", "--disable-gpu", "--no-first-run", "--disable-background-networking"]
+    flags += ["--disable-component-update", "--disable-sync", f"--user-data-dir={tmp_path}/profile"]
+    done = subprocess.run(
+        [CHROMIUM, *flags, "--dump-dom", f"file://{tmp_path}/probe.html"],
+        capture_output=True,
+        text=True,
+        timeout=120,
+        check=True,
+    )
+    seen = json.loads(re.search("<title>(.*?)</title>", done.stdout).group(1))
+    names = sorted(sequence.name for sequence in sequences)
+    assert seen["up"] == names and seen["down"] == names[::-1]
+    assert len(seen["images"]) == 4 and all(seen["images"])

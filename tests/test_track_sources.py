@@ -1,0 +1,194 @@
+"""Where frames come from: files, folders, cameras, streams; how they end, and what is said when they cannot be read."""
+
+import sys
+
+import cv2
+import numpy as np
+import pytest
+from small_videos import decoded, fails, lines_of, write_folder, write_video
+from toy import moving_target, save_toy
+
+from hiptrack.errors import DataError
+from hiptrack.tracking import outputs, sources, track_video
+from hiptrack.tracking.sources import open_source
+from hiptrack.tracking.track_video import TrackRequest, track
+
+pytestmark = pytest.mark.usefixtures("clean_gin")
+FRAMES = 12
+
+
+@pytest.fixture(scope="module")
+def checkpoint(tmp_path_factory):
+    path = tmp_path_factory.mktemp("weights") / "model.safetensors"
+    save_toy(path)
+    return path
+
+
+@pytest.fixture
+def box():
+    return tuple(moving_target(1)[1].tolist())
+
+
+@pytest.fixture
+def folder(tmp_path):
+    return write_folder(tmp_path / "harbour", moving_target(FRAMES)[0])
+
+
+def test_sources_that_cannot_be_opened_are_named(tmp_path):
+    def bad(text, message):
+        with pytest.raises(DataError) as raised:
+            open_source(str(text))
+        assert str(raised.value) == message
+
+    bad(
+        tmp_path / "none.mp4",
+        f"{tmp_path}/none.mp4: there is no such file or folder. Expected a video file, a folder of images, a camera (a "
+        "number or /dev/videoN) or a stream (rtsp://..., http://...).",
+    )
+    text = tmp_path / "text.mp4"
+    text.write_text("no video")
+    bad(
+        text,
+        f"{text}: cannot be opened as a video. Expected a whole file in a format that OpenCV reads (mp4, avi, mkv, ...); "
+        "it may be cut off, damaged or of another kind.",
+    )
+    (tmp_path / "empty").mkdir()
+    bad(
+        tmp_path / "empty",
+        f"{tmp_path}/empty: no images (.jpg, .jpeg, .png, .bmp) can be found in this folder. Expected the frames of a video.",
+    )
+    if sys.platform == "linux":
+        with pytest.raises(DataError, match="^camera 9876: there is no /dev/video9876. Expected a camera's number"):
+            open_source("9876")
+
+
+def test_a_damaged_frame_ends_it_with_its_number(checkpoint, box, folder, tmp_path, capfd):
+    frame = folder / "frame7.png"
+    frame.write_bytes(frame.read_bytes()[:300])
+    out, lines = tmp_path / "out.avi", tmp_path / "out.jsonl"
+    message = (
+        f"frame 7 cannot be decoded: {frame}: the image is damaged or cut off (300 bytes). Expected a complete JPEG, PNG or "
+        "BMP file; copy it again from its source."
+    )
+    fails(DataError, message, TrackRequest(str(folder), checkpoint, box, out, lines))
+    assert len(lines_of(lines)) == len(decoded(out)[0]) == 6
+    assert f"wrote {out} (6 frames)" in capfd.readouterr().err
+
+
+def test_a_video_that_ends_early_is_an_error(checkpoint, box, tmp_path, monkeypatch, capfd):
+    whole = write_video(tmp_path / "whole.avi", moving_target(40)[0], "MJPG")
+    cut, lines = tmp_path / "cut.avi", tmp_path / "out.jsonl"
+    cut.write_bytes(whole.read_bytes()[: whole.stat().st_size // 2])
+    there = len(decoded(cut)[0])
+    assert 0 < there < 39
+    message = (
+        f"{cut}: frame {there + 1} cannot be decoded, and the file ought to have 40. Expected a whole video; this one is cut "
+        f"off or damaged there. With at most {there} frames it can be tracked."
+    )
+    fails(DataError, message, TrackRequest(str(cut), checkpoint, box, jsonl=lines))
+    assert len(lines_of(lines)) == there
+    assert track(TrackRequest(str(cut), checkpoint, box, jsonl=lines, frames=there)) == 0
+    monkeypatch.setattr(sources, "_packets", lambda path: 40)  # as of a file trimmed by its edit list
+    assert track(TrackRequest(str(cut), checkpoint, box, jsonl=lines)) == 0
+    assert f"{cut}: {there} frames were shown of the 40 it holds" in capfd.readouterr().err
+
+
+def test_packets_are_counted_without_decoding(tmp_path):
+    video = write_video(tmp_path / "harbour.mp4", moving_target(FRAMES)[0])
+    assert sources._packets(str(video)) == FRAMES
+
+
+def test_a_change_of_size_ends_it(checkpoint, box, tmp_path):
+    pictures = [*moving_target(3)[0], *moving_target(2, size=(160, 90))[0]]
+    source, lines = write_folder(tmp_path / "frames", pictures), tmp_path / "out.jsonl"
+    message = (
+        "frame 4 has 160x90 pixels, those before it 120x90. Expected one size throughout; track what follows in a run of its "
+        "own, from frame 4 with its own box."
+    )
+    fails(DataError, message, TrackRequest(str(source), checkpoint, box, jsonl=lines))
+    assert len(lines_of(lines)) == 3
+
+
+class FakeCapture:
+    """A camera or stream of grey pictures, BGR (30, 20, 10), that ends after `last` frames."""
+
+    opens, fps, last, asked = True, 0.0, 6, None
+
+    def __init__(self, target, backend=None, parameters=None):
+        FakeCapture.asked, self.given = target, 0
+
+    def isOpened(self):
+        return self.opens
+
+    def get(self, what):
+        return self.fps if what == cv2.CAP_PROP_FPS else -1.0
+
+    def grab(self):
+        self.given += 1
+        return self.given <= self.last
+
+    def retrieve(self):
+        return True, np.full((90, 120, 3), (30, 20, 10), np.uint8)
+
+    def release(self):
+        pass
+
+
+@pytest.fixture
+def fake(monkeypatch):
+    """OpenCV's captures are fakes while sources are read; a camera is there."""
+    monkeypatch.setattr(sources.cv2, "VideoCapture", FakeCapture)
+    monkeypatch.setattr(sources.os.path, "exists", lambda path: True)
+    return monkeypatch
+
+
+@pytest.mark.parametrize("text", ["0", "/dev/video0"])
+def test_a_camera_is_tracked_until_frames_or_its_loss(text, fake, checkpoint, box, tmp_path):
+    lines = tmp_path / "out.jsonl"
+    assert track(TrackRequest(text, checkpoint, box, jsonl=lines, frames=4)) == 0
+    assert len(lines_of(lines)) == 4
+    assert FakeCapture.asked == ("/dev/video0" if sys.platform == "linux" or text != "0" else 0)
+    message = f"camera {text}: no picture came after frame 6. Expected one that goes on; was it unplugged?"
+    fails(DataError, message, TrackRequest(text, checkpoint, box, jsonl=lines))
+    assert len(lines_of(lines)) == 6
+
+
+def test_a_stream_ends_without_error_and_its_password_is_not_told(fake, checkpoint, box, tmp_path, capfd):
+    lines, address = tmp_path / "out.jsonl", "rtsp://me:secret@harbour.example/1"
+    assert track(TrackRequest(address, checkpoint, box, jsonl=lines)) == 0
+    assert FakeCapture.asked == address and len(lines_of(lines)) == 6
+    assert "rtsp://harbour.example/1: the stream ended after frame 6" in (told := capfd.readouterr().err)
+    assert "secret" not in told
+    fake.setattr(FakeCapture, "opens", False)
+    message = (
+        "rtsp://harbour.example/1: the stream cannot be opened. Expected the address of a video that can be reached now "
+        "(rtsp://..., http://...)."
+    )
+    fails(DataError, message, TrackRequest(address, checkpoint, box, jsonl=lines))
+    fake.setattr(FakeCapture, "opens", True)
+    fake.setattr(FakeCapture, "last", 0)
+    message = "rtsp://harbour.example/1: the stream gave no frame."
+    fails(DataError, message, TrackRequest(address, checkpoint, box, jsonl=lines))
+
+
+@pytest.mark.parametrize(
+    ("fps", "known"), [(0.0, None), (float("nan"), None), (-1, None), (90000, None), (29.97, 29.97)]
+)
+def test_frame_rates_that_are_none_become_25(fps, known, fake, box, capfd):
+    fake.setattr(FakeCapture, "fps", fps)
+    with open_source("rtsp://harbour.example/1") as source:
+        assert source.fps == known
+        assert track_video._fps(source) == (known or 25)
+    said = "rtsp://harbour.example/1: no frame rate is known; 25 frames/s are written\n"
+    assert capfd.readouterr().err == ("" if known else said)
+
+
+@pytest.mark.parametrize("fps", [0.5, 23.976023976, 59.94005994, 144.0012, 239.7602, 959.04])
+def test_every_frame_rate_can_be_written(fps, tmp_path):
+    out, black = tmp_path / "out.mp4", np.zeros((48, 64, 3), np.uint8)
+    write_video(tmp_path / "probe.mp4", [black])
+    with outputs.VideoOutput(out, (64, 48), fps) as written:
+        for _ in range(3):
+            written.write(black)
+    pictures, read = decoded(out)
+    assert len(pictures) == 3 and read == pytest.approx(fps, rel=1e-3)
