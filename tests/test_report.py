@@ -7,6 +7,7 @@ import shutil
 import subprocess
 import sys
 from html.parser import HTMLParser
+from pathlib import Path
 from types import SimpleNamespace
 
 import cv2
@@ -14,6 +15,7 @@ import numpy as np
 import pytest
 import torch
 
+from hiptrack.cli.report import names_of
 from hiptrack.config import REPO_ROOT
 from hiptrack.data.labels import CLASSES
 from hiptrack.data.sequences import FolderDataset
@@ -121,6 +123,19 @@ def test_two_runs_stand_side_by_side_in_page_csv_and_png(sequences, tmp_path):
     assert mine["lost at"] == "4" and float(mine["AO"]) == pytest.approx(reports["bad"].scores[0].ious.mean())
     assert {row["row"] for row in table if row["table"] == "challenge"} <= set(CLASSES)
     assert (tmp_path / "success.png").read_bytes().startswith(b"\x89PNG")
+
+
+@pytest.mark.parametrize(
+    "folders, names",
+    [
+        (["runs/a/evaluation", "runs/b/evaluation"], ["a", "b"]),
+        (["results/x/val-1", "results/y/val-2"], ["x/val-1", "y/val-2"]),
+        (["one"], ["one"]),
+        (["runs/a", "runs/a/b"], ["a", "b"]),
+    ],
+)
+def test_runs_are_called_by_what_tells_them_apart(folders, names):
+    assert names_of([Path(folder) for folder in folders]) == names
 
 
 def test_without_labels_there_is_no_word_of_challenges(synthetic):

@@ -30,6 +30,15 @@ def main():
 
 
 def names_of(folders):
-    """Each folder's own name; where two are alike, the path."""
-    own = [folder.absolute().name for folder in folders]
-    return own if len(set(own)) == len(own) else [str(folder) for folder in folders]
+    """What tells the folders apart: their paths without the parts that all of them begin and end with."""
+    if len(folders) == 1:
+        return [folders[0].absolute().name for folder in folders]
+    paths = [folder.absolute().parts for folder in folders]
+    first = _common(paths)
+    last = _common([path[first:][::-1] for path in paths])
+    return ["/".join(path[first : len(path) - last]) or path[-1] for path in paths]
+
+
+def _common(paths):
+    """How many parts all paths begin with."""
+    return next((place for place, parts in enumerate(zip(*paths)) if len(set(parts)) > 1), min(map(len, paths)))
