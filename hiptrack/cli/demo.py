@@ -9,10 +9,11 @@ from pathlib import Path
 from hiptrack.data.sequences import FolderDataset
 from hiptrack.data.synthetic import write_dataset
 from hiptrack.errors import HiptrackError
+from hiptrack.report.write import write_report
 from hiptrack.tracking.baselines import MIL, StillBox
 from hiptrack.tracking.demo_report import describe, picture_of, table
 from hiptrack.tracking.evaluate import evaluate_sequences
-from hiptrack.tracking.pictures import plot_curves, plot_success
+from hiptrack.tracking.pictures import plot_curves
 from hiptrack.tracking.tracker import Tracker
 from hiptrack.training.log import read_metrics
 
@@ -52,9 +53,9 @@ def main():
     print(table(reports))
     print(describe(on.classification))
     picture_of(heldout, on, args.run / "sheet.png")
-    plot_success({name: report.success_curve for name, report in reports.items()}, args.run / "success.png")
+    write_report(reports, heldout, args.run, "held-out synthetic sequences")
     plot_curves(read_metrics(args.run), args.run / "curves.png")
-    print(f"pictures: {args.run}/sheet.png, success.png, curves.png; weights: {weights}")
+    print(f"report: {args.run}/report.html; pictures: sheet.png, success.png, curves.png; weights: {weights}")
     return 0
 
 
