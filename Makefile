@@ -12,7 +12,7 @@ demo: $(INSTALLED)
 	$(BIN)/python tools/demo.py
 
 test: $(INSTALLED)
-	$(BIN)/python -m pytest
+	OMP_NUM_THREADS=1 $(BIN)/python -m pytest -n 2 --dist loadfile
 
 # Half an hour of random kills and damaged input; `make soak SEED=N` repeats one.
 soak: $(INSTALLED)
