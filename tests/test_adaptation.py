@@ -11,7 +11,8 @@ from hiptrack.data.labels import CLASSES
 from hiptrack.errors import ConfigError
 from hiptrack.tracking import evaluate_checkpoint  # noqa: F401  registers `evaluate`
 from hiptrack.tracking.adaptation import Action, Adaptation, Rule
-from hiptrack.tracking.tracker import MemoryPolicy, Tracker
+from hiptrack.tracking.memory import MemoryPolicy
+from hiptrack.tracking.tracker import Tracker
 
 FRAMES = 12
 BLACK = np.zeros((90, 120, 3), np.uint8)
@@ -188,9 +189,9 @@ def remembered(tracker, frames):
     written, count = [], 0
     for frame in range(1, frames + 1):
         tracker.update(BLACK)
-        if tracker.memory.bank.frames > count:
+        if tracker.target.memory.bank.frames > count:
             written.append(frame)
-        count = tracker.memory.bank.frames
+        count = tracker.target.memory.bank.frames
     return written
 
 
@@ -208,9 +209,10 @@ def test_the_templates_memory_is_read_on_while_nothing_may_be_remembered():
     tracker, _ = answering([(0.9, 0.8, 0.25)] * 6 + [(0.1, 0.8, 0.25)] * 2, [Rule("occlusion", write_memory=False)])
     tracker.init(BLACK, BOX)
     encoded, read = [], []
-    template_memory, memory_read = tracker.model.template_memory, tracker.memory.read
+    memory = tracker.target.memory
+    template_memory, memory_read = tracker.model.template_memory, memory.read
     tracker.model.template_memory = lambda *inputs: encoded.append(1) or template_memory(*inputs)
-    tracker.memory.read = lambda features: read.append(memory_read(features)) or read[-1]
+    memory.read = lambda: read.append(memory_read()) or read[-1]
     for _ in range(8):
         tracker.update(BLACK)
     assert len(encoded) == 2  # frames 1 and 2, as ever: nothing further runs through the network

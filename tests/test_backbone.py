@@ -15,7 +15,7 @@ from hiptrack.models.backbone import Backbone, ConvStem
 from hiptrack.models.heads import CenterHead
 from hiptrack.models.hiptrack import HIPTrack
 from hiptrack.models.history import HistoricalPrompt
-from hiptrack.tracking.tracker import MemoryPolicy, TargetMemory
+from hiptrack.tracking.memory import MemoryPolicy, TargetMemory, read_memories, update_memories
 
 BOX_CELLS = [(1, 0, 3, 2), (0, 1, 1, 4)]  # x1, y1, x2, y2 in cells of the grids of two templates
 
@@ -156,12 +156,12 @@ def test_all_frames_in_one_call_equal_frame_by_frame():
         clip = model.track_clip(template, search, box_xywh)
         for row in range(2):
             part = slice(row, row + 1)
-            memory = TargetMemory(model, MemoryPolicy(1, (1,), 1), template[part], box_xywh[part])
+            memory = TargetMemory(MemoryPolicy(1, (1,), 1), template[part], box_xywh[part])
             tokens = model.backbone.embed_template(template[part])
             for frame, (features, prediction) in enumerate(clip):
                 alone = model.backbone(tokens, search[part, frame], box_xywh[part])
-                step = model.predict(alone, *memory.read(alone))
-                memory.update(search[part, frame], alone, step.box_cxcywh)
+                step = model.predict(alone, read_memories(model, [memory], alone))
+                update_memories(model, [memory], search[part, frame], alone, step.box_cxcywh, [True])
                 assert torch.equal(alone.kept[0], features.kept[row])
                 for ours, theirs in (
                     (alone.search[0], features.search[row]),

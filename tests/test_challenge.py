@@ -24,7 +24,7 @@ def last_maps(model, use_challenge=True, seed=0):
     """Score, offset and size map of one frame."""
     template, search = images(seed=seed)
     features = model.backbone(model.backbone.embed_template(template), search[:, 0], BOX)
-    maps = model.predict(features, *model.template_memory(template, features, BOX), use_challenge=use_challenge).maps
+    maps = model.predict(features, [model.template_memory(template, features, BOX)], use_challenge).maps
     return torch.cat((maps.score_logits.flatten(), maps.offset.flatten(), maps.size.flatten()))
 
 

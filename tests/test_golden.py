@@ -16,7 +16,8 @@ from hiptrack import crops
 from hiptrack.losses import CenterFocalLoss, GIoULoss, L1Loss, center_heatmap
 from hiptrack.models.hiptrack import HIPTrack
 from hiptrack.models.pretrained import load_published, to_published
-from hiptrack.tracking.tracker import MemoryPolicy, TargetMemory, hann_window
+from hiptrack.tracking.memory import MemoryPolicy, TargetMemory, read_memories, update_memories
+from hiptrack.tracking.tracker import hann_window
 
 DATA = Path(__file__).parent / "data"
 TOLERANCE = 1e-4
@@ -118,15 +119,15 @@ def test_template_voters(model, golden):
 
 def test_tracking(model, golden, images):
     template, search = (part[:1] for part in images)
-    memory = TargetMemory(model, MemoryPolicy(), template, TEMPLATE_XYWH[:1])
+    memory = TargetMemory(MemoryPolicy(), template, TEMPLATE_XYWH[:1])
     held = []
     with torch.inference_mode():
         tokens = model.backbone.embed_template(template)
         for frame in range(1, 46):
             crop = search[:, frame % 5] * (1 + 0.02 * frame)
             features = model.backbone(tokens, crop)
-            prediction = model.predict(features, *memory.read(features))
-            memory.update(crop, features, prediction.box_cxcywh)
+            prediction = model.predict(features, read_memories(model, [memory], features))
+            update_memories(model, [memory], crop, features, prediction.box_cxcywh, [True])
             held.append(memory.bank.frames)
             if frame in TRACKED:
                 check_maps(prediction, golden, f"track.{frame}")

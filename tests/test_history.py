@@ -9,7 +9,7 @@ from toy import toy_model
 from hiptrack.errors import ConfigError
 from hiptrack.models import history
 from hiptrack.models.history import HistoricalPrompt, MemoryBank
-from hiptrack.tracking.tracker import MemoryPolicy, TargetMemory
+from hiptrack.tracking.memory import MemoryPolicy, TargetMemory, read_memories, update_memories
 
 SIDE = 64  # of the search crop in pixels; stride 8
 
@@ -43,7 +43,7 @@ def test_readout_is_softmax_over_squared_distances(prompt, monkeypatch, chunk, s
         memory = [prompt.remember(torch.randn(2, 3, SIDE, SIDE), grid, torch.ones(2, 1, SIDE, SIDE)) for grid in grids]
         keys, values = (torch.cat(parts, 1) for parts in zip(*memory, strict=True))
         expected = prompt.fuse(query + naive_prompt(prompt, query, grids, [value for _, value in memory]))
-        torch.testing.assert_close(prompt(query, keys, values), expected, rtol=1e-4, atol=1e-4)
+        torch.testing.assert_close(prompt(query, [(keys, values)]), expected, rtol=1e-4, atol=1e-4)
 
 
 def test_reading_in_chunks_changes_nothing_that_gradients_would_see(prompt, monkeypatch):
@@ -163,30 +163,39 @@ def test_memory_of_a_frame_and_of_a_template_by_hand():
             torch.testing.assert_close(ours, theirs, rtol=0, atol=1e-5)
 
 
+class FrameNumber(torch.Tensor):
+    """Stands for the backbone's features of a frame."""
+
+    def rows(self, rows):
+        return self[rows]
+
+
 class Recorder:
-    """A model whose memory of a frame is the frame's number."""
+    """A model whose memory of a frame is the frame's number, and that of the template its negative."""
 
     def template_memory(self, template, features, box):
-        return f"template with {features}", None
+        return -features, -features
 
     def frame_memory(self, search, features, box):
-        return torch.full((1, 1, 1), float(search)), torch.full((1, 1, 1), float(search))
+        return features, features
 
 
 def frames_read(policy, frames):
-    """For each frame 1, 2, ...: what is read ("template..." or the list of remembered frames)."""
-    memory, read = TargetMemory(Recorder(), policy, None, None), []
+    """For each frame 1, 2, ...: what is read (the list of remembered frames, or minus the frame that made the template's)."""
+    nothing = torch.zeros(1)
+    memory, read = TargetMemory(policy, nothing, nothing), []
     for frame in range(1, frames + 1):
-        keys, _ = memory.read(frame)
-        read.append(keys if isinstance(keys, str) else sorted(int(v) for v in keys.flatten()))
-        memory.update(frame, None, None)
+        features = torch.full((1, 1, 1), float(frame)).as_subclass(FrameNumber)
+        ((keys, _),) = read_memories(Recorder(), [memory], features)
+        read.append(sorted(int(v) for v in keys.flatten()))
+        update_memories(Recorder(), [memory], nothing, features, nothing, [True])
     return read
 
 
 def test_published_policy_over_a_long_video():
     read = frames_read(MemoryPolicy(), 3100)
     # of the template anew with every frame: its tokens saw that very frame
-    assert read[:10] == [f"template with {frame}" for frame in range(1, 11)]
+    assert read[:10] == [[-frame] for frame in range(1, 11)]
     assert read[10] == read[19] == [5, 10]
     assert read[20] == [5, 10, 20] and read[40] == [5, 10, 20, 40] and read[60] == [5, 10, 20, 40, 60]
     assert read[2960] == [5, 10, *range(20, 2961, 20)] and len(read[2960]) == 150
@@ -196,7 +205,7 @@ def test_published_policy_over_a_long_video():
 
 def test_policy_is_configurable():
     read = frames_read(MemoryPolicy(template_frames=2, early=(1,), interval=3, capacity=2), 10)
-    assert read[:2] == ["template with 1", "template with 2"]
+    assert read[:2] == [[-1], [-2]]
     assert read[2:] == [[1], [1, 3], [1, 3], [1, 3], [3, 6], [3, 6], [3, 6], [6, 9]]
 
 

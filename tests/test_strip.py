@@ -16,7 +16,8 @@ from hiptrack.errors import CheckpointError, HiptrackError, NotFoundError
 from hiptrack.models.pretrained import read_tensors, to_published
 from hiptrack.models.strip import strip_branch
 from hiptrack.models.weights import load_model, read_metadata, save_weights
-from hiptrack.tracking.tracker import MemoryPolicy, Tracker
+from hiptrack.tracking.memory import MemoryPolicy
+from hiptrack.tracking.tracker import Tracker
 
 TOOL = Path(__file__).resolve().parents[1] / "tools" / "strip_cls.py"
 BRANCH = {"challenge": "ChallengeBranch", "seed": 4}

@@ -19,9 +19,10 @@ from hiptrack.config import REPO_ROOT
 from hiptrack.data.labels import CLASSES
 from hiptrack.errors import CheckpointError, ConfigError, DataError, HiptrackError
 from hiptrack.tracking import outputs, track_video, window
+from hiptrack.tracking.memory import MemoryPolicy
 from hiptrack.tracking.sources import FolderSource, Source
 from hiptrack.tracking.track_video import TrackRequest, parse_box, track
-from hiptrack.tracking.tracker import MemoryPolicy, Tracker
+from hiptrack.tracking.tracker import Tracker
 
 pytestmark = pytest.mark.usefixtures("clean_gin")
 FRAMES = 12
@@ -96,16 +97,15 @@ def test_the_video_shows_the_box_at_its_place(ending, size, checkpoint, tmp_path
 def test_the_search_region_is_the_crop_that_was_looked_at():
     tracker = Tracker(toy_model(), device="cpu")
     pictures, box = moving_target(4)
-    assert tracker.search_xywh is None
     tracker.init(pictures[0], box)
-    assert tracker.search_xywh is None
+    assert tracker.target.search_xywh is None
     for picture in pictures[1:]:
-        before = tracker.box_xywh
+        before = tracker.target.box_xywh
         tracker.update(picture)
         side = crops.crop_side(before, 4.0)
-        assert tracker.search_xywh.tolist() == [*crops.crop_origin(before, side), side, side]
+        assert tracker.target.search_xywh.tolist() == [*crops.crop_origin(before, side), side, side]
     tracker.init(pictures[0], box)
-    assert tracker.search_xywh is None
+    assert tracker.target.search_xywh is None
 
 
 @pytest.mark.parametrize("kind", ["png", "mp4", "avi"])
@@ -385,5 +385,5 @@ def test_memory_does_not_grow(checkpoint, box, tmp_path, monkeypatch):
     monkeypatch.setattr(track_video.Tracker, "from_checkpoint", lambda *_, **__: tracker)
     lines = tmp_path / "out.jsonl"
     assert track(TrackRequest("loop", checkpoint, box, tmp_path / "out.avi", lines)) == 0
-    assert tracker.memory.bank.frames == 3 and len(lines_of(lines)) == 2000
+    assert tracker.target.memory.bank.frames == 3 and len(lines_of(lines)) == 2000
     assert loop.resident[2000] - loop.resident[500] < 20 * 2**20

@@ -9,7 +9,8 @@ import torch
 from toy import moving_target, randomise, save_toy, toy_branch, toy_model
 
 from hiptrack.errors import ConfigError, DataError, HiptrackError
-from hiptrack.tracking.tracker import MemoryPolicy, Tracker, hann_window
+from hiptrack.tracking.memory import MemoryPolicy
+from hiptrack.tracking.tracker import Tracker, hann_window
 
 FRAMES = 9
 
@@ -47,7 +48,7 @@ def track(tracker, seed=0, frames=FRAMES):
 def test_init_forgets_the_target_before():
     used, fresh = tracker_of(toy_model()), tracker_of(toy_model())
     first = track(used, seed=1)
-    assert used.memory.bank.frames == 3
+    assert used.target.memory.bank.frames == 3
     second = track(used, seed=2)
     assert np.array_equal(second, track(fresh, seed=2))
     assert not np.array_equal(first, second)

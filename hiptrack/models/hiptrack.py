@@ -94,9 +94,12 @@ class HIPTrack(nn.Module):
         mask = self.history.box_mask(box_cxcywh, features.kept)
         return self.history.remember(search, self._as_grid(features.search), mask)
 
-    def predict(self, features, keys, values, use_challenge=True):
-        """Read the memory, fuse, and find the box of B search frames -> Prediction."""
-        grid = self.history(self._as_grid(features.search), keys, values)
+    def predict(self, features, memories, use_challenge=True):
+        """Read the memories, fuse, and find the box of B search frames -> Prediction.
+
+        memories: (keys, values) as `template_memory` and `frame_memory` give them; their rows together are the B rows.
+        """
+        grid = self.history(self._as_grid(features.search), memories)
         if self.neck is not None:
             grid = self.neck(grid)
         challenge = None
@@ -127,10 +130,10 @@ class HIPTrack(nn.Module):
         for i in range(frames):
             features = every.rows(slice(i, None, frames))
             if i == 0:
-                keys, values = self.template_memory(template, features, template_box_xywh)
+                read = self.template_memory(template, features, template_box_xywh)
             else:
-                keys, values = (torch.cat(parts, 1) for parts in zip(*memory, strict=True))
-            prediction = self.predict(features, keys, values)
+                read = [torch.cat(parts, 1) for parts in zip(*memory, strict=True)]
+            prediction = self.predict(features, [read])
             results.append((features, prediction))
             if i + 1 < frames:
                 memory.append(self.frame_memory(search[:, i], features, prediction.box_cxcywh))

@@ -53,11 +53,15 @@ class HistoricalPrompt(nn.Module):
         values = self.value_encoder(images, mask, grid).flatten(2).transpose(1, 2)
         return keys, values
 
-    def forward(self, grid, keys, values):
-        """Search grid [B, C, S, S] with its prompt, read from keys [B, M, K+1] and values [B, M, C/2]."""
+    def forward(self, grid, memories):
+        """Search grid [B, C, S, S] with its prompt.
+
+        memories: a list of (keys [b, M, K+1], values [b, M, C/2]), whose rows b together are the B rows; each has its own M.
+        """
         query = self.key_proj(grid).flatten(2).transpose(1, 2).float()
         query = torch.cat((2 * query, torch.ones_like(query[..., :1])), -1)
-        history = readout(query, keys, values, self.scale)
+        queries = query.split([len(keys) for keys, _ in memories])
+        history = torch.cat([readout(rows, *memory, self.scale) for rows, memory in zip(queries, memories)])
         history = history.transpose(1, 2).reshape(len(grid), -1, *grid.shape[2:])
         prompt = torch.cat((history, self.key_comp(grid)), 1)
         return self.fuse(grid + prompt)

@@ -127,7 +127,7 @@ def track_frames(
         result = tracker.update(frame)
         seconds = time.perf_counter() - started
         challenge = None if result.challenge is None else _named(result.challenge)
-        yield Tracked(number, frame, result.box, result.score, challenge, tracker.search_xywh, seconds)
+        yield Tracked(number, frame, result.box, result.score, challenge, tracker.target.search_xywh, seconds)
 
 
 class StopSignals:

@@ -1,4 +1,4 @@
-"""A tracker for programs: `init` with a frame and a box, then `update` frame by frame."""
+"""A tracker for programs: `init` with a frame and a box, then `update` frame by frame; or several targets as one batch."""
 
 import copy
 from dataclasses import dataclass
@@ -9,10 +9,10 @@ import numpy as np
 import torch
 
 from hiptrack import crops
-from hiptrack.errors import CheckpointError, ConfigError, DataError
-from hiptrack.models.history import MemoryBank
+from hiptrack.errors import CheckpointError, ConfigError, DataError, HiptrackError
 from hiptrack.models.weights import load_model
 from hiptrack.tracking.adaptation import Action, Adaptation, follow_size
+from hiptrack.tracking.memory import MemoryPolicy, TargetMemory, read_memories, update_memories
 
 
 @dataclass
@@ -24,71 +24,19 @@ class TrackResult:
     challenge: np.ndarray | None
 
 
-@gin.register
-class MemoryPolicy:
-    """Which frames are remembered and when they are read (HIPTrack, section 4).
+class Target:
+    """What a Tracker knows of one target: where it was last, what it looks like, and its memory.
 
-    Args:
-        template_frames: the first frames read the template's memory, the later ones the bank.
-        early: frames among the first that enter the bank.
-        interval: afterwards every such frame enters it.
-        capacity: frames the bank holds; the oldest leaves first.
+    box_xywh: [4] in frame pixels; search_xywh: [4], the square that the last step searched, None before one; score_map: [S, S] raw,
+    of the last step; memory: TargetMemory.
     """
 
-    def __init__(
-        self, template_frames: int = 10, early: tuple[int, ...] = (5, 10), interval: int = 20, capacity: int = 150
-    ):
-        if interval < 1 or capacity < 1:
-            raise ConfigError(f"MemoryPolicy.interval = {interval}, capacity = {capacity}: both must be at least 1.")
-        if not early or not all(1 <= frame <= template_frames for frame in early):
-            raise ConfigError(
-                f"MemoryPolicy.early = {tuple(early)}: at least one frame was expected, and none but 1 to {template_frames} "
-                "(template_frames): later ones enter the bank by the interval."
-            )
-        self.template_frames, self.early = template_frames, tuple(early)
-        self.interval, self.capacity = interval, capacity
-
-    def enters(self, frame):
-        """Whether frame number `frame` (the first tracked one is 1) enters the bank."""
-        return frame in self.early if frame <= self.template_frames else frame % self.interval == 0
-
-    def reads_template(self, frame):
-        """Whether frame number `frame` reads the template's memory rather than the bank."""
-        return frame <= self.template_frames
-
-
-class TargetMemory:
-    """The memory of one target, driven by a MemoryPolicy: `read` before and `update` after each prediction."""
-
-    def __init__(self, model, policy, template, template_box_xywh):
-        """template: [1, 3, Ht, Ht] normalised; template_box_xywh: [1, 4] normalised."""
-        self.model, self.policy = model, policy
-        self.template, self.template_box_xywh = template, template_box_xywh
-        self.bank = MemoryBank(policy.capacity)
-        self.template_memory = None
-        self.frame, self.due = 1, False
-
-    def read(self, features):
-        """(keys, values) for the present frame, whose backbone features are given.
-
-        While no frame was allowed into the bank, the template's memory is read on, as it was in the last of its frames.
-        """
-        if self.policy.reads_template(self.frame):
-            self.template_memory = self.model.template_memory(self.template, features, self.template_box_xywh)
-        elif self.bank.frames:
-            return self.bank.read()
-        return self.template_memory
-
-    def update(self, search, features, box_cxcywh, write=True):
-        """Remember the present frame if the policy says so, and go on to the next.
-
-        write: whether it may be remembered; the next frame that may makes up for one that may not.
-        """
-        self.due = self.due or self.policy.enters(self.frame)
-        if self.due and write:
-            self.bank.write(*self.model.frame_memory(search, features, box_cxcywh))
-            self.due = False
-        self.frame += 1
+    def __init__(self, box_xywh, template_tokens, memory):
+        """box_xywh: [4] in frame pixels; template_tokens: [1, T*T, C]."""
+        self.box_xywh, self.size = box_xywh, box_xywh[2:]
+        self.template_tokens, self.memory = template_tokens, memory
+        self.challenge, self.search_scale = None, 1.0
+        self.search_xywh = self.score_map = None
 
 
 def hann_window(side):
@@ -98,7 +46,9 @@ def hann_window(side):
 
 @gin.register(denylist=["model", "device"])
 class Tracker:
-    """Tracks one target through frames with a HIPTrack model.
+    """Tracks a target through frames with a HIPTrack model: `init`, then `update` with each frame.
+
+    `start` and `step` do the same for several targets, each in a video of its own, as one batch.
 
     Args:
         model: a HIPTrack.
@@ -142,8 +92,7 @@ class Tracker:
         self.smoothing, self.adaptation = smoothing, adaptation
         self.policy = memory or MemoryPolicy()
         self.window = hann_window(model.grid_side).to(self.device)
-        self.box_xywh = None
-        self.search_xywh = None  # [4] in frame pixels: the square that the last update searched; None before one
+        self.target = None
 
     @classmethod
     def from_checkpoint(cls, path, device="auto", branch="off", memory=None, margin=10, smoothing=0.0, adaptation=None):
@@ -158,75 +107,141 @@ class Tracker:
         """Whether the class probabilities of a result are independent of each other, rather than summing to 1."""
         return self.branch == "on" and self.model.challenge.activation == "sigmoid"
 
-    @torch.inference_mode()
     def init(self, frame_rgb, box_xywh):
         """Start on a target, forgetting any other. frame_rgb: [H, W, 3] uint8; box_xywh: [4] pixels.
 
         Raises DataError for a frame or a box that cannot be used.
         """
-        check_frame(frame_rgb)
-        try:
-            box = np.array(box_xywh, dtype=np.float64)
-        except (TypeError, ValueError):
-            box = np.empty(0)
-        height, width = frame_rgb.shape[:2]
-        if box.shape != (4,) or not np.isfinite(box).all() or box[2] <= 0 or box[3] <= 0:
-            raise DataError(f"The first box must be four finite numbers x,y,w,h with w,h > 0, not {box_xywh}.")
-        if box[0] >= width or box[1] >= height or box[0] + box[2] <= 0 or box[1] + box[3] <= 0:
-            raise DataError(f"The first box {box.tolist()} (xywh) lies outside the {width}x{height} frame.")
-        if max(box[2] / width, box[3] / height) > 10:
-            raise DataError(
-                f"The first box {box.tolist()} (xywh) is over ten times as large as the {width}x{height} frame."
-            )
-        size, factor = self.model.template_size, self.model.template_factor
-        template = self._to_model(crops.crop(frame_rgb, box, factor, size))
-        in_crop = crops.box_to_crop(box, box, size / crops.crop_side(box, factor), size)
-        in_crop = torch.from_numpy(in_crop)[None].to(self.device)
-        self.template_tokens = self.model.backbone.embed_template(template)
-        self.template_box_xywh = in_crop
-        self.memory = TargetMemory(self.model, self.policy, template, in_crop)
-        self.box_xywh, self.size = box, box[2:]
-        self.challenge, self.search_scale = None, 1.0
-        self.search_xywh = None
+        self.target = self.start(frame_rgb, box_xywh)
+
+    def update(self, frame_rgb):
+        """The target in the next frame [H, W, 3] uint8 -> TrackResult.
+
+        Raises DataError for a frame that cannot be used, and CheckpointError where the model's output is not finite.
+        """
+        if self.target is None:
+            raise DataError("Tracker.update was called before Tracker.init.")
+        (result,) = self.step([self.target], [frame_rgb])
+        if isinstance(result, HiptrackError):
+            raise result
+        return result
 
     @torch.inference_mode()
-    def update(self, frame_rgb):
-        """The target in the next frame [H, W, 3] uint8 -> TrackResult."""
-        if self.box_xywh is None:
-            raise DataError("Tracker.update was called before Tracker.init.")
-        check_frame(frame_rgb)
-        model, factor = self.model, self.model.search_factor * self.search_scale
-        height, width = frame_rgb.shape[:2]
-        search = self._to_model(crops.crop(frame_rgb, self.box_xywh, factor, model.search_size))
-        side = crops.crop_side(self.box_xywh, factor)
-        self.search_xywh = np.array([*crops.crop_origin(self.box_xywh, side), side, side], np.float64)
-        features = model.backbone(self.template_tokens, search, self.template_box_xywh)
-        prediction = model.predict(features, *self.memory.read(features), use_challenge=self.branch == "on")
-        score = prediction.maps.score[0]
-        if not (score.isfinite().all() and prediction.box_cxcywh.isfinite().all()):
-            raise CheckpointError(
-                "The model's output is not finite (NaN or infinite): its weights are damaged or it diverged."
-            )
-        self.score_map = score
-        windowed = score * self.window
-        box = prediction.maps.box_at_peak(windowed[None])[0]
-        peak = float(score.flatten()[windowed.argmax()])
-        if prediction.challenge is not None:
-            probabilities = prediction.challenge.probabilities[0].cpu().numpy()
-            before = probabilities if self.challenge is None else self.challenge
-            self.challenge = probabilities + self.smoothing * (before - probabilities)
-        action = self.adaptation(self.challenge, peak) if self.adaptation else Action()
-        box = crops.box_from_crop(box.tolist(), self.box_xywh, side)
-        box = follow_size(box, self.size, action.size_rate)
-        self.size = box[2:]  # what lies outside the frame counts: a size that is held must not shrink at the border
-        self.box_xywh = crops.clip_box(box, (width, height), self.margin)
-        self.search_scale = action.search_scale
-        self.memory.update(search, features, prediction.box_cxcywh, action.write_memory)
-        return TrackResult(self.box_xywh.copy(), peak, None if self.challenge is None else self.challenge.copy())
+    def start(self, frame_rgb, box_xywh):
+        """The Target in a box [4] (xywh, pixels) of a frame [H, W, 3] uint8.
 
-    def _to_model(self, image):
-        """[H, W, 3] uint8 -> [1, 3, H, W] normalised, on the device."""
-        return self.model.normalise(torch.from_numpy(image).permute(2, 0, 1)[None].to(self.device))
+        Raises DataError for a frame or a box that cannot be used.
+        """
+        check_frame(frame_rgb)
+        box = check_box(box_xywh, frame_rgb)
+        size, factor = self.model.template_size, self.model.template_factor
+        template = self._to_model([crops.crop(frame_rgb, box, factor, size)])
+        in_crop = crops.box_to_crop(box, box, size / crops.crop_side(box, factor), size)
+        in_crop = torch.from_numpy(in_crop)[None].to(self.device)
+        memory = TargetMemory(self.policy, template, in_crop)
+        return Target(box, self.model.backbone.embed_template(template), memory)
+
+    @torch.inference_mode()
+    def step(self, targets, frames_rgb):
+        """B targets, each in the next frame [H, W, 3] uint8 of its own video -> B TrackResults.
+
+        In the place of a target's result stands the HiptrackError that `update` would raise; the others do not depend on it.
+        """
+        outcomes, places, searches = [None] * len(targets), [], []
+        for place, (target, frame) in enumerate(zip(targets, frames_rgb, strict=True)):
+            try:
+                check_frame(frame)
+                factor = self.model.search_factor * target.search_scale
+                searches.append(crops.crop(frame, target.box_xywh, factor, self.model.search_size))
+            except HiptrackError as error:
+                outcomes[place] = error
+                continue
+            side = crops.crop_side(target.box_xywh, factor)
+            target.search_xywh = np.array([*crops.crop_origin(target.box_xywh, side), side, side], np.float64)
+            places.append(place)
+        if places:
+            sizes = [frames_rgb[place].shape[1::-1] for place in places]
+            results = self._step([targets[place] for place in places], self._to_model(searches), sizes)
+            for place, result in zip(places, results, strict=True):
+                outcomes[place] = result
+        return outcomes
+
+    def _step(self, targets, search, frame_sizes):
+        """`step` on crops [B, 3, Hs, Hs], normalised, of frames of (width, height)."""
+        memories = [target.memory for target in targets]
+        features = self.model.backbone(
+            torch.cat([target.template_tokens for target in targets]),
+            search,
+            torch.cat([memory.template_box_xywh for memory in memories]),
+        )
+        read = read_memories(self.model, memories, features)
+        prediction = self.model.predict(features, read, use_challenge=self.branch == "on")
+        results, allowed = [], []
+        score_maps = prediction.maps.score
+        for target, score_map, found, size in zip(
+            targets, score_maps, self._found(prediction, score_maps), frame_sizes
+        ):
+            target.score_map = score_map
+            result, write = self._follow(target, *found, size)
+            results.append(result)
+            allowed.append(write)
+        update_memories(self.model, memories, search, features, prediction.box_cxcywh, allowed)
+        return results
+
+    def _found(self, prediction, score_maps):
+        """(box cxcywh [4] normalised, score, class probabilities or None, whether all is finite) of each of B targets.
+
+        All of it leaves the device at once.
+        """
+        windowed = score_maps * self.window
+        peak = windowed.flatten(1).argmax(1, keepdim=True)
+        finite = score_maps.flatten(1).isfinite().all(1, keepdim=True)
+        finite = finite & prediction.box_cxcywh.isfinite().all(1, keepdim=True)
+        parts = [prediction.maps.box_at_peak(windowed), score_maps.flatten(1).gather(1, peak), finite.float()]
+        if prediction.challenge is not None:
+            parts.append(prediction.challenge.probabilities)
+        for row in torch.cat(parts, 1).cpu().numpy():
+            yield row[:4], float(row[4]), None if prediction.challenge is None else row[6:], bool(row[5])
+
+    def _follow(self, target, box_cxcywh, score, probabilities, finite, frame_size):
+        """Move a target to what was found -> (TrackResult or CheckpointError, whether the frame may be remembered)."""
+        if not finite:
+            return CheckpointError(
+                "The model's output is not finite (NaN or infinite): its weights are damaged or it diverged."
+            ), False
+        if probabilities is not None:
+            before = probabilities if target.challenge is None else target.challenge
+            target.challenge = probabilities + self.smoothing * (before - probabilities)
+        action = self.adaptation(target.challenge, score) if self.adaptation else Action()
+        box = crops.box_from_crop(box_cxcywh, target.box_xywh, target.search_xywh[2])
+        box = follow_size(box, target.size, action.size_rate)
+        target.size = box[2:]  # what lies outside the frame counts: a size that is held must not shrink at the border
+        target.box_xywh = crops.clip_box(box, frame_size, self.margin)
+        target.search_scale = action.search_scale
+        challenge = None if target.challenge is None else target.challenge.copy()
+        return TrackResult(target.box_xywh.copy(), score, challenge), action.write_memory
+
+    def _to_model(self, images):
+        """B x [H, W, 3] uint8 -> [B, 3, H, W] normalised, on the device."""
+        return self.model.normalise(torch.from_numpy(np.stack(images)).to(self.device).permute(0, 3, 1, 2))
+
+
+def check_box(box_xywh, frame_rgb):
+    """The first box [4] (xywh, pixels) as float64. Raises DataError unless it can be tracked in the frame [H, W, 3]."""
+    try:
+        box = np.array(box_xywh, dtype=np.float64)
+    except (TypeError, ValueError):
+        box = np.empty(0)
+    height, width = frame_rgb.shape[:2]
+    if box.shape != (4,) or not np.isfinite(box).all() or box[2] <= 0 or box[3] <= 0:
+        raise DataError(f"The first box must be four finite numbers x,y,w,h with w,h > 0, not {box_xywh}.")
+    if box[0] >= width or box[1] >= height or box[0] + box[2] <= 0 or box[1] + box[3] <= 0:
+        raise DataError(f"The first box {box.tolist()} (xywh) lies outside the {width}x{height} frame.")
+    if max(box[2] / width, box[3] / height) > 10:
+        raise DataError(
+            f"The first box {box.tolist()} (xywh) is over ten times as large as the {width}x{height} frame."
+        )
+    return box
 
 
 def check_frame(frame_rgb):
