@@ -9,7 +9,8 @@ import pytest
 from hiptrack.data.sequences import FolderDataset, Sequence
 from hiptrack.errors import DataError
 from hiptrack.tracking.baselines import MIL, StillBox
-from hiptrack.tracking.evaluate import evaluate_sequences, run_sequence
+from hiptrack.tracking.evaluate import evaluate_sequences
+from hiptrack.tracking.run_sequences import run_sequence
 
 CLIPS = Path(__file__).resolve().parents[2] / "shared" / "clips"
 

@@ -16,8 +16,9 @@ from hiptrack.data.labels import CLASSES, FrameLabels, draw_fixed
 from hiptrack.data.sequences import Sequence
 from hiptrack.errors import DataError, HiptrackError
 from hiptrack.tracking import evaluate
-from hiptrack.tracking.evaluate import evaluate_sequences, run_sequence, shard
+from hiptrack.tracking.evaluate import evaluate_sequences, shard
 from hiptrack.tracking.report_text import format_table
+from hiptrack.tracking.run_sequences import run_sequence
 
 LENGTHS = (7, 3, 12, 5, 4)
 

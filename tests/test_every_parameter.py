@@ -58,6 +58,7 @@ TABLE = {
         Validation.every=2
         Validation.tracker=@wide/Tracker & wide/Tracker.margin=110
         Validation.sequences=1
+        Validation.batch=2
         Tracker.branch=on
         Tracker.memory=@MemoryPolicy() & MemoryPolicy.interval=2
         Tracker.margin=110
@@ -215,7 +216,10 @@ TABLE = {
         tracker/KeepRatioSchedule.start=40
         tracker/KeepRatioSchedule.length=40
     """,
-    ("evaluate",): "evaluate.tracker=@wide/Tracker & wide/Tracker.margin=110",
+    ("evaluate",): """
+        evaluate.tracker=@wide/Tracker & wide/Tracker.margin=110
+        evaluate.batch=2
+    """,
 }
 GIVEN = {("train", "model"), *READER_PARAMETERS}  # HIPTrack alone fits, in no scope; the readers have their own table
 LINES = [(base, line.strip()) for base, lines in TABLE.items() for line in lines.strip().split("\n")]
@@ -223,7 +227,7 @@ BUILT = {}  # what the bases make, as far as they were needed
 
 
 class Reached(Exception):
-    """Brings `what`, a tracker and its sequences, in the place of the tracking itself."""
+    """Brings `what`, a tracker, its sequences and the size of its batch, in the place of the tracking itself."""
 
 
 class UntrainedRun(Run):
@@ -256,9 +260,11 @@ def folder(synthetic, tmp_path_factory):
 def still(folder, monkeypatch, clean_gin):
     """The working directory, one thread of the CPU, and nothing that trains for long or tracks."""
 
-    def reached(tracker, sequences, *, process_index, num_processes, gather, results_dir=None, key="", protocol=None):
+    def reached(
+        tracker, sequences, *, process_index, num_processes, gather, batch, results_dir=None, key="", protocol=None
+    ):
         error = Reached()
-        error.what = tracker, sequences  # gin hands an error on without its arguments
+        error.what = tracker, sequences, batch  # gin hands an error on without its arguments
         raise error
 
     monkeypatch.chdir(folder)
@@ -350,13 +356,13 @@ def practised(run, stage, model, dataset):
 
 
 def tracked(track):
-    """The names of the sequences that `track` would track, and its tracker's results on the first."""
+    """The names of the sequences that `track` would track, how many at a time, and its tracker's results on the first."""
     with pytest.raises(Reached) as reached:
         track()
-    tracker, sequences = reached.value.what
+    tracker, sequences, batch = reached.value.what
     first, *frames = map(read_image_rgb, sequences[0].frames)
     tracker.init(first, sequences[0].boxes_xywh[0])
-    return [s.name for s in sequences], [plain(list(vars(tracker.update(frame)).values())) for frame in frames]
+    return [s.name for s in sequences], batch, [plain(list(vars(tracker.update(frame)).values())) for frame in frames]
 
 
 def plain(made):

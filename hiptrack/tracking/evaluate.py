@@ -1,28 +1,26 @@
 """Run a tracker over sequences, sharded over processes, and report how well it tracks and classifies, and how fast.
 
 A tracker is any object with `init(frame_rgb uint8 [H,W,3], box_xywh)` and `update(frame_rgb)`, the latter
-returning an object with `.box` (xywh, pixels), `.score` and `.challenge` ([10] or None). Its attribute `multi_label`, where it has
-one, says whether several classes may hold at once.
+returning an object with `.box` (xywh, pixels), `.score` and `.challenge` ([10] or None); or one that follows several targets, as
+hiptrack.tracking.tracker.Tracker does. Its attribute `multi_label`, where it has one, says whether several classes may hold at once.
 """
 
 import json
 import logging
-import time
 from collections.abc import Callable
 from dataclasses import dataclass
-from functools import cached_property
+from functools import cached_property, partial
 
 import numpy as np
 
 from hiptrack.data.labels import CLASSES, draw_fixed
 from hiptrack.data.protocol import GOT10K, Protocol
-from hiptrack.data.reading import read_image_rgb
 from hiptrack.errors import DataError, HiptrackError
 from hiptrack.files import write_atomically
 from hiptrack.tracking import metrics, results
-from hiptrack.tracking.moments import Moments
 from hiptrack.tracking.one_pass import ONE_PASS_NUMBERS, OnePass, mean_curves, one_pass_curves
 from hiptrack.tracking.results import SequenceResult
+from hiptrack.tracking.run_sequences import run_sequences
 
 logger = logging.getLogger(__name__)
 
@@ -101,66 +99,6 @@ class Report:
         return _speed([score.result for score in self.scores])
 
 
-def run_sequence(tracker, sequence) -> SequenceResult:
-    """Track one Sequence from its first box, one frame in memory at a time.
-
-    Raises DataError for a first box that is not finite with a positive area or for an unreadable frame, and
-    HiptrackError for a tracker output that is not finite; each names the sequence or the frame.
-    """
-    given = np.array(sequence.boxes_xywh[0], np.float64)
-    if not np.isfinite(given).all() or (given[2:] <= 0).any():
-        raise DataError(
-            f"{sequence.name}: the first box is {given.tolist()}; expected finite x, y, w, h with w and h "
-            "above 0. Correct line 1 of its groundtruth.txt."
-        )
-    boxes, scores, challenges, seconds = [given], [1.0], [None], []
-    moments = Moments(sequence)
-    start = time.perf_counter()
-    for index, path in enumerate(sequence.frames):
-        frame = read_image_rgb(path)
-        before = time.perf_counter()
-        if index == 0:
-            tracker.init(frame, given.copy())
-            seconds.append(time.perf_counter() - before)
-            image_size = (frame.shape[1], frame.shape[0])
-            continue
-        output = tracker.update(frame)
-        seconds.append(time.perf_counter() - before)
-        _require_finite(output, f"{sequence.name}: in frame {index + 1} ({path})")
-        boxes.append(np.array(output.box, np.float64))
-        scores.append(float(output.score))
-        challenges.append(output.challenge)
-        moments.look(index, boxes[-1], tracker)
-    return SequenceResult(
-        sequence.name,
-        np.stack(boxes),
-        np.array(seconds),
-        time.perf_counter() - start,
-        np.array(scores),
-        _stack_challenges(challenges),
-        image_size,
-        moments.kept,
-    )
-
-
-def _require_finite(output, where):
-    box = np.asarray(output.box, np.float64)
-    rest = [output.score] if output.challenge is None else [output.score, *output.challenge]
-    if box.shape != (4,) or not np.isfinite(box).all() or not np.isfinite(rest).all():
-        raise HiptrackError(
-            f"{where} the tracker gave the box {box.tolist()} with the score (and class outputs) "
-            f"{[float(value) for value in rest]}; expected finite numbers, four for the box. The weights are "
-            "probably damaged or diverged."
-        )
-
-
-def _stack_challenges(challenges):
-    if all(row is None for row in challenges):
-        return None
-    absent = np.full(len(CLASSES), np.nan)
-    return np.stack([absent if row is None else np.asarray(row, np.float64) for row in challenges])
-
-
 def shard(costs, num_processes) -> list[list[int]]:
     """Indices of `costs` (frames to track) for each process: longest first, each to the least loaded one. Deterministic."""
     shards, loads = [[] for _ in range(num_processes)], [0] * num_processes
@@ -180,6 +118,7 @@ def evaluate_sequences(
     num_processes: int = 1,
     gather: Callable[[list], list] | None = None,
     protocol: Protocol = GOT10K,
+    batch: int = 1,
 ) -> Report:
     """Track and score all sequences; with several processes every one calls this and gets the same Report.
 
@@ -187,6 +126,7 @@ def evaluate_sequences(
     that changes with the checkpoint, the configuration and the data) is read back instead of tracked again.
     gather: list -> concatenated list over all processes (accelerate.utils.gather_object does).
     protocol: which numbers the benchmark reports; AO and SR are always among them.
+    batch: how many sequences each process tracks side by side; more than one needs a tracker of several targets.
     A sequence that fails is logged and stands in the report's failures; the others finish. Scores are of the
     boxes as the files hold them (%.3f), whether or not files are written.
 
@@ -212,10 +152,8 @@ def evaluate_sequences(
         if gather is not None:  # others may have begun already: one process's view counts
             finished = gather([finished])[0]
     costs = [0 if sequence.name in finished else len(sequence) for sequence in sequences]
-    outcomes = [
-        (index, *_evaluate_one(tracker, sequences[index], results_dir, protocol))
-        for index in shard(costs, num_processes)[process_index]
-    ]
+    own = shard(costs, num_processes)[process_index]
+    outcomes = list(_evaluate(tracker, sequences, own, finished, results_dir, protocol, batch))
     if gather is not None:
         outcomes = gather(outcomes)
     outcomes = sorted(outcomes, key=lambda outcome: outcome[0])
@@ -235,27 +173,49 @@ def evaluate_sequences(
     return report
 
 
-def _evaluate_one(tracker, sequence, results_dir, protocol):
-    """(SequenceScore, None), or (None, message) when the sequence failed, for whatever reason."""
+def _evaluate(tracker, sequences, own, finished, results_dir, protocol, batch):
+    """Yields (index, SequenceScore, None) for the sequences of these indices, or (index, None, message) for one that failed."""
+    multi_label = getattr(tracker, "multi_label", False)
+    for index in own:
+        if sequences[index].name in finished:
+            yield index, *_scored(partial(_read_back, results_dir), sequences[index], protocol, multi_label, True)
+    ahead = [index for index in own if sequences[index].name not in finished]
+    for place, outcome in run_sequences(tracker, [sequences[index] for index in ahead], batch):
+        keep = partial(_keep, outcome, results_dir)
+        yield ahead[place], *_scored(keep, sequences[ahead[place]], protocol, multi_label, False)
+
+
+def _scored(result_of, sequence, protocol, multi_label, resumed):
+    """(SequenceScore, None), or (None, message) where there is no result or it cannot be scored, for whatever reason.
+
+    result_of: called with the sequence to give its result.
+    """
     try:
-        resumed = results_dir is not None and results.is_finished(results_dir, sequence.name)
-        if resumed:
-            result = results.read_result(results_dir, sequence.name, len(sequence), sequence.boxes_xywh[0])
-        else:
-            result = run_sequence(tracker, sequence)
-            if results_dir is not None:
-                results.write_result(results_dir, result)
-            result = results.as_written(result)
-            logger.info("%s: %d frames in %.1f s", sequence.name, len(sequence), result.end_to_end_seconds)
-        multi_label = _multi_label(result, sequence) if getattr(tracker, "multi_label", False) else None
+        result = result_of(sequence)
+        flags = _multi_label(result, sequence) if multi_label else None
         ious, curves = _ious(result, sequence), _one_pass(result, sequence, protocol)
-        return SequenceScore(result, ious, curves, _confusion(result, sequence), multi_label, resumed), None
+        return SequenceScore(result, ious, curves, _confusion(result, sequence), flags, resumed), None
     except HiptrackError as error:
         logger.error("%s failed: %s", sequence.name, error)
         return None, str(error)
     except Exception as error:  # one sequence must not take the others with it; the report names it
         logger.exception("%s failed", sequence.name)
         return None, f"{type(error).__name__}: {error}"
+
+
+def _read_back(results_dir, sequence):
+    """The result of a sequence that was finished before."""
+    return results.read_result(results_dir, sequence.name, len(sequence), sequence.boxes_xywh[0])
+
+
+def _keep(outcome, results_dir, sequence):
+    """The result of a sequence that was tracked, as its files hold it; raises what it failed by."""
+    if isinstance(outcome, HiptrackError):
+        raise outcome
+    if results_dir is not None:
+        results.write_result(results_dir, outcome)
+    logger.info("%s: %d frames in %.1f s", sequence.name, len(sequence), outcome.end_to_end_seconds)
+    return results.as_written(outcome)
 
 
 def _ious(result, sequence):

@@ -33,11 +33,12 @@ class EvaluationOptions:
 
 
 @gin.configurable(denylist=["options"])
-def evaluate(options: EvaluationOptions, tracker: Callable = Tracker):
+def evaluate(options: EvaluationOptions, tracker: Callable = Tracker, batch: int = 1):
     """Track every sequence of a data set, write result files in GOT-10k form, and report the benchmark's numbers.
 
     Args:
         tracker: called with the model and the device.
+        batch: sequences that each process tracks side by side as one batch; boxes differ by rounding alone. It pays on a GPU.
 
     Results go to options.out, by default `results/<checkpoint>/<data set>-<key>`; the key changes with the weights, the
     configuration and the sequences, so that results are never taken for those of another model. A report stands beside them, and for a
@@ -60,6 +61,7 @@ def evaluate(options: EvaluationOptions, tracker: Callable = Tracker):
         num_processes=accelerator.num_processes,
         gather=gather_object,
         protocol=options.dataset.PROTOCOL,
+        batch=batch,
     )
     if accelerator.is_main_process:
         made_with = {"weights": weights, "data": _digest(data), "tracking": used_values("evaluate")}

@@ -14,7 +14,7 @@ from tqdm import tqdm
 from hiptrack.data.labels import CLASSES
 from hiptrack.errors import ConfigError, HiptrackError
 from hiptrack.tracking import metrics
-from hiptrack.tracking.evaluate import run_sequence
+from hiptrack.tracking.run_sequences import run_sequence
 
 MEASURES = ("confidence", "margin", "entropy")
 LOST = 0.3  # IoU with the true box, below which the branch looked at something else

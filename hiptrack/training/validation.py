@@ -20,10 +20,13 @@ class Validation:
         every: epochs between two validations; the last epoch of a stage is always followed by one.
         tracker: called with the model.
         sequences: only the first so many.
+        batch: sequences that each process tracks side by side.
     """
 
-    def __init__(self, data: object, every: int = 1, tracker: Callable = Tracker, sequences: int | None = None):
-        self.data, self.every, self.tracker, self.sequences = data, every, tracker, sequences
+    def __init__(
+        self, data: object, every: int = 1, tracker: Callable = Tracker, sequences: int | None = None, batch: int = 1
+    ):
+        self.data, self.every, self.tracker, self.sequences, self.batch = data, every, tracker, sequences, batch
 
     def missing_paths(self):
         """Folders that do not exist."""
@@ -46,6 +49,7 @@ class Validation:
             process_index=accelerator.process_index,
             num_processes=accelerator.num_processes,
             gather=gather,
+            batch=self.batch,
         )
         model.train(training)
         if report.failures:

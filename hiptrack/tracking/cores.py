@@ -1,0 +1,26 @@
+"""Sharing the cores of a machine without GPU between the model and the decoding of frames."""
+
+import os
+from contextlib import contextmanager
+
+import torch
+
+LARGE = 20e6  # parameters from which on a step takes so long that decoding beside it does not show
+
+
+@contextmanager
+def core_for_decoding(tracker):
+    """Within it, a small model on the CPU leaves one core to the thread that decodes.
+
+    The threads of a layer wait for the slowest of them at its end, so that one core fewer costs less than one that is shared. By size rather
+    than by a measured time, because the number of threads decides how sums are rounded, and results must repeat.
+    """
+    threads = torch.get_num_threads()
+    model, device = getattr(tracker, "model", None), getattr(tracker, "device", None)
+    shares = model is not None and device.type == "cpu" and 1 < threads == os.cpu_count()
+    if shares and sum(parameter.numel() for parameter in model.parameters()) < LARGE:
+        torch.set_num_threads(threads - 1)
+    try:
+        yield
+    finally:
+        torch.set_num_threads(threads)

@@ -1,0 +1,197 @@
+"""Run a tracker over sequences: several side by side as one batch, their frames decoded ahead."""
+
+import logging
+import time
+from collections import deque
+
+import numpy as np
+
+from hiptrack.data.labels import CLASSES
+from hiptrack.errors import ConfigError, DataError, HiptrackError
+from hiptrack.tracking.cores import core_for_decoding
+from hiptrack.tracking.moments import Moments
+from hiptrack.tracking.read_ahead import ReadAhead
+from hiptrack.tracking.results import SequenceResult
+
+logger = logging.getLogger(__name__)
+
+
+def run_sequence(tracker, sequence) -> SequenceResult:
+    """Track one Sequence from its first box.
+
+    Raises DataError for a first box that is not finite with a positive area or for an unreadable frame, and
+    HiptrackError for a tracker output that is not finite; each names the sequence or the frame.
+    """
+    ((_, outcome),) = run_sequences(tracker, [sequence])
+    if isinstance(outcome, HiptrackError):
+        raise outcome
+    return outcome
+
+
+def run_sequences(tracker, sequences, batch=1):
+    """Track Sequences from their first boxes; yields (index, SequenceResult) as each ends, in no particular order.
+
+    batch: how many are tracked side by side; when one ends the next takes its place. More than one needs a tracker with
+    `start` and `step` (hiptrack.tracking.tracker.Tracker). In the place of a result stands the HiptrackError by which a sequence
+    failed (see run_sequence); the others go on. The time of a step is divided evenly among the sequences it moves.
+    """
+    if batch < 1:
+        raise ConfigError(f"evaluate.batch = {batch}: at least 1 sequence at a time was expected.")
+    if not hasattr(tracker, "step"):
+        tracker = OneTarget(tracker)
+        if batch > 1:
+            raise ConfigError(f"evaluate.batch = {batch}: this tracker follows one target at a time.")
+    waiting, runs = deque(enumerate(sequences)), []
+    with ReadAhead(batch) as reader, core_for_decoding(tracker):
+        while waiting or runs:
+            while waiting and len(runs) < batch:
+                index, sequence = waiting.popleft()
+                runs.append(_Run(index, sequence, tracker, reader))
+            _step(tracker, [run for run in runs if run.goes_on])
+            yield from ((run.index, run.outcome()) for run in runs if not run.goes_on)
+            runs = [run for run in runs if run.goes_on]
+
+
+class OneTarget:
+    """A tracker with `init` and `update` alone, in the form of one that follows several targets."""
+
+    def __init__(self, tracker):
+        self.tracker = tracker
+
+    def start(self, frame_rgb, box_xywh):
+        """The tracker itself is the target's state."""
+        self.tracker.init(frame_rgb, box_xywh)
+        return self.tracker
+
+    def step(self, targets, frames_rgb):
+        """[result] of the one frame."""
+        return [self.tracker.update(*frames_rgb)]
+
+
+def _step(tracker, runs):
+    """Move each run by a frame; what goes wrong ends the run it belongs to."""
+    started = time.perf_counter()
+    for run in runs:
+        run.read()
+    ready = [run for run in runs if run.error is None]
+    before = time.perf_counter()
+    try:
+        outcomes = tracker.step([run.target for run in ready], [run.frame for run in ready]) if ready else []
+    except HiptrackError as error:
+        outcomes = [error] * len(ready)
+    except Exception as error:  # whatever a tracker fails by, other sequences must not go with it
+        logger.exception("%s failed", ", ".join(run.sequence.name for run in ready))
+        outcomes = [_named(error)] * len(ready)
+    now = time.perf_counter()
+    for run, outcome in zip(ready, outcomes, strict=True):
+        run.take(outcome, (now - before) / len(ready))
+    for run in runs:
+        run.end_to_end_seconds += (time.perf_counter() - started) / len(runs)
+
+
+class _Run:
+    """One sequence on its way. error: the HiptrackError that ended it, or None."""
+
+    def __init__(self, index, sequence, tracker, reader):
+        self.index, self.sequence, self.error = index, sequence, None
+        self.moments = Moments(sequence)
+        started = time.perf_counter()
+        try:
+            given = _first_box(sequence)
+            self._frames = iter(reader.frames(sequence.frames))
+            frame = next(self._frames)
+            before = time.perf_counter()
+            self.target = tracker.start(frame, given.copy())
+        except HiptrackError as error:
+            self.error = error
+            return
+        except Exception as error:  # as in _step
+            logger.exception("%s failed", sequence.name)
+            self.error = _named(error)
+            return
+        now = time.perf_counter()
+        self.image_size = frame.shape[1::-1]  # width, height
+        self.boxes, self.scores, self.challenges, self.seconds = [given], [1.0], [None], [now - before]
+        self.end_to_end_seconds = now - started
+
+    @property
+    def goes_on(self):
+        """Whether there are frames left to track."""
+        return self.error is None and len(self.boxes) < len(self.sequence)
+
+    def read(self):
+        """Take the next frame."""
+        try:
+            self.frame = next(self._frames)
+        except HiptrackError as error:
+            self.error = error
+            return
+        if self.frame.shape[1::-1] != self.image_size:
+            (width, height), (first_width, first_height) = self.frame.shape[1::-1], self.image_size
+            self.error = DataError(
+                f"{self.sequence.frames[len(self.boxes)]}: the frame has {width}x{height} pixels, those before it "
+                f"{first_width}x{first_height}. Expected one size throughout a sequence; correct the image, or leave the "
+                "sequence out with `exclude`."
+            )
+
+    def take(self, found, seconds):
+        """What the tracker found in the frame, in so many seconds."""
+        index = len(self.boxes)
+        try:
+            if isinstance(found, HiptrackError):
+                raise found
+            _require_finite(found, f"{self.sequence.name}: in frame {index + 1} ({self.sequence.frames[index]})")
+        except HiptrackError as error:
+            self.error = error
+            return
+        self.boxes.append(np.array(found.box, np.float64))
+        self.scores.append(float(found.score))
+        self.challenges.append(found.challenge)
+        self.seconds.append(seconds)
+        self.moments.look(index, self.boxes[-1], self.target)
+
+    def outcome(self):
+        """The SequenceResult, or the HiptrackError."""
+        return self.error or SequenceResult(
+            self.sequence.name,
+            np.stack(self.boxes),
+            np.array(self.seconds),
+            self.end_to_end_seconds,
+            np.array(self.scores),
+            _stack_challenges(self.challenges),
+            self.image_size,
+            self.moments.kept,
+        )
+
+
+def _named(error):
+    """An exception of any kind as a HiptrackError."""
+    return HiptrackError(f"{type(error).__name__}: {error}")
+
+
+def _first_box(sequence):
+    given = np.array(sequence.boxes_xywh[0], np.float64)
+    if not np.isfinite(given).all() or (given[2:] <= 0).any():
+        raise DataError(
+            f"{sequence.name}: the first box is {given.tolist()}; expected finite x, y, w, h with w and h "
+            "above 0. Correct line 1 of its groundtruth.txt."
+        )
+    return given
+
+
+def _require_finite(output, where):
+    box = np.asarray(output.box, np.float64)
+    rest = [output.score] if output.challenge is None else [output.score, *output.challenge]
+    if box.shape != (4,) or not np.isfinite(box).all() or not np.isfinite(rest).all():
+        raise HiptrackError(
+            f"{where} the tracker gave the box {box.tolist()} with the score (and class outputs) "
+            f"{[float(value) for value in rest]}; expected finite numbers, four for the box. The weights are "
+            "probably damaged or diverged."
+        )
+
+
+def _stack_challenges(challenges):
+    if all(row is None for row in challenges):
+        return None
+    absent = np.full(len(CLASSES), np.nan)
+    return np.stack([absent if row is None else np.asarray(row, np.float64) for row in challenges])
