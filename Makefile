@@ -3,8 +3,9 @@ VENV ?= .venv
 PYTHON ?= python3
 BIN = $(VENV)/bin
 INSTALLED = $(VENV)/.hiptrack-installed
+CONTRIB = .venv-contrib/bin/python
 
-.PHONY: demo test soak lint clean
+.PHONY: demo test soak lint clean compare-opencv
 
 export PYTHONPATH := $(CURDIR)
 
@@ -22,11 +23,20 @@ lint: $(INSTALLED)
 	$(BIN)/ruff check .
 	$(BIN)/ruff format --check .
 
+# ROOT: a folder of sequences; CHECKPOINT: a weights file. OpenCV's further trackers live in an environment of their own, since
+# their package and opencv-python own one name.
+compare-opencv: $(INSTALLED) $(CONTRIB)
+	$(BIN)/python tools/compare_opencv.py "$(ROOT)" --checkpoint "$(CHECKPOINT)" --python $(CONTRIB)
+
+$(CONTRIB):
+	$(PYTHON) -m venv .venv-contrib
+	$(CONTRIB) -m pip install --quiet 'opencv-contrib-python>=4.8,<5' numpy || (rm -r .venv-contrib && exit 1)
+
 $(INSTALLED): setup.cfg pyproject.toml
 	test -x $(BIN)/python || $(PYTHON) -m venv $(VENV)
 	$(BIN)/python -m pip install --quiet --editable '.[dev]'
 	touch $@
 
 clean:
-	rm -rf .venv build dist *.egg-info .pytest_cache .ruff_cache .hypothesis
+	rm -rf .venv .venv-contrib build dist *.egg-info .pytest_cache .ruff_cache .hypothesis
 	find . -name __pycache__ -type d -prune -exec rm -rf {} +

@@ -14,6 +14,7 @@ COMMANDS = {  # the module of each, which is read only when it is asked for, and
     "strip": ("strip_cls", "write a checkpoint without its challenge branch"),
     "sweep": ("sweep", "train a grid of variants"),
     "compare": ("compare", "set runs side by side"),
+    "compare-opencv": ("compare_opencv", "set a tracker beside OpenCV's"),
     "report": ("report", "set evaluations side by side on a page"),
     "catalogue": ("catalogue", "list what can be configured, and where a value comes from"),
     "replay": ("replay", "run a step again whose loss was not finite"),

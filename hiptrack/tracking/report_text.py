@@ -33,6 +33,17 @@ def format_table(report) -> str:
     return "\n".join(lines)
 
 
+def compare_table(reports) -> str:
+    """{name: Report} on the same sequences as plain text: a line each, with the number of those that failed, if any."""
+    metrics = next(iter(reports.values())).protocol.metrics
+    rows = [["tracker", *metrics, "frames/s", "end to end"]]
+    for name, report in reports.items():
+        name = f"{name} ({len(report.failures)} failed)" if report.failures else name
+        overlaps = [_three((report.overall or {}).get(metric)) for metric in metrics]
+        rows.append([name, *overlaps, _one(report.speed["fps_model"]), _one(report.speed["fps_end_to_end"])])
+    return "\n".join(_align(rows))
+
+
 def _row(name, numbers, metrics):
     overlaps = [_three(numbers.get(metric)) for metric in metrics]
     return [name, numbers["frames"], *overlaps, _one(numbers["fps_model"]), _one(numbers["fps_end_to_end"])]

@@ -1,0 +1,32 @@
+"""Set a tracker beside OpenCV's and a box that keeps still: `make compare-opencv ROOT=data/got10k/val CHECKPOINT=model.safetensors`."""
+
+import argparse
+import tempfile
+from pathlib import Path
+
+from hiptrack.data.sequences import FolderDataset
+from hiptrack.tracking.baselines import StillBox
+from hiptrack.tracking.contrib import evaluate_contrib
+from hiptrack.tracking.evaluate import evaluate_sequences
+from hiptrack.tracking.report_text import compare_table
+from hiptrack.tracking.tracker import Tracker
+
+OPENCV = ("MIL", "KCF", "CSRT")
+
+
+def main():
+    parser = argparse.ArgumentParser(description=__doc__)
+    parser.add_argument("root", help="folder of sequences: images and groundtruth.txt in one folder each")
+    parser.add_argument("--checkpoint", required=True, type=Path, metavar="FILE", help="weights file (.safetensors)")
+    parser.add_argument(
+        "--python", required=True, type=Path, metavar="FILE", help="an interpreter that has opencv-contrib-python 4"
+    )
+    args = parser.parse_args()
+    dataset = FolderDataset(args.root)
+    tracker = Tracker.from_checkpoint(args.checkpoint)
+    with tempfile.TemporaryDirectory() as folder:
+        reports = {name: evaluate_contrib(name, args.python, dataset, Path(folder, name)) for name in OPENCV}
+    reports = {"still box": evaluate_sequences(StillBox(), dataset.sequences), **reports}
+    reports[args.checkpoint.stem] = evaluate_sequences(tracker, dataset.sequences)
+    print(compare_table(reports))
+    return int(any(report.failures for report in reports.values()))
