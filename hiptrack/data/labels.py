@@ -76,6 +76,11 @@ class FrameLabels:
         return rows
 
 
+def class_names(count):
+    """Names of `count` classes: `CLASSES`, or numbers where a model has been given others."""
+    return list(CLASSES) if count == len(CLASSES) else [f"class {place}" for place in range(count)]
+
+
 def draw_class(flags: Sequence[bool], rng: np.random.Generator) -> int:
     """[9] flags -> class: first set one of `vlm_response`, else random one of `cv_response`, else normal."""
     for index in VLM_FLAGS.values():

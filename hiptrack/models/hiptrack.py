@@ -82,12 +82,13 @@ class HIPTrack(nn.Module):
         template: [B, 3, Ht, Ht] normalised; features: of the joint pass with the present search frame, B rows;
         template_box_xywh: [B, 4] normalised in the template crop. Returns keys, values (history.remember).
         """
-        side = self.search_size
-        images = F.interpolate(template, (side, side), mode="bilinear", align_corners=True)
-        grid = self._as_grid(features.template)
-        grid = F.interpolate(grid, (self.grid_side, self.grid_side), mode="bilinear", align_corners=True)
+        images = enlarge(template, self.search_size)
         mask = self.history.box_mask(xywh_to_cxcywh(template_box_xywh))
-        return self.history.remember(images, grid, mask)
+        return self.history.remember(images, self.template_grid(features), mask)
+
+    def template_grid(self, features):
+        """The template's grid, upsampled to the search grid: [B, C, S, S]."""
+        return enlarge(self._as_grid(features.template), self.grid_side)
 
     def frame_memory(self, search, features, box_cxcywh):
         """Keys and values of a search frame: search [B, 3, Hs, Hs] normalised, box_cxcywh [B, 4] normalised."""
@@ -163,6 +164,11 @@ class HIPTrack(nn.Module):
         """[B, n*n, C] -> [B, C, n, n]."""
         side = round(tokens.shape[1] ** 0.5)
         return tokens.transpose(1, 2).unflatten(2, (side, side))
+
+
+def enlarge(maps, side):
+    """[B, C, H, W] -> [B, C, side, side], bilinear, the corners kept in place."""
+    return F.interpolate(maps, (side, side), mode="bilinear", align_corners=True)
 
 
 def stack_predictions(predictions):

@@ -17,7 +17,7 @@ from typing import Literal
 import numpy as np
 from tqdm import tqdm
 
-from hiptrack.data.labels import CLASSES
+from hiptrack.data.labels import class_names
 from hiptrack.errors import ConfigError, DataError
 from hiptrack.tracking import window
 from hiptrack.tracking.outputs import JsonLines, VideoOutput, codec_of, jsonl_record
@@ -223,8 +223,7 @@ def _fps(source):
 
 def _named(probabilities):
     """Class probabilities [C] -> {name: probability}."""
-    names = CLASSES if len(probabilities) == len(CLASSES) else [f"class {place}" for place in range(len(probabilities))]
-    return dict(zip(names, map(float, probabilities), strict=True))
+    return dict(zip(class_names(len(probabilities)), map(float, probabilities), strict=True))
 
 
 def _say(text):

@@ -1,0 +1,28 @@
+"""Write a tracker as files for programs without this package: `python tools/export.py --checkpoint runs/demo/model.safetensors --out exported`."""
+
+import argparse
+from pathlib import Path
+
+from hiptrack.export.formats import FORMATS
+from hiptrack.export.write import export
+
+
+def main():
+    parser = argparse.ArgumentParser(description=__doc__)
+    parser.add_argument(
+        "--checkpoint", required=True, type=Path, metavar="FILE", help="weights file, ours or of the published form"
+    )
+    parser.add_argument("--out", required=True, type=Path, metavar="DIR", help="new folder for the files")
+    parser.add_argument("--format", choices=FORMATS, default="onnx", help="ONNX, or torch.export's .pt2 (onnx)")
+    parser.add_argument(
+        "--memory",
+        type=int,
+        nargs="+",
+        default=[150],
+        metavar="N",
+        help="frames the memory holds; with several, a step for each (150)",
+    )
+    parser.add_argument("--branch", choices=("off", "on", "folded"), default="off", help="the challenge branch (off)")
+    args = parser.parse_args()
+    export(args.checkpoint, args.out, args.format, args.memory, args.branch)
+    print(f"wrote {args.out}")

@@ -1,0 +1,1 @@
+"""The tracker as files that run without this package: ONNX and torch.export."""

@@ -1,0 +1,84 @@
+"""The two file formats of an exported graph: each writes a `Part` and gives back what runs its file."""
+
+import importlib
+
+import torch
+
+from hiptrack.errors import HiptrackError
+
+OPSET = 18
+LARGEST_FILE = 2**31 - 2**20  # bytes; protobuf holds no more than 2 GiB, so larger weights go to a file beside it
+
+
+class OnnxFormat:
+    """ONNX, run with onnxruntime on the CPU."""
+
+    suffix = ".onnx"
+
+    def write(self, part, example, path):
+        """Write a part that takes tensors like `example`. Raises HiptrackError where a package is missing."""
+        require("onnx", "onnxscript")
+        program = torch.onnx.export(
+            part,
+            example,
+            dynamo=True,
+            verbose=False,
+            opset_version=OPSET,
+            input_names=part.inputs,
+            output_names=part.outputs,
+            custom_translation_table={torch.ops.aten.sort.stable: stable_sort},
+        )
+        weights = sum(tensor.nbytes for tensor in part.state_dict().values())
+        program.save(path, external_data=weights > LARGEST_FILE)
+
+    def load(self, path):
+        """What runs a file: tensors in the order of its inputs -> tuple of tensors."""
+        onnxruntime = require("onnxruntime")
+        options = onnxruntime.SessionOptions()
+        options.intra_op_num_threads = torch.get_num_threads()
+        session = onnxruntime.InferenceSession(str(path), options, providers=["CPUExecutionProvider"])
+        names = [given.name for given in session.get_inputs()]
+
+        def run(*tensors):
+            given = {name: tensor.numpy() for name, tensor in zip(names, tensors, strict=True)}
+            return tuple(torch.from_numpy(output) for output in session.run(None, given))
+
+        return run
+
+
+class TorchFormat:
+    """`torch.export`, run with PyTorch on the CPU."""
+
+    suffix = ".pt2"
+
+    def write(self, part, example, path):
+        """Write a part that takes tensors like `example`."""
+        torch.export.save(torch.export.export(part, example, strict=False), path)
+
+    def load(self, path):
+        """What runs a file: tensors in the order of its inputs -> tuple of tensors."""
+        return torch.export.load(path).module()
+
+
+FORMATS = {"onnx": OnnxFormat(), "torch": TorchFormat()}
+
+
+def stable_sort(values, stable=True, dim=-1, descending=False):
+    """aten.sort.stable in ONNX: TopK of all entries, where the lower index comes first among equals."""
+    from onnxscript import opset18 as op
+
+    count = op.Reshape(op.Gather(op.Shape(values), dim), [1])
+    return op.TopK(values, count, axis=dim, largest=int(descending), sorted=1)
+
+
+def require(*packages):
+    """Import packages and return the last. Raises HiptrackError naming the first that is missing."""
+    for package in packages:
+        try:
+            module = importlib.import_module(package)
+        except ImportError as error:
+            raise HiptrackError(
+                f"The ONNX format needs the package {package}, which cannot be imported ({error}): "
+                "pip install 'hiptrack[export]'"
+            ) from error
+    return module

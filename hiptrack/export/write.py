@@ -1,0 +1,123 @@
+"""Writing an export: a folder of graphs, each checked against PyTorch before the folder gets its name."""
+
+import difflib
+import json
+import os
+import tempfile
+from pathlib import Path
+
+import torch
+
+import hiptrack
+from hiptrack.data.labels import class_names
+from hiptrack.errors import CheckpointError, ConfigError, HiptrackError
+from hiptrack.export.check import TOLERANCE, check_part, example_tensors, inputs_of, step_inputs
+from hiptrack.export.formats import FORMATS
+from hiptrack.export.parts import Step, build_parts
+from hiptrack.models.strip import load_any
+from hiptrack.tracking.tracker import MemoryPolicy
+
+SETTINGS = "tracker.json"
+WINDOW = "outer product with itself of 0.5 * (1 - cos(2 * pi * k / (grid_side + 1))), k = 1..grid_side"
+MARGIN = 10  # pixels; the tracker's default
+MAX_CAPACITY = 1000  # slots; 1 GiB of keys and values at B/384
+
+
+def export(checkpoint, out, form="onnx", capacities=(150,), branch="off", say=print):
+    """Write the tracker of a checkpoint as a folder of graphs and `tracker.json` (docs/export.md).
+
+    checkpoint: weights file of ours, or a published HIPTrack. form: "onnx" or "torch". capacities: slots of the memory, a step
+    graph for each number. branch: "off", "on" or "folded". say: takes a line for each comparison.
+    Raises ConfigError, NotFoundError or CheckpointError, and HiptrackError where a package is missing or a graph's answer differs
+    from PyTorch's; then there is no `out`.
+    """
+    out = Path(out)
+    check_request(out, form, capacities, branch)
+    model = with_branch(load_any(checkpoint)[0].eval(), branch, checkpoint)
+    out.parent.mkdir(parents=True, exist_ok=True)
+    with torch.no_grad(), tempfile.TemporaryDirectory(prefix=f".{out.name}.", dir=out.parent) as unfinished:
+        folder = Path(unfinished) / out.name
+        folder.mkdir()
+        parts = build_parts(model, sorted(set(capacities)))
+        tensors = example_tensors(parts)
+        entries = {part.name: write_part(part, form, folder, tensors, say) for part in parts}
+        settings = {"hiptrack": hiptrack.__version__, "format": form, **tracker_settings(model, branch, capacities)}
+        (folder / SETTINGS).write_text(json.dumps({**settings, "graphs": entries}, indent=1) + "\n")
+        if out.is_dir():
+            out.rmdir()
+        os.replace(folder, out)
+
+
+def check_request(out, form, capacities, branch):
+    """Raise ConfigError for what can be known to be wrong before anything is read."""
+    for option, value, valid in (("--format", form, FORMATS), ("--branch", branch, ("off", "on", "folded"))):
+        if value not in valid:
+            near = difflib.get_close_matches(str(value), valid, 1)
+            hint = f' Did you mean "{near[0]}"?' if near else f" Expected one of {', '.join(valid)}."
+            raise ConfigError(f'{option}: there is no "{value}".{hint}')
+    wrong = [capacity for capacity in capacities if not 1 <= capacity <= MAX_CAPACITY]
+    if wrong or not capacities:
+        raise ConfigError(f"--memory {wrong[0] if wrong else ''}: 1 to {MAX_CAPACITY} frames were expected.")
+    if out.exists() and (not out.is_dir() or any(out.iterdir())):
+        raise ConfigError(f"{out} is there and not empty; a folder that is new or empty was expected.")
+
+
+def with_branch(model, branch, checkpoint):
+    """The model with its branch as asked for. Raises CheckpointError where that is impossible."""
+    if branch == "on" and model.challenge is None:
+        raise CheckpointError(f"{checkpoint} has no challenge branch. Expected --branch off.")
+    if branch == "folded":
+        try:
+            model.fold_challenge()
+        except ConfigError as error:
+            raise CheckpointError(f"{checkpoint}: {error}") from error
+    if branch == "off":
+        model.challenge = None
+    return model
+
+
+def write_part(part, form, folder, tensors, say):
+    """Write and check one graph; returns its entry in the settings. Raises HiptrackError."""
+    inputs = step_inputs(part, tensors, part.capacity) if isinstance(part, Step) else inputs_of(part, tensors)
+    path = folder / f"{part.name}{FORMATS[form].suffix}"
+    FORMATS[form].write(part, inputs, path)
+    for what, differences in check_part(part, FORMATS[form].load(path), tensors):
+        worst = max(differences, key=lambda name: differences[name] if differences[name] >= 0 else float("inf"))
+        say(f"{what}: differs from PyTorch by at most {differences[worst]:.1e} ({worst})")
+        if not differences[worst] <= TOLERANCE:
+            raise HiptrackError(
+                f"{path.name} differs from PyTorch by {differences[worst]:.1e} in {worst}; at most {TOLERANCE:.0e} was expected. "
+                "Nothing was written."
+            )
+    return {
+        "file": path.name,
+        "inputs": describe(part.inputs, inputs),
+        "outputs": describe(part.outputs, part(*inputs)),
+    }
+
+
+def describe(names, tensors):
+    """[{name, type, shape}] of tensors."""
+    return [
+        {"name": name, "type": str(tensor.dtype).removeprefix("torch."), "shape": list(tensor.shape)}
+        for name, tensor in zip(names, tensors, strict=True)
+    ]
+
+
+def tracker_settings(model, branch, capacities):
+    """What a program needs to know beside the graphs."""
+    policy = MemoryPolicy(capacity=max(capacities))
+    challenge = model.challenge
+    return {
+        "template_size": model.template_size,
+        "template_factor": model.template_factor,
+        "search_size": model.search_size,
+        "search_factor": model.search_factor,
+        "grid_side": model.grid_side,
+        "window": WINDOW,
+        "margin": MARGIN,
+        "memory": vars(policy),
+        "branch": branch,
+        "challenges": None if challenge is None else class_names(challenge.classifier.out_features),
+        "activation": None if challenge is None else challenge.activation,
+    }
