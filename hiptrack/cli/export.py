@@ -5,6 +5,7 @@ from pathlib import Path
 
 from hiptrack.export.formats import FORMATS
 from hiptrack.export.write import export
+from hiptrack.models.strip import load_any
 
 
 def main():
@@ -24,5 +25,6 @@ def main():
     )
     parser.add_argument("--branch", choices=("off", "on", "folded"), default="off", help="the challenge branch (off)")
     args = parser.parse_args()
-    export(args.checkpoint, args.out, args.format, args.memory, args.branch)
+    model, _ = load_any(args.checkpoint)
+    export(model, args.out, args.format, args.memory, args.branch)
     print(f"wrote {args.out}")

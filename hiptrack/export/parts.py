@@ -91,8 +91,7 @@ class Step(Part):
         self.model = without(model, "backbone", "history.value_encoder")
 
     def forward(self, search_grid, keys, values, frames, pooled=None):
-        slot = torch.arange(self.capacity).repeat_interleave(search_grid.shape[1])
-        used = (slot < frames)[None, :, None]
+        used = (torch.arange(self.capacity) < frames)[:, None].expand(-1, search_grid.shape[1]).reshape(1, -1, 1)
         unused_key = torch.zeros(keys.shape[-1])
         unused_key[-1] = UNUSED
         return self.read(search_grid, torch.where(used, keys, unused_key), torch.where(used, values, 0), pooled)
@@ -100,7 +99,7 @@ class Step(Part):
     def read(self, search_grid, keys, values, pooled=None):
         """The outputs for a memory of which all slots are used, however many there are."""
         features = grid_features(search_grid, **{name: pooled for name in self.inputs[4:]})
-        prediction = self.model.predict(features, keys, values)
+        prediction = self.model.predict(features, [(keys, values)])
         maps = prediction.maps
         outputs = (maps.score, maps.offset, maps.size, prediction.box_cxcywh)
         return outputs if prediction.challenge is None else (*outputs, prediction.challenge.probabilities)
@@ -112,8 +111,14 @@ def grid_features(search_grid, kept=None, class_token=None):
 
 
 def build_parts(model, capacities):
-    """The parts of a model in eval mode, in the order in which a frame passes them; a `Step` for each capacity."""
-    return [Template(model), JointFeatures(model), Remember(model), *(Step(model, capacity) for capacity in capacities)]
+    """The parts of a model, in the order in which a frame passes them; a `Step` for each capacity."""
+    parts = [
+        Template(model),
+        JointFeatures(model),
+        Remember(model),
+        *(Step(model, capacity) for capacity in capacities),
+    ]
+    return [part.eval() for part in parts]
 
 
 def without(model, *names):

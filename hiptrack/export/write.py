@@ -1,5 +1,6 @@
 """Writing an export: a folder of graphs, each checked against PyTorch before the folder gets its name."""
 
+import copy
 import difflib
 import json
 import os
@@ -10,12 +11,11 @@ import torch
 
 import hiptrack
 from hiptrack.data.labels import class_names
-from hiptrack.errors import CheckpointError, ConfigError, HiptrackError
+from hiptrack.errors import ConfigError, HiptrackError
 from hiptrack.export.check import TOLERANCE, check_part, example_tensors, inputs_of, step_inputs
 from hiptrack.export.formats import FORMATS
-from hiptrack.export.parts import Step, build_parts
-from hiptrack.models.strip import load_any
-from hiptrack.tracking.tracker import MemoryPolicy
+from hiptrack.export.parts import Step, build_parts, without
+from hiptrack.tracking.memory import MemoryPolicy
 
 SETTINGS = "tracker.json"
 WINDOW = "outer product with itself of 0.5 * (1 - cos(2 * pi * k / (grid_side + 1))), k = 1..grid_side"
@@ -23,17 +23,16 @@ MARGIN = 10  # pixels; the tracker's default
 MAX_CAPACITY = 1000  # slots; 1 GiB of keys and values at B/384
 
 
-def export(checkpoint, out, form="onnx", capacities=(150,), branch="off", say=print):
-    """Write the tracker of a checkpoint as a folder of graphs and `tracker.json` (docs/export.md).
+def export(model, out, form="onnx", capacities=(150,), branch="off", say=print):
+    """Write a HIPTrack on the CPU as a folder of graphs and `tracker.json` (docs/export.md).
 
-    checkpoint: weights file of ours, or a published HIPTrack. form: "onnx" or "torch". capacities: slots of the memory, a step
-    graph for each number. branch: "off", "on" or "folded". say: takes a line for each comparison.
-    Raises ConfigError, NotFoundError or CheckpointError, and HiptrackError where a package is missing or a graph's answer differs
-    from PyTorch's; then there is no `out`.
+    form: "onnx" or "torch". capacities: frames that the memory holds, a step graph for each. branch: "off", "on" or "folded".
+    say: takes a line for each comparison with PyTorch. Raises ConfigError, and HiptrackError where a package is missing or a
+    graph's answer differs from PyTorch's; then there is no `out`.
     """
     out = Path(out)
     check_request(out, form, capacities, branch)
-    model = with_branch(load_any(checkpoint)[0].eval(), branch, checkpoint)
+    model = with_branch(model, branch)
     out.parent.mkdir(parents=True, exist_ok=True)
     with torch.no_grad(), tempfile.TemporaryDirectory(prefix=f".{out.name}.", dir=out.parent) as unfinished:
         folder = Path(unfinished) / out.name
@@ -62,17 +61,17 @@ def check_request(out, form, capacities, branch):
         raise ConfigError(f"{out} is there and not empty; a folder that is new or empty was expected.")
 
 
-def with_branch(model, branch, checkpoint):
-    """The model with its branch as asked for. Raises CheckpointError where that is impossible."""
-    if branch == "on" and model.challenge is None:
-        raise CheckpointError(f"{checkpoint} has no challenge branch. Expected --branch off.")
-    if branch == "folded":
-        try:
-            model.fold_challenge()
-        except ConfigError as error:
-            raise CheckpointError(f"{checkpoint}: {error}") from error
+def with_branch(model, branch):
+    """The model with its branch as asked for; the caller's is left alone. Raises ConfigError where that is impossible."""
     if branch == "off":
-        model.challenge = None
+        return without(model, "challenge")
+    if model.challenge is None:
+        raise ConfigError(
+            f"--branch {branch}: the model was built without a challenge branch; --branch off was expected."
+        )
+    if branch == "folded":
+        model = copy.deepcopy(model)
+        model.fold_challenge()
     return model
 
 

@@ -177,7 +177,7 @@ class Backbone(nn.Module):
             rows = (cells >= y) & (cells < y + h)
             weight = (rows[:, :, None] & columns[:, None, :]).flatten(1).float()
             # A box smaller than a cell may cover no cell's centre: the centre point stands in.
-            weight[:, place[low, low]] += (weight.sum(1) == 0).float()
+            weight[:, low * side + low] += (weight.sum(1) == 0).float()
             return place.flatten(), weight / weight.sum(1, keepdim=True)
         if self.elimination_template == "centre_point":
             index = place[low : low + 1, low : low + 1]

@@ -20,6 +20,7 @@ from tqdm import tqdm
 from hiptrack.data.labels import class_names
 from hiptrack.errors import ConfigError, DataError
 from hiptrack.tracking import window
+from hiptrack.tracking.exported import exported_tracker
 from hiptrack.tracking.outputs import JsonLines, VideoOutput, codec_of, jsonl_record
 from hiptrack.tracking.overlay import caption, draw_tracked
 from hiptrack.tracking.sources import open_source
@@ -51,7 +52,7 @@ class Tracked:
 class TrackRequest:
     """What `track` is asked for: the options of tools/track.py.
 
-    source: what `open_source` takes. box_xywh: [4] in the pixels of frame `start`, None: drawn by mouse. frames: how many at most.
+    source: what `open_source` takes. checkpoint: a weights file, or the folder of an export. box_xywh: [4] in the pixels of frame `start`, None: drawn by mouse. frames: how many at most.
     """
 
     source: str
@@ -83,7 +84,8 @@ def track(request: TrackRequest) -> int:
     tracked until then. Raises HiptrackError.
     """
     _check(request)
-    tracker = Tracker.from_checkpoint(request.checkpoint, branch=request.branch)
+    load = exported_tracker if request.checkpoint.is_dir() else Tracker.from_checkpoint
+    tracker = load(request.checkpoint, branch=request.branch)
     with open_source(request.source) as source:
         for option, path in (("--out", request.out), ("--jsonl", request.jsonl)):
             if path is not None and source.reads(path):
