@@ -17,7 +17,7 @@ class OnnxFormat:
 
     def write(self, part, example, path):
         """Write a part that takes tensors like `example`. Raises HiptrackError where a package is missing."""
-        require("onnx", "onnxscript")
+        require("onnx", "onnxscript", "onnxruntime")
         program = torch.onnx.export(
             part,
             example,

@@ -29,7 +29,7 @@ class Template(Part):
     def __init__(self, model):
         super().__init__("template", ["template"], ["template_tokens", "template_image"])
         unread = ["history", "box_head", "neck", "challenge", "backbone.blocks", "backbone.norm"]
-        self.model = without(model, *unread, "backbone.search_position")
+        self.model = without(model, *unread, "backbone.search_position", "backbone.search_temporal")
 
     def forward(self, template):
         tokens = self.model.backbone.embed_template(self.model.normalise(template))
@@ -40,7 +40,7 @@ class JointFeatures(Part):
     """Once a frame: template tokens and search uint8 [1, 3, Hs, Hs] -> both grids [1, N, C], kept [1, N] bool.
 
     The template's grid is enlarged to the search grid. The template's box (xywh, normalised) is an input where it chooses the voters
-    of the elimination, the class token [1, C] an output where there is one.
+    of the elimination, the class token [1, C] an output where the branch reads it.
     """
 
     def __init__(self, model):
@@ -48,10 +48,11 @@ class JointFeatures(Part):
         if model.backbone.elimination_template == "box":
             inputs.append("template_box_xywh")
         outputs = ["template_grid", "search_grid", "kept"]
-        if model.backbone.class_token is not None:
+        if model.challenge is not None and model.challenge.feature == "class_token":
             outputs.append("class_token")
         super().__init__("features", inputs, outputs)
-        self.model = without(model, "history", "box_head", "neck", "challenge")
+        unread = ["history", "box_head", "neck", "challenge"]
+        self.model = without(model, *unread, "backbone.template_position", "backbone.template_temporal")
 
     def forward(self, template_tokens, search, template_box_xywh=None):
         features = self.model.backbone(template_tokens, self.model.normalise(search), template_box_xywh)

@@ -167,7 +167,7 @@ class Backbone(nn.Module):
         Returns (index [M], weight [B or 1, M]); weights of a row sum to 1.
         """
         side = self.template_side
-        device = self.template_position.device
+        device = self.search_position.device
         low, high = (side - 1) // 2, side // 2 + 1
         place = torch.arange(side * side, device=device).view(side, side)
         if self.elimination_template == "box":
