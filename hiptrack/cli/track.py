@@ -11,7 +11,13 @@ def main():
     parser.add_argument(
         "source", help="video file, folder of images, camera (a number or /dev/videoN) or stream (rtsp://, http://...)"
     )
-    parser.add_argument("--checkpoint", required=True, type=Path, metavar="FILE", help="weights file (.safetensors)")
+    parser.add_argument(
+        "--checkpoint",
+        required=True,
+        type=Path,
+        metavar="FILE",
+        help="weights file (.safetensors), or a folder of hiptrack export",
+    )
     parser.add_argument(
         "--box", metavar="x,y,w,h", help="the target in the first frame tracked, in pixels; without it, drawn by mouse"
     )
