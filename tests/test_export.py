@@ -348,6 +348,7 @@ def test_a_graph_that_says_something_else_is_an_error(tmp_path, monkeypatch, fau
 
 
 def damaged(exported, tmp_path):
+    """A copy of an export, to be damaged."""
     shutil.copytree(exported("onnx")[0], tmp_path / "copy")
     return tmp_path / "copy"
 
@@ -377,6 +378,11 @@ def test_what_the_files_do_not_hold_is_an_error(exported, tmp_path):
         track(Tracker(ExportedModel(exported("onnx on")[0]), device="cpu"))
     with pytest.raises(ConfigError, match="device='cpu' was expected"):
         ExportedModel(folder).to("cuda")
+    copy = damaged(exported, tmp_path)
+    settings = json.loads((copy / "tracker.json").read_text())
+    (copy / "tracker.json").write_text(json.dumps({**settings, "memory": {**POLICY, "capacity": 4}}))
+    with pytest.raises(ConfigError, match="a memory of 4 frames; the largest step graph holds 3"):
+        ExportedModel(copy)
     longer = MemoryPolicy(**{**POLICY, "capacity": 9})
     with pytest.raises(ConfigError, match="A memory of 4 frames, but the largest step of the export holds 3"):
         track(Tracker(ExportedModel(folder), memory=longer, device="cpu"))

@@ -138,9 +138,8 @@ def readout(query, keys, values, scale):
     with torch.autocast(query.device.type, enabled=False):
         query, keys = query.float(), keys.float()
         if query.device.type != "cpu" or torch.is_grad_enabled() or keys.shape[1] <= CHUNK:
-            parts = (
-                part.unsqueeze(1) for part in (query, keys, values.float())
-            )  # one head: fused kernels and ONNX ask for 4-D
+            # the ONNX exporter and the fused kernels ask for four dimensions: one head
+            parts = [part.unsqueeze(1) for part in (query, keys, values.float())]
             return F.scaled_dot_product_attention(*parts, scale=scale).squeeze(1).to(dtype)
         top = total = output = None
         for key, value in zip(keys.split(CHUNK, 1), values.float().split(CHUNK, 1), strict=True):

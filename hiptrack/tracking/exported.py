@@ -41,7 +41,8 @@ def exported_tracker(folder, branch="off"):
 class ExportedModel:
     """The graphs of a folder, called as a HIPTrack is. They take one target; of a batch each row is run by itself.
 
-    "Normalised" images are raw pixels here: the graphs normalise them. Raises NotFoundError or CheckpointError.
+    "Normalised" images are raw pixels here: the graphs normalise them. Raises NotFoundError, CheckpointError, or
+    ConfigError for settings of a memory that no step holds.
     """
 
     def __init__(self, folder):
@@ -56,9 +57,14 @@ class ExportedModel:
             self.grid_side, self.margin = settings["grid_side"], settings["margin"]
             self.memory, self.branch = MemoryPolicy(**settings["memory"]), settings["branch"]
             self.challenge = None if self.branch != "on" else SimpleNamespace(activation=settings["activation"])
+            largest = self.capacities[-1]
             files = {name: folder / graph["file"] for name, graph in graphs.items()}
         except (AttributeError, IndexError, KeyError, TypeError, ValueError) as error:
             raise CheckpointError(f"{path}: {error!r} where the settings of an export were expected.") from error
+        if self.memory.capacity > largest:
+            raise ConfigError(
+                f"{path}: a memory of {self.memory.capacity} frames; the largest step graph holds {largest}."
+            )
         self._graphs = {name: Graph(file, load, graphs[name]) for name, file in files.items()}
         self.backbone = ExportedBackbone(self._graphs)
 
@@ -87,7 +93,8 @@ class ExportedModel:
         return self._remember(search.float(), features.search, box_cxcywh, features.kept)
 
     def _remember(self, image, grid, box_cxcywh, kept):
-        return self._graphs["remember"].rows(image=image, grid=grid, box_cxcywh=box_cxcywh, kept=kept).values()
+        found = self._graphs["remember"].rows(image=image, grid=grid, box_cxcywh=box_cxcywh, kept=kept)
+        return found["key"], found["value"]
 
     def predict(self, features, memories, use_challenge=True):
         """As HIPTrack's, by the smallest step that holds the memory; its branch is on or off as it was exported.
