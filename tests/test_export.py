@@ -201,6 +201,12 @@ def test_no_weight_is_in_two_graphs_but_the_two_small_ones():
     assert all(name.startswith(("backbone.patch_embed.", "backbone.class_", "history.key_proj.")) for name in twice)
 
 
+@pytest.mark.parametrize("case", ["onnx", "torch folded"])
+def test_a_larger_memory_makes_no_larger_file(exported, case):
+    smaller, larger = (path.stat().st_size for path in sorted(exported(case)[0].glob("step-*")))
+    assert larger < smaller * 1.01
+
+
 @pytest.mark.parametrize("case", ["onnx special", "onnx"])
 def test_the_settings_describe_the_graphs(exported, case):
     onnxruntime = pytest.importorskip("onnxruntime")

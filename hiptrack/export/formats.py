@@ -53,7 +53,9 @@ class TorchFormat:
 
     def write(self, part, example, path):
         """Write a part that takes tensors like `example`."""
-        torch.export.save(torch.export.export(part, example, strict=False), path)
+        program = torch.export.export(part, example, strict=False)
+        program.example_inputs = None  # a long memory would make up most of the file
+        torch.export.save(program, path)
 
     def load(self, path):
         """What runs a file: tensors in the order of its inputs -> tuple of tensors."""
