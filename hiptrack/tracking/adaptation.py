@@ -76,6 +76,7 @@ class Rule:
             if not valid:
                 raise ConfigError(f"Rule.{name} = {value}: {expected} was expected.")
         self.challenge, self.above, self.score_below = challenge, above, score_below
+        self.write_memory, self.search_scale, self.size_rate = write_memory, search_scale, size_rate
 
     def applies(self, challenge, score):
         """Whether the rule's conditions hold. challenge: [10] probabilities, or None for a rule that names none."""

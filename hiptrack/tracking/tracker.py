@@ -12,6 +12,7 @@ from hiptrack import crops
 from hiptrack.errors import CheckpointError, ConfigError, DataError, HiptrackError
 from hiptrack.models.weights import load_model
 from hiptrack.tracking.adaptation import Action, Adaptation, follow_size
+from hiptrack.tracking.hub import TrackerHubMixin
 from hiptrack.tracking.memory import MemoryPolicy, TargetMemory, read_memories, update_memories
 
 
@@ -45,7 +46,7 @@ def hann_window(side):
 
 
 @gin.register(denylist=["model", "device"])
-class Tracker:
+class Tracker(TrackerHubMixin):
     """Tracks a target through frames with a HIPTrack model: `init`, then `update` with each frame.
 
     `start` and `step` do the same for several targets, each in a video of its own, as one batch.
