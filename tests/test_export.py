@@ -95,7 +95,7 @@ def track(tracker, seed=1):
 def test_a_sequence_is_tracked_as_by_pytorch(exported, case):
     folder, model, said = exported(case)
     branch = CASES[case][1]
-    boxes, challenges = track(exported_tracker(folder, branch))
+    boxes, challenges = track(exported_tracker(folder))
     expected, named = track(Tracker(model, branch, MemoryPolicy(**POLICY), device="cpu"))
     assert np.abs(boxes - expected).max() < PIXELS
     if branch == "on":
@@ -126,7 +126,7 @@ def test_the_loop_in_the_documentation_is_the_tracker(exported, case):
 def test_targets_of_a_batch_are_tracked_as_alone(exported):
     folder, _, _ = exported("onnx on")
     films = [moving_target(FRAMES, seed=seed) for seed in (1, 2)]
-    tracker = exported_tracker(folder, "on")
+    tracker = exported_tracker(folder)
     alone = [track(tracker, seed)[0] for seed in (1, 2)]
     targets = [tracker.start(pictures[0], box) for pictures, box in films]
     for number in range(1, FRAMES):
@@ -276,10 +276,14 @@ def test_the_command_exports_and_the_video_tracker_takes_the_folder(tmp_path, hi
     boxes = []
     for checkpoint in (weights, folder):
         lines = tmp_path / f"{checkpoint.name}.jsonl"
-        given = ["--box", ",".join(map(str, box)), "--branch", "on", "--jsonl", lines]
-        assert hiptrack("track", tmp_path / "film", "--checkpoint", checkpoint, *given)[0] == 0
+        given = ["track", tmp_path / "film", "--checkpoint", checkpoint, "--box", ",".join(map(str, box)), "--jsonl", lines]
+        bindings = ["Tracker.branch=on"] if checkpoint == weights else []  # the folder has its own
+        assert hiptrack(*given, *bindings)[0] == 0
         boxes.append([json.loads(line)["box"] for line in lines.read_text().splitlines()])
     assert np.abs(np.array(boxes[0]) - np.array(boxes[1])).max() < PIXELS
+    assert "challenge" in json.loads(lines.read_text().splitlines()[1])
+    code, _, err = hiptrack(*given, "Tracker.branch=on")
+    assert code == 1 and f"{folder} tracks as it was exported: Tracker.branch=on can change nothing" in err
     code, _, err = hiptrack("export", "--checkpoint", weights, "--out", folder)
     assert code == 1 and f"{folder} is there and not empty" in err
 
@@ -378,8 +382,6 @@ def test_a_damaged_folder_is_named(exported, tmp_path):
 
 def test_what_the_files_do_not_hold_is_an_error(exported, tmp_path):
     folder, _, _ = exported("onnx")
-    with pytest.raises(ConfigError, match="--branch off was expected"):
-        exported_tracker(folder, "on")
     with pytest.raises(ConfigError, match=re.escape('Tracker.branch = "on" was expected')):
         track(Tracker(ExportedModel(exported("onnx on")[0]), device="cpu"))
     with pytest.raises(ConfigError, match="device='cpu' was expected"):

@@ -19,7 +19,7 @@ from hiptrack import Tracker, config
 from hiptrack.errors import CheckpointError, ConfigError, HiptrackError, NotFoundError
 from hiptrack.models.weights import read_metadata
 from hiptrack.tracking.adaptation import Adaptation, Rule
-from hiptrack.tracking.tracker import MemoryPolicy
+from hiptrack.tracking.memory import MemoryPolicy
 
 pytestmark = pytest.mark.usefixtures("clean_gin")
 FILES = {"README.md", "config.json", "model.safetensors"}

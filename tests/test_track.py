@@ -1,6 +1,7 @@
 """Tracking of videos and folders: what is written, what the tracker sees, how it ends, what it refuses."""
 
 import dataclasses
+import functools
 import os
 import runpy
 import signal
@@ -55,7 +56,8 @@ def folder(tmp_path):
 @pytest.mark.parametrize("kind", ["video", "folder"])
 def test_the_lines_are_what_the_tracker_says(kind, branch, request, checkpoint, box, tmp_path):
     source, out = request.getfixturevalue(kind), tmp_path / "new" / "out.jsonl"
-    assert track(TrackRequest(str(source), checkpoint, box, jsonl=out, branch=branch)) == 0
+    made = functools.partial(Tracker, branch=branch)
+    assert track(TrackRequest(str(source), checkpoint, box, jsonl=out), made) == 0
     pictures = decoded(source)[0] if kind == "video" else moving_target(FRAMES)[0]
     tracker = Tracker.from_checkpoint(checkpoint, branch=branch)
     tracker.init(pictures[0], box)
@@ -288,7 +290,7 @@ def test_the_tool_ends_by_sigterm_as_one_process(checkpoint, box, video, tmp_pat
     )
     out, lines = tmp_path / "out.mp4", tmp_path / "out.jsonl"
     arguments = [str(video), "--checkpoint", str(checkpoint), "--box", ",".join(map(str, box))]
-    arguments += ["--out", str(out), "--jsonl", str(lines), "--branch", "on"]
+    arguments += ["--out", str(out), "--jsonl", str(lines), "Tracker.branch=on"]
     environment = {**os.environ, "PYTHONPATH": str(REPO_ROOT)}
     done = subprocess.run(
         [sys.executable, "-c", program, *arguments],
@@ -319,8 +321,26 @@ def test_the_tool_says_errors_and_exits_with_1(checkpoint, folder, tmp_path, mon
     assert capsys.readouterr().err == "error: --box 1,2,3: four numbers x,y,w,h in pixels were expected.\n"
     assert run_tool(monkeypatch, folder, *more, "--box=-50,3,20,20") == 1
     assert "The first box [-50.0, 3.0, 20.0, 20.0] (xywh) lies outside the 120x90 frame." in capsys.readouterr().err
-    assert run_tool(monkeypatch, folder, *more, "--box", "3,3,20,20", "--frames", "2", "--branch", "folded") == 0
-    assert len(lines_of(tmp_path / "out.jsonl")) == 2
+    assert run_tool(monkeypatch, folder, *more, "--box", "3,3,20,20", "Tracker.brnch=on") == 1
+    assert 'command line: "Tracker.brnch=on": Tracker has no parameter "brnch"' in capsys.readouterr().err
+    assert run_tool(monkeypatch, folder, *more, "--box", "3,3,20,20", "MemoryPolicy.capacity=5") == 1
+    assert "evaluate reaches no MemoryPolicy; refer to it" in capsys.readouterr().err
+
+
+def test_the_tool_tracks_as_configured(checkpoint, box, folder, tmp_path, monkeypatch):
+    out = tmp_path / "out.jsonl"
+    files = ["--gin", "gin/eval/branch_on.gin", "--gin", "gin/memory/short.gin"]
+    bindings = ["MemoryPolicy.capacity=2", "MemoryPolicy.interval=1", "Tracker.margin=30", "Tracker.smoothing=0.5"]
+    more = ["--checkpoint", checkpoint, "--jsonl", out, "--box", ",".join(map(str, box))]
+    assert run_tool(monkeypatch, folder, *files, *more, *bindings) == 0
+    policy = MemoryPolicy(interval=1, capacity=2)
+    tracker = Tracker.from_checkpoint(checkpoint, branch="on", memory=policy, margin=30, smoothing=0.5)
+    pictures = moving_target(FRAMES)[0]
+    tracker.init(pictures[0], box)
+    for line, picture in zip(lines_of(out)[1:], pictures[1:], strict=True):
+        result = tracker.update(picture)
+        assert line["box"] == result.box.tolist()
+        assert list(line["challenge"].values()) == [float(share) for share in result.challenge]
 
 
 def test_the_box_is_drawn_by_mouse_where_there_is_a_display(checkpoint, folder, tmp_path, monkeypatch):
@@ -382,8 +402,8 @@ def test_memory_does_not_grow(checkpoint, box, tmp_path, monkeypatch):
     model = toy_model(depth=2, elimination_blocks=(), template_size=16, search_size=32)
     tracker = Tracker(model, memory=MemoryPolicy(2, (1, 2), 2, 3), device="cpu")
     monkeypatch.setattr(track_video, "open_source", lambda text: loop)
-    monkeypatch.setattr(track_video.Tracker, "from_checkpoint", lambda *_, **__: tracker)
     lines = tmp_path / "out.jsonl"
-    assert track(TrackRequest("loop", checkpoint, box, tmp_path / "out.avi", lines)) == 0
+    request = TrackRequest("loop", checkpoint, box, tmp_path / "out.avi", lines)
+    assert track(request, lambda model: tracker) == 0
     assert tracker.target.memory.bank.frames == 3 and len(lines_of(lines)) == 2000
     assert loop.resident[2000] - loop.resident[500] < 20 * 2**20

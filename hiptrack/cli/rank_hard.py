@@ -4,14 +4,12 @@ import argparse
 import sys
 from pathlib import Path
 
-import gin
-
-import hiptrack.tracking.evaluate_checkpoint  # noqa: F401  registers `evaluate` and what it reaches
 from hiptrack import config
 from hiptrack.data.sequences import FolderDataset
 from hiptrack.errors import ConfigError, HiptrackError, NotFoundError
 from hiptrack.files import write_atomically
 from hiptrack.models.weights import load_model
+from hiptrack.tracking.evaluate_checkpoint import configured_tracker
 from hiptrack.tracking.rank import MEASURES, as_csv, rank_frames
 
 
@@ -33,7 +31,7 @@ def main():
     if not args.checkpoint.is_file():
         raise NotFoundError(f"not found: {args.checkpoint} (--checkpoint: a weights file)", str(args.checkpoint))
     dataset = FolderDataset(args.root, args.split, args.annotations)
-    tracker = gin.query_parameter("evaluate.tracker").scoped_configurable_fn(model=load_model(args.checkpoint))
+    tracker = configured_tracker()(model=load_model(args.checkpoint))
     if tracker.branch != "on":
         raise ConfigError(
             f"Tracker.branch = '{tracker.branch}': only 'on' predicts the challenges that frames are ranked by."

@@ -3,6 +3,9 @@
 import argparse
 from pathlib import Path
 
+from hiptrack import config
+from hiptrack.errors import ConfigError
+from hiptrack.tracking.evaluate_checkpoint import configured_tracker
 from hiptrack.tracking.track_video import TrackRequest, parse_box, track
 
 
@@ -11,6 +14,7 @@ def main():
     parser.add_argument(
         "source", help="video file, folder of images, camera (a number or /dev/videoN) or stream (rtsp://, http://...)"
     )
+    config.add_arguments(parser)
     parser.add_argument(
         "--checkpoint",
         required=True,
@@ -25,9 +29,15 @@ def main():
     parser.add_argument("--jsonl", type=Path, metavar="FILE", help="a line for each frame: box, score, challenge")
     parser.add_argument("--start", type=int, default=1, metavar="N", help="first frame, from 1 (1)")
     parser.add_argument("--frames", type=int, metavar="N", help="frames at most (all)")
-    parser.add_argument("--branch", choices=("on", "off", "folded"), default="off", help="the challenge branch (off)")
     parser.add_argument("--display", action="store_true", help="show it; q or Escape ends")
-    args = parser.parse_args()
-    options = vars(args)
+    options = vars(config.parse_args(parser))
+    files, overrides = options.pop("gin"), options.pop("overrides")
+    if options["checkpoint"].is_dir() and (files or overrides):
+        raise ConfigError(
+            f"{options['checkpoint']} tracks as it was exported: {' '.join([*files, *overrides])} can change nothing. Export "
+            "anew, or track with the weights file."
+        )
+    config.load(["gin/eval/tracker.gin", *files], overrides, root="evaluate")
     box = options.pop("box")
-    return track(TrackRequest(box_xywh=None if box is None else parse_box(box), **options))
+    request = TrackRequest(box_xywh=None if box is None else parse_box(box), **options)
+    return track(request, configured_tracker())

@@ -77,5 +77,10 @@ def evaluate(options: EvaluationOptions, tracker: Callable = Tracker, batch: int
     return 1 if report.failures else 0
 
 
+def configured_tracker() -> Callable:
+    """What the loaded configuration (root `evaluate`) tracks with: called with a model and, if not "auto", a device."""
+    return gin.query_parameter("evaluate.tracker").scoped_configurable_fn
+
+
 def _digest(values):
     return hashlib.sha256(json.dumps(values).encode()).hexdigest()

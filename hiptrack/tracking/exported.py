@@ -24,17 +24,13 @@ from hiptrack.tracking.tracker import Tracker
 MAX_SETTINGS = 2**20  # bytes
 
 
-def exported_tracker(folder, branch="off"):
-    """A Tracker of an export folder, on the CPU, with the margin and the memory that its settings name.
+def exported_tracker(folder):
+    """A Tracker of an export folder, on the CPU, with the branch, the margin and the memory that its settings name.
 
-    branch: the one it was exported with. Raises ConfigError for another, NotFoundError or CheckpointError.
+    Raises ConfigError, NotFoundError or CheckpointError.
     """
     model = ExportedModel(folder)
-    if branch != model.branch:
-        raise ConfigError(
-            f"{folder} was exported with --branch {model.branch}, and tracks with no other: --branch {model.branch} was expected."
-        )
-    mode = "on" if branch == "on" else "off"  # a folded branch is part of the graphs
+    mode = "on" if model.branch == "on" else "off"  # a folded branch is part of the graphs
     return Tracker(model, mode, model.memory, model.margin, device="cpu")
 
 

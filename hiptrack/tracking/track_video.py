@@ -12,13 +12,13 @@ import time
 from collections.abc import Callable, Iterable, Iterator
 from dataclasses import dataclass
 from pathlib import Path
-from typing import Literal
 
 import numpy as np
 from tqdm import tqdm
 
 from hiptrack.data.labels import class_names
 from hiptrack.errors import ConfigError, DataError
+from hiptrack.models.weights import load_model
 from hiptrack.tracking import window
 from hiptrack.tracking.exported import exported_tracker
 from hiptrack.tracking.outputs import JsonLines, VideoOutput, codec_of, jsonl_record
@@ -62,7 +62,6 @@ class TrackRequest:
     jsonl: Path | None = None
     start: int = 1
     frames: int | None = None
-    branch: Literal["off", "on", "folded"] = "off"
     display: bool = False
 
 
@@ -77,15 +76,19 @@ def parse_box(text: str) -> tuple[float, ...]:
     return box
 
 
-def track(request: TrackRequest) -> int:
+def track(request: TrackRequest, tracker: Callable[..., Tracker] = Tracker) -> int:
     """Does what is asked and returns the exit code: 0, or 128 and the number of the signal that ended it.
+
+    tracker: called with the checkpoint's model; an export folder has one of its own.
 
     Nothing is written before the first frame was decoded and its box accepted. Whatever ends it, the files hold what was
     tracked until then. Raises HiptrackError.
     """
     _check(request)
-    load = exported_tracker if request.checkpoint.is_dir() else Tracker.from_checkpoint
-    tracker = load(request.checkpoint, branch=request.branch)
+    if request.checkpoint.is_dir():
+        tracker = exported_tracker(request.checkpoint)
+    else:
+        tracker = tracker(model=load_model(request.checkpoint))
     with open_source(request.source) as source:
         for option, path in (("--out", request.out), ("--jsonl", request.jsonl)):
             if path is not None and source.reads(path):
