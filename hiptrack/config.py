@@ -39,7 +39,10 @@ def add_arguments(parser: argparse.ArgumentParser) -> None:
         "--gin", metavar="FILE", action="append", default=[], help="gin file; repeatable, later ones win"
     )
     parser.add_argument(
-        "overrides", metavar="NAME=VALUE", nargs="*", help="binding that wins over the files: Stage.epochs=3, Tracker.branch=on"
+        "overrides",
+        metavar="NAME=VALUE",
+        nargs="*",
+        help="binding that wins over the files: Stage.epochs=3, Tracker.branch=on",
     )
 
 
