@@ -50,7 +50,7 @@ def expected_curves(predicted, truth, visible, protocol):
         width = min(box[0] + box[2] - 1, real[0] + real[2] - 1) - max(box[0], real[0]) + 1
         height = min(box[1] + box[3] - 1, real[1] + real[3] - 1) - max(box[1], real[1]) + 1
         overlap = max(width, 0) * max(height, 0)
-        iou = overlap / (box[2] * box[3] + real[2] * real[3] - overlap)
+        iou = min(overlap / (box[2] * box[3] + real[2] * real[3] - overlap), 1)
         across = (box[0] + (box[2] - 1) / 2) - (real[0] + (real[2] - 1) / 2)
         down = (box[1] + (box[3] - 1) / 2) - (real[1] + (real[3] - 1) / 2)
         distance = math.sqrt(across**2 + down**2)
@@ -87,6 +87,12 @@ def test_a_perfect_tracker_has_the_known_bounds():
     truth = np.array([(10, 10, 20, 20)] * 5, float)
     numbers = one_pass_curves(truth, truth, np.ones(5, bool), OTB).numbers()
     assert numbers == {"AUC": 20 / 21, "OP50": 1, "OP75": 1, "P": 1, "P_norm": 1, "P_norm0.2": 1}
+
+
+def test_equal_boxes_are_never_above_a_threshold_of_1():
+    """Rounding makes x + w - x another number than w."""
+    truth = np.random.default_rng(0).uniform(5, 300, (1000, 4))
+    assert one_pass_curves(truth, truth, np.ones(1000, bool), OTB).numbers()["AUC"] == pytest.approx(20 / 21, abs=1e-12)
 
 
 def test_thresholds_are_strict_for_the_overlap_alone():

@@ -29,25 +29,29 @@ def results(tmp_path):
     return folder
 
 
-def accepted_by_the_servers_rules(path):
-    """Written from the toolkit's documentation alone: two comma-separated text files a sequence, at the top of the zip."""
+def accepted_by_the_servers_rules(path, expected):
+    """Written from the toolkit's documentation alone: two comma-separated text files a sequence, at the top of the zip.
+
+    expected: {name: (frames, first box xywh)}.
+    """
     with zipfile.ZipFile(path) as archive:
         assert archive.testzip() is None
         names = archive.namelist()
         for folder in {name.split("/")[0] for name in names}:
             boxes = np.loadtxt(io.BytesIO(archive.read(f"{folder}/{folder}_001.txt")), delimiter=",", ndmin=2)
             times = np.loadtxt(io.BytesIO(archive.read(f"{folder}/{folder}_time.txt")), delimiter=",", ndmin=2)
-            assert boxes.shape == (EXPECTED[folder].frames, 4) and times.shape == (EXPECTED[folder].frames, 1)
+            frames, first_xywh = expected[folder]
+            assert boxes.shape == (frames, 4) and times.shape == (frames, 1)
             assert np.isfinite(boxes).all() and (boxes[:, 2:] > 0).all() and (times > 0).all()
-            assert np.abs(boxes[0] - EXPECTED[folder].first_xywh).max() < 1e-3
-        assert len(names) == 2 * len(EXPECTED)
+            assert np.abs(boxes[0] - first_xywh).max() < 1e-3
+        assert len(names) == 2 * len(expected)
 
 
 def test_a_zip_of_good_results_passes_and_is_the_same_each_time(results, tmp_path):
     before = {path: path.read_bytes() for path in results.rglob("*") if path.is_file()}
     for name in ("one.zip", "two.zip"):
         write_submission(results, EXPECTED, tmp_path / name)
-    accepted_by_the_servers_rules(tmp_path / "one.zip")
+    accepted_by_the_servers_rules(tmp_path / "one.zip", {"a": (3, (1, 2, 30, 40.5)), "b": (2, (5, 6, 7, 8))})
     assert check_zip(tmp_path / "one.zip", EXPECTED) == [] and check_zip(tmp_path / "one.zip") == []
     assert (tmp_path / "one.zip").read_bytes() == (tmp_path / "two.zip").read_bytes()
     assert before == {path: path.read_bytes() for path in results.rglob("*") if path.is_file()}  # raw results stay
@@ -152,14 +156,15 @@ def test_a_file_twice_in_a_zip_is_named(tmp_path):
 def test_the_tool_says_what_is_wrong(results, tmp_path):
     write_submission(results, EXPECTED, tmp_path / "good.zip")
     with zipfile.ZipFile(tmp_path / "bad.zip", "w") as archive:
-        archive.writestr("a/a_001.txt", b"1,2,3,4\n")
+        archive.writestr("a/a_001.txt", b"1;2;3;4\n")
     command = [sys.executable, str(REPO_ROOT / "tools" / "submit_check.py")]
     good, bad = (
         subprocess.run([*command, str(tmp_path / name)], capture_output=True, text=True, timeout=120, check=False)
         for name in ("good.zip", "bad.zip")
     )
     assert good.returncode == 0 and "in order" in good.stdout
-    assert bad.returncode == 1 and "1 problems:\n  a/a_time.txt: missing" in bad.stdout
+    assert bad.returncode == 1 and "2 problems:\n  a/a_001.txt:1: is '1;2;3;4'; x,y,w,h: four" in bad.stdout
+    assert "\n  a/a_time.txt: missing" in bad.stdout
 
 
 def test_evaluating_a_test_split_leaves_the_zip_to_hand_in_and_a_report(synthetic, tmp_path):
@@ -181,5 +186,10 @@ def test_evaluating_a_test_split_leaves_the_zip_to_hand_in_and_a_report(syntheti
     )
     assert done.returncode == 0, done.stderr
     assert check_zip(tmp_path / "out" / "submission.zip", expected_of(FolderDataset(str(root), "test").sequences)) == []
+    given = {}
+    for path in root.glob("test/*/groundtruth.txt"):
+        frames = len(list(path.parent.glob("*.jpg")))
+        given[path.parent.name] = frames, np.array(path.read_text().split(","), float)
+    accepted_by_the_servers_rules(tmp_path / "out" / "submission.zip", given)
     assert "to hand in" in done.stdout and (tmp_path / "out" / "report.html").exists()
     assert len(list((tmp_path / "out").glob("*/*_001.txt"))) == 2

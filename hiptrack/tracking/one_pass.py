@@ -104,4 +104,5 @@ def _ious(first, second):
     near = np.maximum(first[:, :2], second[:, :2])
     far = np.minimum(first[:, :2] + first[:, 2:], second[:, :2] + second[:, 2:])
     overlap = np.maximum(far - near, 0).prod(1)
-    return overlap / (first[:, 2:].prod(1) + second[:, 2:].prod(1) - overlap)
+    ious = overlap / (first[:, 2:].prod(1) + second[:, 2:].prod(1) - overlap)
+    return np.minimum(ious, 1.0)  # equal boxes may come out above by rounding, which the strict threshold of 1 would see
