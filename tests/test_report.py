@@ -18,6 +18,8 @@ import torch
 from hiptrack.cli.report import names_of
 from hiptrack.config import REPO_ROOT
 from hiptrack.data.labels import CLASSES
+from hiptrack.data.lasot import LaSOTDataset
+from hiptrack.data.protocol import GOT10K
 from hiptrack.data.sequences import FolderDataset
 from hiptrack.report.page import page
 from hiptrack.report.summary import summarise_run
@@ -56,8 +58,9 @@ def sequences(synthetic):
     return FolderDataset(str(synthetic), "val", f"{synthetic}/annotations").sequences
 
 
-def evaluated(sequences, lost, folder=None):
-    return evaluate_sequences(Wandering(sequences, lost), sequences, folder, None if folder is None else "key")
+def evaluated(sequences, lost, folder=None, protocol=GOT10K):
+    key = None if folder is None else "key"
+    return evaluate_sequences(Wandering(sequences, lost), sequences, folder, key, protocol=protocol)
 
 
 class Reader(HTMLParser):
@@ -82,7 +85,7 @@ class Reader(HTMLParser):
             assert self.open.pop() == tag
 
     def handle_data(self, data):
-        if self.open and self.open[-1] in ("td", "th"):
+        if {"td", "th"} & set(self.open):
             self.rows[-1][-1] += data
 
 
@@ -118,11 +121,55 @@ def test_two_runs_stand_side_by_side_in_page_csv_and_png(sequences, tmp_path):
     assert ["", "good", "bad"] in rows
     first = next(row for row in rows if row[0] == sequences[0].name)
     assert first[5] == "" and first[-1] == "4" and float(first[2]) > float(first[6])
-    table = list(csv.DictReader((tmp_path / "report.csv").open()))
+    table = table_of(tmp_path / "report.csv")
     mine = next(row for row in table if row["run"] == "bad" and row["row"] == sequences[0].name)
     assert mine["lost at"] == "4" and float(mine["AO"]) == pytest.approx(reports["bad"].scores[0].ious.mean())
     assert {row["row"] for row in table if row["table"] == "challenge"} <= set(CLASSES)
-    assert (tmp_path / "success.png").read_bytes().startswith(b"\x89PNG")
+    whole = next(row for row in table if row["run"] == "good" and row["table"] == "all")
+    assert float(whole["AO"]) == pytest.approx(reports["good"].overall["AO"]) and whole["frames"] == "28"
+    losses = [(row["row"], row["lost at"], row["frames"]) for row in table if row["table"] == "lost"]
+    assert losses == [(sequence.name, "4", "11") for sequence in sequences]
+    curve = [row for row in table_of(tmp_path / "success.csv") if row["run"] == "bad"]
+    assert len(curve) == 101 and float(curve[50]["threshold"]) == 0.5
+    assert float(curve[50]["share"]) == pytest.approx(reports["bad"].overall["SR0.5"])
+    branch = [row for row in table_of(tmp_path / "branch.csv") if row["run"] == "good"]
+    told = {(row["row"], row["column"]): row["value"] for row in branch if row["table"] == "confusion"}
+    assert len(told) == 100 and sum(map(int, told.values())) == reports["good"].confusion.sum()
+    assert sum(int(told[name, CLASSES[3]]) for name in CLASSES) == reports["good"].confusion[:, 3].sum() > 0
+    assert sum(int(row["value"]) for row in branch if row["column"] == "frames") > 0  # calibration
+    for name in ("success.png", "branch.png"):
+        assert cv2.imread(str(tmp_path / name)).std() > 5
+
+
+def table_of(path):
+    with path.open() as file:
+        return list(csv.DictReader(file))
+
+
+def test_the_better_of_two_runs_is_bold(sequences):
+    runs = [summarise_run(str(lost), evaluated(sequences, lost), sequences) for lost in (4, 99, 99)]
+    rows = re.findall("<tr>.*?</tr>", page(runs, "val"))
+    row = next(row for row in rows if f">{sequences[0].name}<" in row)
+    assert [bool(re.search("<b>", cell)) for cell in row.split("<td ")[3::4]] == [False, True, True]
+    alone = page(runs[:1], "val")
+    assert "<b>" not in alone
+
+
+def test_a_benchmark_is_reported_by_its_own_numbers(sequences, tmp_path):
+    report = evaluated(sequences, 8, protocol=LaSOTDataset.PROTOCOL)
+    write_report({"mine": report}, sequences, tmp_path, "lasot")
+    rows = Reader((tmp_path / "report.html").read_text()).rows
+    heads = next(row for row in rows if row[0] == "run")
+    assert heads[3:6] == ["AUC", "P_norm0.2", "P"] and "AO" not in heads
+    overview = next(row for row in rows if row[0] == "mine")
+    assert overview[3:6] == [f"{report.overall[name]:.3f}" for name in ("AUC", "P_norm0.2", "P")]
+    first = next(row for row in rows if row[0] == sequences[0].name)
+    assert first[2] == f"{report.scores[0].one_pass.numbers()['AUC']:.3f}" and first[-1] == "8"
+    points = {(row["curve"], float(row["threshold"])): row["share"] for row in table_of(tmp_path / "success.csv")}
+    assert float(points["precision", 20]) == pytest.approx(report.overall["P"])
+    assert float(points["normalised precision", 0.2]) == pytest.approx(report.overall["P_norm0.2"])
+    whole = next(row for row in table_of(tmp_path / "report.csv") if row["table"] == "all")
+    assert float(whole["AUC"]) == pytest.approx(report.overall["AUC"])
 
 
 @pytest.mark.parametrize(

@@ -24,8 +24,8 @@ def main():
         if name in reports:
             raise ConfigError(f"{folder} is named twice.")
         reports[name] = read_back(folder, dataset)
-    write_report(reports, dataset.sequences, args.out, dataset.name)
-    print(f"written: report.html, report.csv, success.png in {args.out}")
+    files = write_report(reports, dataset.sequences, args.out, dataset.name)
+    print(f"written: {', '.join(files)} in {args.out}")
     return 0
 
 

@@ -1,26 +1,58 @@
-"""The tables of a report as CSV."""
+"""The numbers of a report as CSV."""
 
 import csv
 import io
 
-COLUMNS = ("run", "table", "row", "frames", "AO", "SR0.5", "SR0.75", "lost at")
+import numpy as np
+
+from hiptrack.data.labels import CLASSES
 
 
-def as_csv(runs):
-    """One line for each sequence and each group of each RunSummary, below a line of names."""
-    text = io.StringIO()
-    writer = csv.DictWriter(text, COLUMNS, lineterminator="\n")
-    writer.writeheader()
+def tables_csv(runs):
+    """One line for each evaluation, sequence, group and loss of each RunSummary; the frame of a loss is where it began."""
+    metrics = list(dict.fromkeys(["AO", "SR0.5", "SR0.75", *runs[0].numbers["metrics"]]))
+    rows = []
     for run in runs:
-        for name, row in run.sequences.items():
-            writer.writerow(
-                {"run": run.name, "table": "sequence", "row": name, **_numbers(row), "lost at": row["lost"]}
-            )
-        for table, groups in run.groups.items():
-            for name, row in groups.items():
-                writer.writerow({"run": run.name, "table": table, "row": name, **_numbers(row)})
+        overall = run.numbers["overall"] or {}
+        frames = sum(row["frames"] for row in run.sequences.values())
+        tables = {"all": {"": {"frames": frames, **overall}}, "sequence": run.sequences, **run.groups}
+        for table, named in tables.items():
+            for name, row in named.items():
+                numbers = {metric: row.get(metric) for metric in metrics}
+                lost = row.get("lost")
+                rows.append([run.name, table, name, row["frames"], *numbers.values(), lost])
+        rows += [
+            [run.name, "lost", loss.sequence, loss.length, *[None] * len(metrics), loss.frame] for loss in run.losses
+        ]
+    return _text(["run", "table", "row", "frames", *metrics, "lost at"], rows)
+
+
+def curves_csv(charts):
+    """One line for each point of each line of the Charts."""
+    rows = [
+        [run, chart.name, f"{threshold:g}", share]
+        for chart in charts
+        for run, line in chart.lines.items()
+        for threshold, share in zip(np.linspace(0, chart.most, len(line)), line, strict=True)
+    ]
+    return _text(["run", "curve", "threshold", "share"], rows)
+
+
+def branch_csv(runs):
+    """Confusion matrix (row: true, column: predicted class) and calibration (row: a bin's lower end) of runs with a branch."""
+    rows = []
+    for run in runs:
+        for name, counts in zip(CLASSES, run.numbers["classification"]["confusion"], strict=True):
+            rows += [[run.name, "confusion", name, other, count] for other, count in zip(CLASSES, counts, strict=True)]
+        for found in run.calibration["bins"] if run.calibration else []:
+            rows += [
+                [run.name, "calibration", found["from"], key, found[key]]
+                for key in ("frames", "confidence", "accuracy")
+            ]
+    return _text(["run", "table", "row", "column", "value"], rows)
+
+
+def _text(names, rows):
+    text = io.StringIO()
+    csv.writer(text, lineterminator="\n").writerows([names, *rows])
     return text.getvalue()
-
-
-def _numbers(row):
-    return {name: row[name] for name in ("frames", "AO", "SR0.5", "SR0.75")}

@@ -5,10 +5,14 @@ from html import escape
 from importlib import resources
 
 from hiptrack.data.labels import CLASSES
-from hiptrack.files import write_atomically
 from hiptrack.report import svg
+from hiptrack.report.charts import charts
+from hiptrack.report.summary import OVERLAPS
+from hiptrack.tracking.analysis import LOST_AFTER
 
-METRICS = ("AO", "SR0.5", "SR0.75")
+CALIBRATION = "How often the branch is right when it is so sure; the wider a bar, the more frames. On the dashed line it is as sure as it should be."
+LOST = f"Lost: no overlap with the true box in {LOST_AFTER} scored frames in a row, or from there to the end."
+TEXT = '<td class="text">'
 GROUPS = {
     "challenge": "By challenge",
     "size": "By size of the target (square root of its area)",
@@ -16,13 +20,8 @@ GROUPS = {
 }
 
 
-def write_page(runs, path, title):
-    """Write the page of some RunSummary, the first of which leads the tables."""
-    write_atomically(path, page(runs, title).encode())
-
-
 def page(runs, title):
-    """The page as text."""
+    """The page of some RunSummary as text; the first leads the tables."""
     sections = [
         _overview(runs),
         _curves(runs),
@@ -46,7 +45,8 @@ def _asset(name):
 
 
 def _overview(runs):
-    rows = []
+    rows, metrics = [], runs[0].numbers["metrics"]
+    best = _best([run.numbers["overall"] or {} for run in runs], metrics)
     for run in runs:
         numbers, speed = run.numbers["overall"] or {}, run.numbers["speed"]
         frames = sum(row["frames"] for row in run.sequences.values())
@@ -57,14 +57,15 @@ def _overview(runs):
                 _text(run.name),
                 _count(len(run.sequences)),
                 _count(frames),
-                *(_number(numbers.get(metric)) for metric in METRICS),
+                *(_number(numbers.get(metric), best=best.get(metric)) for metric in metrics),
+                _count(len(run.losses)),
                 _number(classification.get("accuracy")),
                 _number(speed["fps_model"], 1),
                 _number(speed["fps_end_to_end"], 1),
-                _count(failed) if failed else _count(0),
+                _count(failed),
             ]
         )
-    heads = ["run", "sequences", "frames", *METRICS, "accuracy", "frames/s", "with decoding", "failed"]
+    heads = ["run", "sequences", "frames", *metrics, "lost", "accuracy", "frames/s", "with decoding", "failed"]
     failures = [
         f'<li class="failed">{escape(run.name)}: {escape(name)}: {escape(message)}</li>'
         for run in runs
@@ -75,8 +76,8 @@ def _overview(runs):
 
 
 def _curves(runs):
-    curves = {run.name: run.numbers["success_curve"] for run in runs if run.numbers["success_curve"]}
-    return _section("Success", svg.success_curves(curves)) if curves else ""
+    pictures = "".join(map(svg.curves, charts(runs)))
+    return _section("Success", f'<div class="charts">{pictures}</div>') if pictures else ""
 
 
 def _group(runs, kind, title):
@@ -87,13 +88,13 @@ def _group(runs, kind, title):
     rows = []
     for name in names:
         found = [run.groups[kind].get(name, {}) for run in runs]
-        cells = [_number(part.get(metric)) for part in found for metric in METRICS]
+        best = _best(found, OVERLAPS)
+        cells = [_number(part.get(metric), best=best.get(metric)) for part in found for metric in OVERLAPS]
         rows.append([_text(name.replace("_", " ")), _count(found[0].get("frames", 0)), *cells])
-    return (
-        _section(title, _table(["", "frames", *METRICS * len(runs)], rows, _spans(runs, 2, len(METRICS))))
-        if rows
-        else ""
-    )
+    if not rows:
+        return ""
+    heads = [kind, "frames", *OVERLAPS * len(runs)]
+    return _section(title, _table(heads, rows, _spans(runs, 2, len(OVERLAPS))))
 
 
 def _branch(runs):
@@ -107,7 +108,9 @@ def _branch(runs):
         )
         if run.calibration:
             told += f", expected calibration error {run.calibration['error']:.3f}"
-        chart = svg.reliability(run.calibration["bins"]) if run.calibration else ""
+        chart = ""
+        if run.calibration:
+            chart = f"{svg.reliability(run.calibration['bins'])}<p>{CALIBRATION}</p>"
         parts.append(f"<p>{escape(told)}</p>{_confusion(classification['confusion'])}{chart}")
     return _section("The challenge branch", "".join(parts)) if parts else ""
 
@@ -119,34 +122,44 @@ def _confusion(confusion):
         total = max(sum(counts), 1)
         cells = "".join(f'<td class="heat" style="--share:{count / total:.3f}">{count}</td>' for count in counts)
         rows.append(f"<tr><td>{escape(name.replace('_', ' '))}</td>{cells}</tr>")
-    return f'<div class="wide"><table><tr><th>true \\ predicted</th>{heads}</tr>{"".join(rows)}</table></div>'
+    return f'<div class="wide"><table class="confusion"><tr><th>true \\ predicted</th>{heads}</tr>{"".join(rows)}</table></div>'
 
 
 def _sequences(runs):
     names = list(dict.fromkeys(name for run in runs for name in run.sequences))
-    rows = []
+    rows, metrics = [], runs[0].numbers["metrics"]
     for name in names:
         found = [run.sequences.get(name, {}) for run in runs]
-        frames = next(row["frames"] for row in found if row)
+        frames, best = next(row["frames"] for row in found if row), _best(found, metrics)
         cells = [
             cell
             for row in found
-            for cell in (*(_number(row.get(metric)) for metric in METRICS), _count(row.get("lost")))
+            for cell in (
+                *(_number(row.get(metric), best=best.get(metric)) for metric in metrics),
+                _count(row.get("lost")),
+            )
         ]
         rows.append([_text(name), _count(frames), *cells])
-    heads = ["sequence", "frames", *(*METRICS, "lost at") * len(runs)]
-    return _section("Sequences", _table(heads, rows, _spans(runs, 2, 4)))
+    heads = ["sequence", "frames", *(*metrics, "lost at") * len(runs)]
+    return _section("Sequences", _table(heads, rows, _spans(runs, 2, len(metrics) + 1)))
 
 
 def _losses(runs):
     rows = [
-        [_text(run.name), _text(loss.sequence), _count(loss.frame), _count(loss.length), _text(loss.challenge or "")]
+        [
+            _text(run.name),
+            _text(loss.sequence),
+            _count(loss.frame),
+            _count(loss.length),
+            _text((loss.challenge or "").replace("_", " ")),
+        ]
         for run in runs
         for loss in run.losses
     ]
     if not rows:
         return ""
-    return _section("Where the target was lost", _table(["run", "sequence", "frame", "frames lost", "challenge"], rows))
+    table = _table(["run", "sequence", "frame", "frames lost", "challenge"], rows)
+    return _section("Where the target was lost", f"<p>{LOST}</p>{table}")
 
 
 def _moments(runs):
@@ -179,22 +192,33 @@ def _spans(runs, before, width):
 
 def _table(heads, rows, above=""):
     """A table that sorts; cells are HTML."""
-    head = "".join(f'<th class="by">{escape(name)}</th>' for name in heads)
+    texts = [cell.startswith(TEXT) for cell in rows[0]] if rows else [False] * len(heads)
+    head = "".join(
+        f'<th class="by{" text" if text else ""}">{escape(name)}</th>' for name, text in zip(heads, texts, strict=True)
+    )
     body = "".join(f"<tr>{''.join(row)}</tr>" for row in rows)
     return f'<div class="wide"><table class="sorts"><thead>{above}<tr>{head}</tr></thead><tbody>{body}</tbody></table></div>'
 
 
 def _text(value):
-    return f"<td>{escape(value)}</td>"
+    return f"{TEXT}{escape(value)}</td>"
 
 
 def _count(value):
     return _cell(value, "" if value is None else f"{value:,}")
 
 
-def _number(value, digits=3):
-    return _cell(value, "-" if value is None else f"{value:.{digits}f}")
+def _number(value, digits=3, best=None):
+    """A number; in bold where it is the `best` one."""
+    shown = "-" if value is None else f"{value:.{digits}f}"
+    return _cell(value, f"<b>{shown}</b>" if value is not None and value == best else shown)
 
 
 def _cell(value, shown):
     return f'<td data-value="{"" if value is None else value}">{shown}</td>'
+
+
+def _best(found, metrics):
+    """{metric: its highest value} of {metric: value} for each run; nothing where there is a single run, or all are equal."""
+    known = {metric: [row[metric] for row in found if row.get(metric) is not None] for metric in metrics}
+    return {metric: max(values) for metric, values in known.items() if len(set(values)) > 1}

@@ -10,6 +10,7 @@ from hiptrack.tracking.analysis import by_challenge, by_size, by_speed, calibrat
 from hiptrack.tracking.evaluate import as_dict
 from hiptrack.tracking.pictures import PREDICTED_COLOUR, TRUTH_COLOUR, draw_box, score_overlay
 
+OVERLAPS = ("AO", "SR0.5", "SR0.75")
 MOMENTS = 12  # pictures of a run
 PICTURE_WIDTH = 320
 JPEG_QUALITY = 80
@@ -27,7 +28,7 @@ class Moment:
 class RunSummary:
     """One evaluation under its name; numbers as in report.json (`evaluate.as_dict`).
 
-    sequences: {name: {"frames", "AO", "SR0.5", "SR0.75", "lost"}}; groups: {"challenge" | "size" | "speed": {group: {"frames",
+    sequences: {name: {"frames", "AO", "SR0.5", "SR0.75", the benchmark's own metrics, "lost"}}; groups: {"challenge" | "size" | "speed": {group: {"frames",
     "AO", "SR0.5", "SR0.75"}}}; losses: of `analysis.find_losses`.
     """
 
@@ -51,7 +52,10 @@ def summarise_run(name, report, sequences):
     for loss in losses:
         lost.setdefault(loss.sequence, loss.frame)
     rows = {
-        sequence: {**{key: row.get(key) for key in ("frames", "AO", "SR0.5", "SR0.75")}, "lost": lost.get(sequence)}
+        sequence: {
+            **{key: row.get(key) for key in ("frames", *OVERLAPS, *numbers["metrics"])},
+            "lost": lost.get(sequence),
+        }
         for sequence, row in numbers["sequences"].items()
     }
     groups = {"challenge": by_challenge(frames), "size": by_size(frames), "speed": by_speed(frames)}

@@ -1,24 +1,29 @@
-"""Writes a report: the page, its tables as CSV, its curves as PNG."""
+"""Writes a report: the page, its numbers as CSV, its charts as PNG."""
 
 from hiptrack.errors import HiptrackError
 from hiptrack.files import write_atomically
-from hiptrack.report.csv import as_csv
-from hiptrack.report.page import write_page
+from hiptrack.report.charts import charts
+from hiptrack.report.csv import branch_csv, curves_csv, tables_csv
+from hiptrack.report.page import page
+from hiptrack.report.png import branch_png, curves_png
 from hiptrack.report.summary import summarise_run
-from hiptrack.tracking.pictures import plot_success
 
 
 def write_report(reports, sequences, folder, title):
-    """Write report.html, report.csv and success.png of {name: evaluate.Report} over the same Sequences into a folder.
+    """Write the report of {name: evaluate.Report} over the same Sequences into a folder.
 
-    Raises HiptrackError where it cannot be written.
+    report.html and report.csv; where there is ground truth, success.csv and success.png; where the branch was on and there are
+    labels, branch.csv and branch.png. Returns the files' names. Raises HiptrackError where they cannot be written.
     """
     runs = [summarise_run(name, report, sequences) for name, report in reports.items()]
-    curves = {name: report.success_curve for name, report in reports.items() if report.success_curve is not None}
+    files = {"report.html": page(runs, title).encode(), "report.csv": tables_csv(runs).encode()}
+    if curves := charts(runs):
+        files |= {"success.csv": curves_csv(curves).encode(), "success.png": curves_png(curves)}
+    if known := [run for run in runs if run.numbers["classification"]]:
+        files |= {"branch.csv": branch_csv(known).encode(), "branch.png": branch_png(known)}
     try:
-        write_page(runs, folder / "report.html", title)
-        write_atomically(folder / "report.csv", as_csv(runs).encode())
-        if curves:
-            plot_success(curves, folder / "success.png")
+        for name, content in files.items():
+            write_atomically(folder / name, content)
     except OSError as error:
         raise HiptrackError(f"the report in {folder} cannot be written: {error}") from error
+    return list(files)

@@ -11,7 +11,6 @@ import numpy as np
 from matplotlib.figure import Figure
 
 from hiptrack.files import write_atomically
-from hiptrack.tracking.metrics import THRESHOLDS
 
 TRUTH_COLOUR = (60, 230, 60)
 PREDICTED_COLOUR = (255, 70, 170)
@@ -112,18 +111,6 @@ def plot_curves(metrics, path):
         axes.set_xlabel("step", fontsize=8)
         axes.tick_params(labelsize=8)
         axes.grid(alpha=0.3)
-    _write_figure(figure, path)
-
-
-def plot_success(curves, path):
-    """Write a PNG of success curves, the best on top; curves: name -> [101] (metrics.success_curve)."""
-    figure = Figure(figsize=(6, 4.2), layout="constrained")
-    axes = figure.add_subplot()
-    for name in sorted(curves, key=lambda name: -np.mean(curves[name])):
-        axes.plot(THRESHOLDS, curves[name], label=f"{name} [{np.mean(curves[name]):.3f}]")
-    axes.set(xlabel="overlap threshold", ylabel="success rate", xlim=(0, 1), ylim=(0, 1.02))
-    axes.grid(alpha=0.3)
-    axes.legend(title="mean of the curve", fontsize=8)
     _write_figure(figure, path)
 
 
