@@ -105,4 +105,4 @@ def _ious(first, second):
     far = np.minimum(first[:, :2] + first[:, 2:], second[:, :2] + second[:, 2:])
     overlap = np.maximum(far - near, 0).prod(1)
     ious = overlap / (first[:, 2:].prod(1) + second[:, 2:].prod(1) - overlap)
-    return np.minimum(ious, 1.0)  # equal boxes may come out above by rounding, which the strict threshold of 1 would see
+    return np.minimum(ious, 1.0)  # of equal boxes: rounding may give more, which the threshold of 1 would see
