@@ -14,6 +14,7 @@ import cv2
 import numpy as np
 import pytest
 import torch
+from toy import toy_model
 
 from hiptrack.cli.report import names_of
 from hiptrack.config import REPO_ROOT
@@ -25,7 +26,9 @@ from hiptrack.report.page import page
 from hiptrack.report.summary import summarise_run
 from hiptrack.report.write import write_report
 from hiptrack.tracking.evaluate import evaluate_sequences
+from hiptrack.tracking.moments import Moments
 from hiptrack.tracking.read_back import read_back
+from hiptrack.tracking.tracker import Tracker
 
 CHROMIUM = shutil.which("chromium") or shutil.which("chromium-browser") or shutil.which("google-chrome")
 
@@ -112,6 +115,45 @@ def test_moments_show_boxes_and_the_score_map(sequences):
     plain = cv2.imread(sequences[0].frames[7])[..., ::-1].astype(int)
     redder = (picture - plain)[..., 0] - (picture - plain)[..., 2]
     assert redder[30:100, 1:6].mean() > 60 > abs(redder[30:100, 100:150].mean())  # the peak, at the region's left
+
+
+def test_a_sequence_that_was_never_lost_shows_its_lowest_overlap(sequences):
+    class Slipping(Wandering):
+        """Half a box aside in frame 9."""
+
+        def update(self, frame):
+            found = super().update(frame)
+            found.box = found.box + [0.6 * found.box[2] * (self.frame == 9), 0, 0, 0]
+            return found
+
+    report = evaluate_sequences(Slipping(sequences, lost=99), sequences)
+    moments = summarise_run("mine", report, sequences).moments
+    assert len(moments) == 2 and all(", frame 9: IoU 0." in moment.caption for moment in moments)
+    assert all(9 in score.result.moments for score in report.scores)
+
+
+def test_the_longest_losses_are_kept(sequences):
+    lengths = [1, 2, 3, 1, 2, 4, 2, 3, 2, 5, 2]  # frames without overlap, each followed by one with it
+    lost = [flag for length in lengths for flag in [True] * length + [False]]
+    boxes = np.tile([10.0, 10, 20, 20], (len(lost) + 1, 1))
+    sequence = SimpleNamespace(boxes_xywh=boxes, cover=np.full(len(boxes), 8))
+    tracker = SimpleNamespace(search_xywh=np.zeros(4), score_map=torch.zeros(4, 4))
+    moments = Moments(sequence)
+    for index, away in enumerate(lost, 1):
+        moments.look(index, boxes[index] + [100 * away, 0, 0, 0], tracker)
+    starts = np.cumsum([0, *(length + 1 for length in lengths)])[:-1] + 2
+    by_length = {int(start): length for start, length in zip(starts, lengths, strict=True)}
+    kept = set(moments.kept) - {2}  # of length 1, and the first frame of the lowest IoU
+    assert len(kept) == 8 and min(by_length[start] for start in kept) == 2
+    assert {start for start, length in by_length.items() if length > 2} <= kept
+
+
+def test_the_trackers_score_maps_reach_the_pictures(sequences):
+    report = evaluate_sequences(Tracker(toy_model(), device="cpu"), sequences)
+    for score in report.scores:
+        for score_map, region in score.result.moments.values():
+            assert score_map.shape == (8, 8) and region[2] == region[3] > 0
+        assert score.result.moments
 
 
 def test_two_runs_stand_side_by_side_in_page_csv_and_png(sequences, tmp_path):

@@ -5,6 +5,7 @@ from dataclasses import dataclass
 import cv2
 import numpy as np
 
+from hiptrack.data.labels import CLASSES
 from hiptrack.data.reading import read_image_rgb
 from hiptrack.tracking.analysis import by_challenge, by_size, by_speed, calibration, find_losses, scored_frames
 from hiptrack.tracking.evaluate import as_dict
@@ -12,6 +13,7 @@ from hiptrack.tracking.pictures import PREDICTED_COLOUR, TRUTH_COLOUR, draw_box,
 
 OVERLAPS = ("AO", "SR0.5", "SR0.75")
 MOMENTS = 12  # pictures of a run
+POOR = 0.5  # IoU below which a moment is worth a picture
 PICTURE_WIDTH = 320
 JPEG_QUALITY = 80
 
@@ -59,18 +61,33 @@ def summarise_run(name, report, sequences):
         for sequence, row in numbers["sequences"].items()
     }
     groups = {"challenge": by_challenge(frames), "size": by_size(frames), "speed": by_speed(frames)}
-    moments = [_picture(*moment) for moment in _worst(report, tracked, losses)]
+    moments = [_picture(*moment) for moment in _worst(report, tracked, frames, losses)]
     return RunSummary(name, numbers, rows, groups, losses, calibration(frames), moments)
 
 
-def _worst(report, sequences, losses):
-    """(score, sequence, frame from 1, caption) of the losses, the longest first."""
-    scores = {score.result.name: score for score in report.scores}
-    by_name = {sequence.name: sequence for sequence in sequences}
-    for loss in sorted(losses, key=lambda loss: -loss.length)[:MOMENTS]:
-        challenge = f", {loss.challenge.replace('_', ' ')}" if loss.challenge else ""
-        text = f"{loss.sequence}, frame {loss.frame}: lost for {loss.length} frames{challenge}"
-        yield scores[loss.sequence], by_name[loss.sequence], loss.frame, text
+def _worst(report, sequences, frames, losses):
+    """(score, sequence, frame from 1, caption) of the losses, the longest first, and of the lowest IoUs of other sequences."""
+    number = {sequence.name: place for place, sequence in enumerate(sequences)}
+    found = [
+        (number[loss.sequence], loss.frame, f"lost for {loss.length} frames", loss.challenge)
+        for loss in sorted(losses, key=lambda loss: -loss.length)
+    ]
+    lost = {place for place, *_ in found}
+    for row in _lowest(frames):
+        if frames.sequence[row] not in lost and frames.iou[row] < POOR:
+            challenge = CLASSES[frames.challenge[row]] if frames.challenge[row] >= 0 else None
+            found.append((frames.sequence[row], frames.frame[row], f"IoU {frames.iou[row]:.2f}", challenge))
+    for place, frame, what, challenge in found[:MOMENTS]:
+        text = f"{sequences[place].name}, frame {frame}: {what}" + (
+            f", {challenge.replace('_', ' ')}" if challenge else ""
+        )
+        yield report.scores[place], sequences[place], int(frame), text
+
+
+def _lowest(frames):
+    """The row of each sequence's lowest IoU, the lowest first."""
+    rows = [np.flatnonzero(frames.sequence == number) for number in np.unique(frames.sequence)]
+    return sorted((mine[frames.iou[mine].argmin()] for mine in rows), key=lambda row: frames.iou[row])
 
 
 def _picture(score, sequence, frame, caption):

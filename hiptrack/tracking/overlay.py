@@ -28,7 +28,7 @@ def caption(score, challenge=None):
     words = ["start" if score is None else f"score {score:.2f}"]
     if challenge:
         name = max(challenge, key=challenge.get)
-        words.append(f"{name} {challenge[name]:.2f}")
+        words.append(f"{name.replace('_', ' ')} {challenge[name]:.2f}")
     return "  ".join(words)
 
 
