@@ -121,6 +121,8 @@ def test_sequences_are_checked_against_the_data_or_the_test_split():
     one["GOT-10k_Test_000007/GOT-10k_Test_000007_time.txt"] = b"0.1\n"
     problems = find_problems(one)
     assert len(problems) == 179 and problems[0] == "GOT-10k_Test_000001: missing"
+    data = {f"GOT-10k_Test_{number:06d}": Expected(1, (1, 2, 3, 4)) for number in (7, 8)}  # half a download
+    assert find_problems(one, data)[0] == "GOT-10k_Test_000008: missing" and len(find_problems(one, data)) == 179
 
 
 def test_files_of_unequal_length_are_named_without_data_too():
