@@ -85,17 +85,37 @@ def test_arguments_replace_stored_settings(folder):
         Tracker.from_pretrained(folder, branch="off")
 
 
-def test_the_weights_are_ours_and_describe_their_model(folder, checkpoint):
-    stored, source = folder / "model.safetensors", checkpoint
-    assert read_metadata(stored)["model"] == read_metadata(source)["model"]
-    tensors, expected = safetensors.torch.load_file(stored), safetensors.torch.load_file(source)
-    assert tensors.keys() == expected.keys() and all(torch.equal(tensors[name], expected[name]) for name in expected)
+def test_the_weights_are_the_file_that_was_read(folder, checkpoint, tmp_path):
+    assert (folder / "model.safetensors").read_bytes() == checkpoint.read_bytes()
+    tracker = Tracker.from_pretrained(folder)
+    for _ in range(2):
+        tracker.save_pretrained(folder)  # onto itself
+    assert (folder / "model.safetensors").read_bytes() == checkpoint.read_bytes()
+    Tracker.from_pretrained(folder, branch="folded", smoothing=0.0, adaptation=None).save_pretrained(
+        tmp_path / "folded"
+    )
+    assert "HIPTrack.challenge = None" in read_metadata(tmp_path / "folded" / "model.safetensors")["model"]
+
+
+def test_weights_that_changed_since_are_not_saved(checkpoint, folder, tmp_path):
+    source = tmp_path / "source.safetensors"
+    shutil.copy(checkpoint, source)
+    tracker = Tracker.from_checkpoint(source)
+    save_toy(source, seed=9)
+    before = {path.name: path.read_bytes() for path in folder.iterdir()}
+    with pytest.raises(CheckpointError, match=f"{source} was written anew"):
+        tracker.save_pretrained(folder)
+    source.unlink()
+    with pytest.raises(NotFoundError, match=f"not found: {source}"):
+        tracker.save_pretrained(folder)
+    assert {path.name: path.read_bytes() for path in folder.iterdir()} == before
 
 
 def test_the_card_says_how_to_use_it_and_is_not_overwritten(folder):
     card = ModelCard.load(folder / "README.md")
     assert card.data.library_name == "hiptrack" and {"object-tracking", "visual-tracking"} <= set(card.data.tags)
-    assert "Tracker.from_pretrained(" in card.content and "(10 classes)" in card.content and "{" not in card.text
+    assert "Tracker.from_pretrained(" in card.content and "what makes a frame hard" in card.content
+    assert "{" not in card.text and "search crops of 64 px" in card.content
     (folder / "README.md").write_text("my own words")
     Tracker.from_pretrained(folder).save_pretrained(folder)
     assert (folder / "README.md").read_text() == "my own words"
@@ -176,9 +196,9 @@ def test_weights_of_another_kind_are_refused_and_never_unpickled(folder, tmp_pat
         Tracker.from_pretrained(folder)
 
 
-def test_a_model_built_in_python_cannot_be_saved_and_nothing_is_lost(folder):
+def test_a_tracker_of_no_file_cannot_be_saved_and_nothing_is_lost(folder):
     before = {path.name: path.read_bytes() for path in folder.iterdir()}
-    with pytest.raises(ConfigError, match="built in Python"):
+    with pytest.raises(ConfigError, match="Only a tracker of Tracker.from_checkpoint"):
         Tracker(toy_model(), device="cpu").save_pretrained(folder)
     assert {path.name: path.read_bytes() for path in folder.iterdir()} == before
 
@@ -214,7 +234,8 @@ def test_pushing_uploads_three_files_in_one_commit(hub, checkpoint, folder, tmp_
     assert calls[0][2]["private"] is True and calls[1][2]["commit_message"] == "first"
     uploaded = repositories["sea/harbour"]
     assert uploaded.keys() == FILES
-    assert uploaded["config.json"] == (folder / "config.json").read_bytes()
+    for name in ("config.json", "model.safetensors"):
+        assert uploaded[name] == (folder / name).read_bytes()
     assert 'Tracker.from_pretrained("sea/harbour")' in uploaded["README.md"].decode()
     for name, content in uploaded.items():
         (tmp_path / name).write_bytes(content)

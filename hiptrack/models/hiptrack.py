@@ -37,8 +37,6 @@ class HIPTrack(nn.Module):
         template_factor, search_factor: crop side = ceil(sqrt(w*h) * factor); the weights know them.
     """
 
-    description: str | None = None  # how to build it again, where it was read from a weights file (models/weights.py)
-
     def __init__(
         self,
         backbone: Callable = Backbone,

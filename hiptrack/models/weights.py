@@ -59,10 +59,7 @@ def read_metadata(path):
 
 
 def load_model(path):
-    """Build the model a weights file describes and fill it; `.description` keeps the description.
-
-    Raises NotFoundError or CheckpointError.
-    """
+    """Build the model a weights file describes and fill it. Raises NotFoundError or CheckpointError."""
     bindings = read_metadata(path)["model"]
     if len(bindings) > MAX_DESCRIPTION:
         raise CheckpointError(f"{path}: its description of the model is longer than {MAX_DESCRIPTION} characters.")
@@ -71,7 +68,6 @@ def load_model(path):
         require_fit(_build(bindings, path), tensors, path)
     model = _build(bindings, path)
     load_exact(model, tensors, path)
-    model.description = bindings
     return model
 
 

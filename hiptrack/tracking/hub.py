@@ -1,7 +1,7 @@
 """A tracker as a folder, which may be a repository of the Hugging Face Hub.
 
-    model.safetensors   the weights, which say themselves how their model is built (models/weights.py)
-    config.json         the tracker's settings: the arguments of its constructor
+    model.safetensors   the weights file, which says itself how its model is built (models/weights.py)
+    config.json         the tracker's settings: arguments of its constructor
     README.md           the model card
 
 Nothing of it can run code, so that a folder from elsewhere is as safe as a picture.
@@ -9,6 +9,7 @@ Nothing of it can run code, so that a folder from elsewhere is as safe as a pict
 
 import inspect
 import json
+import os
 from pathlib import Path
 
 from huggingface_hub import ModelHubMixin, snapshot_download
@@ -17,11 +18,11 @@ from huggingface_hub.errors import HTTPError
 from hiptrack.bounded import excerpt, read_text
 from hiptrack.errors import CheckpointError, ConfigError, HiptrackError, NotFoundError
 from hiptrack.files import write_atomically
-from hiptrack.models.strip import without_branch
-from hiptrack.models.weights import save_weights
+from hiptrack.models.strip import strip_branch
 from hiptrack.tracking.settings import as_json, read_settings
 
 WEIGHTS, SETTINGS = "model.safetensors", "config.json"
+STORED = ("branch", "memory", "margin", "smoothing", "adaptation")  # of the settings; the others belong to a machine
 MAX_BYTES = 2**20  # of the settings
 # What huggingface_hub raises: of the network, the Hub's answers, its cache (all OSError but the first), and names that cannot be.
 HUB_ERRORS = (HTTPError, OSError, ValueError)
@@ -31,9 +32,9 @@ CARD = """---
 
 # {{ repo_id.split("/")[-1] if repo_id else "A tracker" }}
 
-A single-object visual tracker: HIPTrack (Cai, Liu and Wang, CVPR 2024, {{ paper_url }}) with {{ parameters }}
-parameters, template crops of {{ model.template_size }} px and search crops of {{ model.search_size }} px
-{%- if classes %}, and a branch that names what makes a frame hard ({{ classes }} classes){% endif %}.
+A single-object visual tracker: HIPTrack (Cai, Liu and Wang, CVPR 2024, {{ paper_url }}) with template crops
+of {{ model.template_size }} px and search crops of {{ model.search_size }} px
+{%- if settings.branch == "on" %}, and a branch that names what makes a frame hard{% endif %}.
 
 ## Use
 
@@ -54,6 +55,25 @@ What it was trained on, how well it tracks on which benchmark, and under which l
 """
 
 
+class WeightsFile:
+    """The file that a tracker's weights were read from, and when it was last changed."""
+
+    def __init__(self, path):
+        self.path = Path(path).absolute()
+        self._stamp = self._stamped()
+
+    def require_same(self):
+        """Raise NotFoundError where the file is gone, CheckpointError where it is another one than was read."""
+        if not self.path.is_file():
+            raise NotFoundError(f"not found: {self.path} (the weights that this tracker was read from)", str(self.path))
+        if self._stamped() != self._stamp:
+            raise CheckpointError(f"{self.path} was written anew since this tracker was read from it; read it again.")
+
+    def _stamped(self):
+        status = os.stat(self.path)
+        return status.st_size, status.st_mtime_ns
+
+
 class TrackerHubMixin(
     ModelHubMixin,
     library_name="hiptrack",
@@ -61,7 +81,12 @@ class TrackerHubMixin(
     paper_url="https://arxiv.org/abs/2311.02072",
     model_card_template=CARD,
 ):
-    """`save_pretrained`, `push_to_hub` and `from_pretrained` of a tracker."""
+    """`save_pretrained`, `push_to_hub` and `from_pretrained` of a tracker.
+
+    What is stored is the weights file itself: a tracker may have made its model ready for a machine.
+    """
+
+    weights_file: WeightsFile | None = None
 
     @classmethod
     def from_pretrained(
@@ -102,13 +127,15 @@ class TrackerHubMixin(
     def save_pretrained(self, save_directory, **options):
         """Write weights, settings and, where there is none, a model card to a folder; the options are ModelHubMixin's.
 
-        Raises ConfigError for a model that was not read from a weights file: how it is built is not known.
+        Raises ConfigError for a tracker that was not read from a weights file, and CheckpointError or NotFoundError where that
+        file has changed since.
         """
-        if self.model.description is None:  # before the mixin removes what stands in the folder
+        if self.weights_file is None:
             raise ConfigError(
-                "This tracker's model was built in Python, so that nothing says how to build it again. "
-                "Write it with hiptrack.models.weights.save_weights and take it up by Tracker.from_checkpoint."
+                "This tracker's model was given to it, so that nothing says how to build it again. Only a tracker of "
+                "Tracker.from_checkpoint or Tracker.from_pretrained can be saved."
             )
+        self.weights_file.require_same()  # before the mixin removes what stands in the folder
         return super().save_pretrained(save_directory, **options)
 
     def push_to_hub(self, repo_id, *, model_card_kwargs=None, **options):
@@ -124,34 +151,28 @@ class TrackerHubMixin(
 
     def generate_model_card(self, *args, **facts):
         """The card of this tracker; facts: further values for its template."""
-        branch = self.model.challenge
-        known = {
-            "repo_id": None,
-            "model": self.model,
-            "parameters": f"{sum(tensor.numel() for tensor in self.model.parameters()):,}",
-            "classes": branch and branch.classifier.out_features,
-            "settings": self._settings(),
-        }
+        known = {"repo_id": None, "model": self.model, "settings": self._settings()}
         return super().generate_model_card(*args, **{**known, **facts})
 
     def _save_pretrained(self, save_directory):
-        description = self.model.description
-        if self.model.challenge is None:  # folded, if the description still has one
-            description = without_branch(description)
-        save_weights(save_directory / WEIGHTS, self.model, description)
+        source, target = self.weights_file.path, save_directory / WEIGHTS
+        if self.branch == "folded":
+            strip_branch(source, target, fold=True)
+        elif not (target.exists() and target.samefile(source)):
+            write_atomically(target, source.read_bytes())
         text = json.dumps(self._settings(), indent=2, sort_keys=True) + "\n"
         write_atomically(save_directory / SETTINGS, text.encode())
 
     def _settings(self):
         """The constructor's arguments as JSON values. Folded weights have no branch any more, and track as they are."""
-        settings = {
+        values = {
             "branch": "off" if self.branch == "folded" else self.branch,
             "memory": self.policy,
             "margin": self.margin,
             "smoothing": self.smoothing,
             "adaptation": self.adaptation,
         }
-        return {name: as_json(value) for name, value in settings.items()}
+        return {name: as_json(values[name]) for name in STORED}
 
 
 def _download(repo_id, **options):
@@ -165,9 +186,9 @@ def _download(repo_id, **options):
 
 
 def _stored_settings(path, parameters):
-    kept = {name: entry for name, entry in parameters.items() if name not in ("model", "device")}
+    stored = {name: parameters[name] for name in STORED}
     try:
-        return read_settings(json.loads(read_text(path, MAX_BYTES)), kept, str(path))
+        return read_settings(json.loads(read_text(path, MAX_BYTES)), stored, str(path))
     except FileNotFoundError as error:
         raise NotFoundError(
             f"not found: {path} (the settings that save_pretrained writes). "

@@ -12,7 +12,7 @@ from hiptrack import crops
 from hiptrack.errors import CheckpointError, ConfigError, DataError, HiptrackError
 from hiptrack.models.weights import load_model
 from hiptrack.tracking.adaptation import Action, Adaptation, follow_size
-from hiptrack.tracking.hub import TrackerHubMixin
+from hiptrack.tracking.hub import TrackerHubMixin, WeightsFile
 from hiptrack.tracking.memory import MemoryPolicy, TargetMemory, read_memories, update_memories
 
 
@@ -101,7 +101,9 @@ class Tracker(TrackerHubMixin):
 
         Raises NotFoundError or CheckpointError.
         """
-        return cls(load_model(path), branch, memory, margin, smoothing, adaptation, device)
+        tracker = cls(load_model(path), branch, memory, margin, smoothing, adaptation, device)
+        tracker.weights_file = WeightsFile(path)
+        return tracker
 
     @property
     def multi_label(self):
