@@ -252,6 +252,13 @@ def test_got10k_sequences_are_left_out_by_list(mini):
         FolderDataset(root, exclude_known=["votes"])
 
 
+def test_a_folder_of_images_and_boxes_is_a_set_of_one(mini):
+    root = mini("got10k") / "train" / "GOT-10k_Train_000003"
+    (sequence,) = open_benchmark("folder", f"{root}/").sequences
+    assert sequence.name == "GOT-10k_Train_000003" and len(sequence) == 2
+    assert sequence.frames[0].endswith("GOT-10k_Train_000003/00000001.jpg")
+
+
 def test_got10k_s_lists_have_their_lengths():
     assert {name: len(listed) for name, listed in EXCLUSIONS.items()} == {"defective": 20, "vot": 1000}
 

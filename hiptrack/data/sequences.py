@@ -47,6 +47,7 @@ class FolderDataset(SequenceDataset):
     `root/split` (or `root` itself where `split` is None) holds one folder a sequence, with its images,
     groundtruth.txt (`x,y,w,h` a line) and, optionally, absence.label, cover.label and cut_by_image.label.
     `list.txt` beside the folders names those that belong to the set; without it all do, in natural order.
+    A folder with a groundtruth.txt of its own is the one sequence of the set.
     In the split "test" groundtruth.txt may hold the first box alone.
 
     `annotations`: folder of `<sequence>/<sequence>.jsonl` files with challenge labels; a sequence
@@ -57,8 +58,8 @@ class FolderDataset(SequenceDataset):
     """
 
     LAYOUT = (
-        "a folder of sequences (one for each, named in list.txt where there is one, with images and groundtruth.txt), or "
-        "one with the splits train, val and test"
+        "a folder of sequences (one for each, named in list.txt where there is one, with images and groundtruth.txt), "
+        "one with the splits train, val and test, or a sequence"
     )
     SPLITS = None
     PROTOCOL = GOT10K
@@ -99,8 +100,10 @@ class FolderDataset(SequenceDataset):
         super()._check_folders()
 
     def _names(self):
-        """Names of the set's sequences in order: those of list.txt, else every folder."""
+        """Names of the set's sequences in order: the folder's own, those of list.txt, else every folder."""
         folder = self._folder()
+        if self._is_sequence():
+            return [os.path.basename(os.path.abspath(folder))]
         found = subfolders(folder)
         listing = os.path.join(folder, "list.txt")
         if os.path.lexists(listing):
@@ -116,8 +119,12 @@ class FolderDataset(SequenceDataset):
             left_out |= listed
         return left_out
 
+    def _is_sequence(self):
+        """Whether the folder is a sequence itself."""
+        return os.path.isfile(os.path.join(self._folder(), "groundtruth.txt"))
+
     def _read_sequence(self, name):
-        folder = os.path.join(self._folder(), name)
+        folder = self._folder() if self._is_sequence() else os.path.join(self._folder(), name)
         hint = ""
         if self.split is None:
             hint = f" Where the folder is a split that holds sequences, set {self._kind}.split."
