@@ -276,16 +276,8 @@ def test_the_command_exports_and_the_video_tracker_takes_the_folder(tmp_path, hi
     boxes = []
     for checkpoint in (weights, folder):
         lines = tmp_path / f"{checkpoint.name}.jsonl"
-        given = [
-            "track",
-            tmp_path / "film",
-            "--checkpoint",
-            checkpoint,
-            "--box",
-            ",".join(map(str, box)),
-            "--jsonl",
-            lines,
-        ]
+        given = ["track", tmp_path / "film", "--checkpoint", checkpoint, "--jsonl", lines]
+        given += ["--box", ",".join(map(str, box))]
         bindings = ["Tracker.branch=on"] if checkpoint == weights else []  # the folder has its own
         assert hiptrack(*given, *bindings)[0] == 0
         boxes.append([json.loads(line)["box"] for line in lines.read_text().splitlines()])

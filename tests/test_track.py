@@ -10,7 +10,6 @@ import sys
 
 import cv2
 import numpy as np
-import psutil
 import pytest
 from small_videos import decoded, fails, lines_of, write_folder, write_video
 from toy import moving_target, save_toy, toy_model
@@ -21,7 +20,7 @@ from hiptrack.data.labels import CLASSES
 from hiptrack.errors import CheckpointError, ConfigError, DataError, HiptrackError
 from hiptrack.tracking import outputs, track_video, window
 from hiptrack.tracking.memory import MemoryPolicy
-from hiptrack.tracking.sources import FolderSource, Source
+from hiptrack.tracking.sources import FolderSource
 from hiptrack.tracking.track_video import TrackRequest, parse_box, track
 from hiptrack.tracking.tracker import Tracker
 
@@ -379,31 +378,3 @@ def test_closing_the_window_ends_it(checkpoint, box, folder, tmp_path, monkeypat
     lines = tmp_path / "out.jsonl"
     assert track(TrackRequest(str(folder), checkpoint, box, jsonl=lines, display=True)) == 0
     assert len(shown) == len(lines_of(lines)) == 3
-
-
-class Loop(Source):
-    """A few frames over and over, and the memory of this process at some of them."""
-
-    name, fps, total = "loop", 25.0, 2000
-
-    def __init__(self, pictures, at):
-        super().__init__()
-        self.pictures, self.resident = pictures, dict.fromkeys(at)
-
-    def frames(self, start=1):
-        for number in range(start, self.total + 1):
-            if number in self.resident:
-                self.resident[number] = psutil.Process().memory_info().rss
-            yield number, self.pictures[number % len(self.pictures)].copy()
-
-
-def test_memory_does_not_grow(checkpoint, box, tmp_path, monkeypatch):
-    loop = Loop(moving_target(8)[0], at=(500, 2000))
-    model = toy_model(depth=2, elimination_blocks=(), template_size=16, search_size=32)
-    tracker = Tracker(model, memory=MemoryPolicy(2, (1, 2), 2, 3), device="cpu")
-    monkeypatch.setattr(track_video, "open_source", lambda text: loop)
-    lines = tmp_path / "out.jsonl"
-    request = TrackRequest("loop", checkpoint, box, tmp_path / "out.avi", lines)
-    assert track(request, lambda model: tracker) == 0
-    assert tracker.target.memory.bank.frames == 3 and len(lines_of(lines)) == 2000
-    assert loop.resident[2000] - loop.resident[500] < 20 * 2**20

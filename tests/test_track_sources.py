@@ -4,14 +4,17 @@ import sys
 
 import cv2
 import numpy as np
+import psutil
 import pytest
 from small_videos import decoded, fails, lines_of, write_folder, write_video
-from toy import moving_target, save_toy
+from toy import moving_target, save_toy, toy_model
 
 from hiptrack.errors import DataError
 from hiptrack.tracking import outputs, sources, track_video
-from hiptrack.tracking.sources import open_source
+from hiptrack.tracking.memory import MemoryPolicy
+from hiptrack.tracking.sources import Source, open_source
 from hiptrack.tracking.track_video import TrackRequest, track
+from hiptrack.tracking.tracker import Tracker
 
 pytestmark = pytest.mark.usefixtures("clean_gin")
 FRAMES = 12
@@ -192,3 +195,31 @@ def test_every_frame_rate_can_be_written(fps, tmp_path):
             written.write(black)
     pictures, read = decoded(out)
     assert len(pictures) == 3 and read == pytest.approx(fps, rel=1e-3)
+
+
+class Loop(Source):
+    """A few frames over and over, and the memory of this process at some of them."""
+
+    name, fps, total = "loop", 25.0, 2000
+
+    def __init__(self, pictures, at):
+        super().__init__()
+        self.pictures, self.resident = pictures, dict.fromkeys(at)
+
+    def frames(self, start=1):
+        for number in range(start, self.total + 1):
+            if number in self.resident:
+                self.resident[number] = psutil.Process().memory_info().rss
+            yield number, self.pictures[number % len(self.pictures)].copy()
+
+
+def test_memory_does_not_grow(checkpoint, box, tmp_path, monkeypatch):
+    loop = Loop(moving_target(8)[0], at=(500, 2000))
+    model = toy_model(depth=2, elimination_blocks=(), template_size=16, search_size=32)
+    tracker = Tracker(model, memory=MemoryPolicy(2, (1, 2), 2, 3), device="cpu")
+    monkeypatch.setattr(track_video, "open_source", lambda text: loop)
+    lines = tmp_path / "out.jsonl"
+    request = TrackRequest("loop", checkpoint, box, tmp_path / "out.avi", lines)
+    assert track(request, lambda model: tracker) == 0
+    assert tracker.target.memory.bank.frames == 3 and len(lines_of(lines)) == 2000
+    assert loop.resident[2000] - loop.resident[500] < 20 * 2**20
