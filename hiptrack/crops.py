@@ -13,6 +13,10 @@ from hiptrack.errors import DataError
 LARGEST_SIDE = 2**14  # pixels; a larger crop would not fit in memory
 
 
+class EmptyCrop(DataError):
+    """A crop that shows nothing of its image."""
+
+
 def crop_side(box_xywh, factor):
     """Side in pixels of the square crop around a box: ceil(sqrt(w*h) * factor)."""
     return math.ceil(math.sqrt(box_xywh[2] * box_xywh[3]) * factor)
@@ -37,26 +41,36 @@ def is_empty(box_xywh, factor, image_size):
     return max(left, 0) >= x2 or max(top, 0) >= y2
 
 
-def crop(image, box_xywh, factor, side_out):
+def crop(image, box_xywh, factor, side_out, height=None):
     """The square around a box, [side_out, side_out, 3] uint8; what lies outside the image is black.
 
-    As in the published code, the image's last column and row are black too where the crop reaches past them. Raises
-    DataError for a crop that is empty.
+    As in the published code, the image's last column and row are black too where the crop reaches past them. `height`: that
+    of the image where `image` has only its upper rows, those of `shown` at least. Raises EmptyCrop.
     """
-    height, width = image.shape[:2]
-    if is_empty(box_xywh, factor, (width, height)):
-        raise DataError(
+    size = (image.shape[1], height or image.shape[0])
+    left, top, x2, y2 = shown(box_xywh, factor, size)
+    side = crop_side(box_xywh, factor)
+    x1, y1 = max(left, 0), max(top, 0)
+    square = image[y1:y2, x1:x2]
+    if square.shape[:2] != (side, side):
+        seen, square = square, np.zeros((side, side, 3), np.uint8)  # black that is not written costs no memory
+        square[y1 - top : y2 - top, x1 - left : x2 - left] = seen
+    return cv2.resize(square, (side_out, side_out), interpolation=cv2.INTER_LINEAR)
+
+
+def shown(box_xywh, factor, image_size):
+    """(left, top, x2, y2) of a crop: its origin, and where the part of an image of (width, height) that it shows ends.
+
+    Raises EmptyCrop.
+    """
+    width, height = image_size
+    if is_empty(box_xywh, factor, image_size):
+        raise EmptyCrop(
             f"The crop around box {list(map(float, box_xywh))} (xywh) shows nothing of the {width}x{height} image."
         )
     side = crop_side(box_xywh, factor)
     left, top = crop_origin(box_xywh, side)
-    x1, y1 = max(left, 0), max(top, 0)
-    x2, y2 = _shown_end(left + side, width), _shown_end(top + side, height)
-    padding = (y1 - top, top + side - y2, x1 - left, left + side - x2)
-    square = image[y1:y2, x1:x2]
-    if any(padding):
-        square = cv2.copyMakeBorder(square, *padding, cv2.BORDER_CONSTANT)
-    return cv2.resize(square, (side_out, side_out), interpolation=cv2.INTER_LINEAR)
+    return left, top, _shown_end(left + side, width), _shown_end(top + side, height)
 
 
 def _shown_end(end, image_end):

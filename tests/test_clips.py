@@ -13,6 +13,7 @@ from hiptrack import crops
 from hiptrack.data import clips as clips_module
 from hiptrack.data.augment import Augmentation
 from hiptrack.data.clips import ClipData, ClipDataset, Geometry
+from hiptrack.data.crop_reading import read_crops
 from hiptrack.data.loader import ShardedBatches, make_loader, shut_down
 from hiptrack.data.sampler import CausalSampler, RandomIntervalSampler
 from hiptrack.data.sequences import FolderDataset, read_image_rgb
@@ -223,12 +224,12 @@ def test_a_clip_with_an_unreadable_frame_is_drawn_again_and_all_others_stay_the_
     bad = damage(breakable, [4, 9])
     failed = []
 
-    def read(path):
+    def read(path, *wanted):
         if path in bad:
             failed.append(path)
-        return read_image_rgb(path)
+        return read_crops(path, *wanted)
 
-    monkeypatch.setattr(clips_module, "read_image_rgb", read)
+    monkeypatch.setattr(clips_module, "read_crops", read)
     redrawn = 0
     for index, before in enumerate(clean):
         failed.clear()
@@ -249,13 +250,12 @@ def test_a_clip_with_an_unreadable_frame_is_drawn_again_and_all_others_stay_the_
 def test_a_frame_that_opencv_fails_on_is_drawn_again(annotated, monkeypatch):
     dataset = clips(annotated)
     name, first = dataset[(0, 0)]["source"].split(" frames ")[0], files_of(dataset[(0, 0)], annotated)[0]
-    crop = crops.crop
 
-    def fail_once(*args):
-        monkeypatch.setattr(crops, "crop", crop)
+    def fail_once(*wanted):
+        monkeypatch.setattr(clips_module, "read_crops", read_crops)
         raise cv2.error("no such thing")
 
-    monkeypatch.setattr(crops, "crop", fail_once)
+    monkeypatch.setattr(clips_module, "read_crops", fail_once)
     assert dataset[(0, 0)]["rejected"] == [{"reason": "unreadable image", "sequence": name, "file": first}]
 
 

@@ -40,14 +40,14 @@ def test_one_percent_of_corrupt_frames_is_survived_and_counted(data, tmp_path, m
     corrupted = corrupt(data, 0.01)
     assert len(corrupted) == 3
     met = []
-    read = clips.read_image_rgb
+    read = clips.read_crops
 
-    def watched(path):
+    def watched(path, *wanted):
         if path in corrupted:
             met.append(path)
-        return read(path)
+        return read(path, *wanted)
 
-    monkeypatch.setattr(clips, "read_image_rgb", watched)
+    monkeypatch.setattr(clips, "read_crops", watched)
     folder, overrides = tmp_path / "run", [*toy_demo(data, tracker=2), "Stage.clips=60"]
     assert run_here(DEMO, overrides, folder) == 0
     assert met

@@ -11,9 +11,10 @@ from torch.utils.data import Dataset
 
 from hiptrack.data import clips
 from hiptrack.data.clips import ClipData, ClipDataset, Geometry
+from hiptrack.data.crop_reading import read_crops
 from hiptrack.data.loader import ShardedBatches, make_loader, next_batch, shut_down, worker_fault
 from hiptrack.data.sampler import CausalSampler
-from hiptrack.data.sequences import FolderDataset, read_image_rgb
+from hiptrack.data.sequences import FolderDataset
 from hiptrack.data.worker_watch import reading
 from hiptrack.errors import DataError
 
@@ -34,10 +35,10 @@ def pipe(dataset, tmp_path, monkeypatch):
     path.unlink()
     os.mkfifo(path)
 
-    def read(file):
-        return path.read_bytes() if file == str(path) else read_image_rgb(file)
+    def read(file, *wanted):
+        return path.read_bytes() if file == str(path) else read_crops(file, *wanted)
 
-    monkeypatch.setattr(clips, "read_image_rgb", read)
+    monkeypatch.setattr(clips, "read_crops", read)
     return path
 
 

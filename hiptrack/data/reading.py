@@ -16,6 +16,7 @@ from hiptrack.errors import DataError
 IMAGE_SUFFIXES = (".jpg", ".jpeg", ".png", ".bmp")
 MAX_TEXT_BYTES = 2**26
 MAX_IMAGE_BYTES = 2**29
+JPEG_START, JPEG_END = b"\xff\xd8", b"\xff\xd9"  # the markers SOI and EOI
 
 _DIGITS = re.compile("([0-9]+)")
 
@@ -170,22 +171,37 @@ def read_lines(path: str) -> list[str]:
 
 def read_image_rgb(path: str) -> np.ndarray:
     """Decodes an image to [H, W, 3] uint8 RGB; DataError names a file that is missing or damaged."""
+    return cv2.cvtColor(decode_bgr(path, read_image_bytes(path)), cv2.COLOR_BGR2RGB)
+
+
+def read_image_bytes(path: str) -> bytes:
+    """The content of an image file; DataError names a file that is missing, or a JPEG that is cut off."""
     try:
         data = read_bytes(path, MAX_IMAGE_BYTES)
     except OSError as error:
         raise DataError(f"{path}: the image cannot be read ({error.strerror or error}). Restore the file.") from None
     # OpenCV paints what a cut JPEG lacks grey; only the missing end-of-image marker tells.
-    complete = b"\xff\xd9" in data or not data.startswith(b"\xff\xd8")
+    if data.startswith(JPEG_START) and JPEG_END not in data:
+        raise _damaged(path, data)
+    return data
+
+
+def decode_bgr(path: str, data: bytes, flags: int = cv2.IMREAD_COLOR) -> np.ndarray:
+    """Decodes the content of the image file `path` to [H, W, 3] uint8 BGR; DataError where it is damaged."""
     try:
-        image = cv2.imdecode(np.frombuffer(data, np.uint8), cv2.IMREAD_COLOR) if data and complete else None
+        image = cv2.imdecode(np.frombuffer(data, np.uint8), flags) if data else None
     except cv2.error:
         image = None
     if image is None:
-        raise DataError(
-            f"{path}: the image is damaged or cut off ({len(data)} bytes). Expected a complete JPEG, PNG or "
-            "BMP file; copy it again from its source."
-        )
-    return cv2.cvtColor(image, cv2.COLOR_BGR2RGB)
+        raise _damaged(path, data)
+    return image
+
+
+def _damaged(path, data):
+    return DataError(
+        f"{path}: the image is damaged or cut off ({len(data)} bytes). Expected a complete JPEG, PNG or "
+        "BMP file; copy it again from its source."
+    )
 
 
 def nearest_name(name: str, names) -> str:
