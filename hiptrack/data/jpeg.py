@@ -14,13 +14,12 @@ READ_AHEAD = 64  # bytes; libjpeg-turbo fills a buffer of eight
 @dataclass(frozen=True)
 class JpegHead:
     """Size of the image in pixels; where in the file its height stands; whether its rows lie in the file one after another
-    (one scan, not progressive, without restart markers), and where they begin."""
+    (one scan, not progressive, without restart markers)."""
 
     width: int
     height: int
     height_at: int
     in_order: bool
-    scan_at: int
 
     def upper_rows(self, data: bytes, rows: int) -> bytes:
         """The file `data` cut to an image whose first `rows` rows are those of the whole; `data` where it is not in order.
@@ -31,7 +30,7 @@ class JpegHead:
         rows += SPARE_ROWS
         if not self.in_order or rows >= self.height:
             return data
-        end = data.index(JPEG_END, self.scan_at)
+        end = data.rindex(JPEG_END)
         return data[: self.height_at] + rows.to_bytes(2, "big") + data[self.height_at + 2 : end] + bytes(READ_AHEAD)
 
 
@@ -64,4 +63,4 @@ def _head(data, marker, body, restarts, scan_body):
     if components not in (1, 3) or not height or not width:
         return None
     in_order = marker != PROGRESSIVE and in_scan == components and not restarts
-    return JpegHead(width, height, body + 1, in_order, scan_body)
+    return JpegHead(width, height, body + 1, in_order)

@@ -181,7 +181,7 @@ def read_image_bytes(path: str) -> bytes:
     except OSError as error:
         raise DataError(f"{path}: the image cannot be read ({error.strerror or error}). Restore the file.") from None
     # OpenCV paints what a cut JPEG lacks grey; only the missing end-of-image marker tells.
-    if data.startswith(JPEG_START) and JPEG_END not in data:
+    if data.startswith(JPEG_START) and data.rfind(JPEG_END) < 0:
         raise _damaged(path, data)
     return data
 

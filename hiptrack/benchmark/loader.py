@@ -1,0 +1,132 @@
+"""`benchmark loader`: samples a second that one thread reads, beside the plain way of reading them."""
+
+import os
+import tempfile
+
+import cv2
+import numpy as np
+import torch
+
+from hiptrack import crops
+from hiptrack.benchmark.repeat import Timing, interleaved, ratio
+from hiptrack.data.crop_reading import read_crops
+
+PURPOSE = "loader: samples a second of one thread, beside full decoding and conversion in the worker"
+
+SIZE = 1920, 1080
+QUALITY = 85  # of these pictures as JPEG: about 300 kB each
+PICTURES = 12
+SEARCH_FRAMES = 5
+SIDES = (40, 130, 220, 310, 400)  # pixels; a quarter of the samples between one and the next
+TEMPLATE, SEARCH = (2.0, 192), (5.0, 384)  # factor and size of the crops of HIPTrack B/384
+MEAN = torch.tensor((0.485, 0.456, 0.406))[:, None, None]
+STD = torch.tensor((0.229, 0.224, 0.225))[:, None, None]
+
+
+def add_arguments(parser):
+    """The options of `benchmark loader`."""
+    parser.add_argument("--samples", type=int, default=24, help="samples of a repetition (default: 24)")
+
+
+def measure(args):
+    """Returns (settings, rows)."""
+    settings = {
+        "pictures": f"{PICTURES} JPEGs of {SIZE[0]}x{SIZE[1]}",
+        "sample": f"1 template of {TEMPLATE[1]} px, {SEARCH_FRAMES} search crops of {SEARCH[1]} px, one a picture",
+        "samples": args.samples,
+        "repetitions": args.repetitions,
+    }
+    return settings, compare_loaders(args.samples, args.repetitions)
+
+
+def compare_loaders(samples: int = 24, repetitions: int = 7, seed: int = 0) -> list[dict]:
+    """Read the same samples in the plain way and in ours, in turn, with one thread and the files in the system's cache.
+
+    A sample is a template and SEARCH_FRAMES search crops around a target of a side drawn evenly from SIDES[0] to SIDES[-1],
+    each from another picture. The plain way decodes the whole picture, makes it RGB, crops, and makes the crop a normalised
+    float tensor; ours leaves the crop uint8, which is normalised on the device. Returns a row for each quarter of the
+    sides and one for all: samples a second, the median of their ratio over the repetitions, and the mean absolute
+    difference of the crops in grey levels.
+    """
+    rng = np.random.default_rng(seed)
+    threads = cv2.getNumThreads(), torch.get_num_threads()
+    cv2.setNumThreads(0)
+    torch.set_num_threads(1)
+    try:
+        with tempfile.TemporaryDirectory() as folder:
+            paths = _write_pictures(folder, rng)
+            quarters = list(zip(SIDES, SIDES[1:]))
+            drawn = {quarter: _draw(rng, paths, quarter, samples // len(quarters)) for quarter in quarters}
+            tasks = {(way, quarter): _Reading(way, drawn[quarter]) for quarter in quarters for way in (_plain, _ours)}
+            times = interleaved(tasks, repetitions)
+            differences = {quarter: [_difference(*crop) for crop in drawn[quarter]] for quarter in quarters}
+    finally:
+        cv2.setNumThreads(threads[0])
+        torch.set_num_threads(threads[1])
+    times = {key: Timing(timing.seconds / (len(drawn[key[1]]) / (1 + SEARCH_FRAMES))) for key, timing in times.items()}
+    rows = [
+        _row(f"{low} to {high}", times[_plain, (low, high)], times[_ours, (low, high)], differences[low, high])
+        for low, high in quarters
+    ]
+    plain, ours = (Timing(np.mean([times[way, quarter].seconds for quarter in quarters], 0)) for way in (_plain, _ours))
+    return [*rows, _row(f"{SIDES[0]} to {SIDES[-1]}", plain, ours, sum(differences.values(), []))]
+
+
+def _row(sides, plain, ours, differences):
+    return {
+        "target side": sides,
+        "plain samples/s": 1 / plain.median,
+        "samples/s": 1 / ours.median,
+        "ratio": ratio(plain, ours),
+        "mean difference": float(np.mean(differences)),
+    }
+
+
+class _Reading:
+    """Reads crops in one way."""
+
+    def __init__(self, way, wanted):
+        self.way, self.wanted = way, wanted
+
+    def __call__(self):
+        for crop in self.wanted:
+            self.way(*crop)
+
+
+def _plain(path, box_xywh, factor, size):
+    image = cv2.cvtColor(cv2.imread(path), cv2.COLOR_BGR2RGB)
+    crop = torch.from_numpy(crops.crop(image, box_xywh, factor, size))
+    return (crop.permute(2, 0, 1).float().div_(255) - MEAN) / STD
+
+
+def _ours(path, *crop):
+    return torch.from_numpy(read_crops(path, [crop])[0]).permute(2, 0, 1)
+
+
+def _difference(path, *crop):
+    """Mean absolute difference in grey levels of a crop in the two ways."""
+    plain = (_plain(path, *crop) * STD + MEAN) * 255
+    return float((plain - _ours(path, *crop)).abs().mean())
+
+
+def _draw(rng, paths, sides, samples):
+    """The crops (path, box, factor, size) of some samples, whose targets lie anywhere in the pictures."""
+    drawn = []
+    for _ in range(samples):
+        side = rng.uniform(*sides)
+        for path, crop in zip(rng.permutation(paths), (TEMPLATE, *[SEARCH] * SEARCH_FRAMES)):
+            drawn.append((str(path), np.array([*rng.uniform(0, np.subtract(SIZE, side)), side, side]), *crop))
+    return drawn
+
+
+def _write_pictures(folder, rng):
+    """Paths of PICTURES files whose power falls with the frequency squared, as in nature (Field, JOSA A 1987)."""
+    paths = []
+    for number in range(PICTURES):
+        picture = np.full((SIZE[1], SIZE[0], 3), 128, np.float32)
+        for octave in range(2, 10):
+            cells = rng.standard_normal((SIZE[1] // 2**octave + 2, SIZE[0] // 2**octave + 2, 3), np.float32)
+            picture += 10 * cv2.resize(cells, SIZE, interpolation=cv2.INTER_CUBIC)
+        paths.append(os.path.join(folder, f"{number}.jpg"))
+        cv2.imwrite(paths[-1], picture.clip(0, 255).astype(np.uint8), [cv2.IMWRITE_JPEG_QUALITY, QUALITY])
+    return paths
