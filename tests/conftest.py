@@ -15,6 +15,14 @@ def synthetic(tmp_path_factory):
     return root
 
 
+@pytest.fixture(autouse=True, scope="session")
+def cache(tmp_path_factory):
+    """No test, nor a process that it starts, touches the user's cache of annotations."""
+    with pytest.MonkeyPatch.context() as patch:
+        patch.setenv("HIPTRACK_CACHE", str(tmp_path_factory.mktemp("cache")))
+        yield
+
+
 @pytest.fixture
 def clean_gin():
     """gin without configuration, before and after."""

@@ -11,6 +11,7 @@ from hiptrack.data.dataset import FULL_COVER, Sequence, SequenceDataset
 from hiptrack.data.labels import MAX_COORDINATE
 from hiptrack.data.protocol import GOT10K
 from hiptrack.data.reading import nearest_name
+from hiptrack.data.sources import note_source
 from hiptrack.errors import DataError
 
 MAX_JSON_BYTES = 2**30
@@ -39,6 +40,7 @@ class COCODataset(SequenceDataset):
     SPLITS = None
     PLACE = ("root", "split")
     PROTOCOL = GOT10K
+    IS_CACHED = True
 
     def __init__(
         self,
@@ -82,6 +84,7 @@ class COCODataset(SequenceDataset):
 
 def _read_instances(path):
     """({picture id: file name}, annotations) of an instances file."""
+    note_source(path)
     try:
         content = json.loads(read_text(path, MAX_JSON_BYTES), object_hook=_without_outline)
         pictures = {picture["id"]: picture["file_name"] for picture in content["images"]}

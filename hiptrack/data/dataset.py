@@ -6,9 +6,11 @@ from dataclasses import dataclass
 
 import numpy as np
 
+from hiptrack.data.annotation_cache import read_cached
 from hiptrack.data.labels import FrameLabels, annotation_path, read_annotations, unlabelled
 from hiptrack.data.protocol import Protocol
 from hiptrack.data.reading import FramePaths, nearest_name, show, subfolders
+from hiptrack.data.sources import note_source
 from hiptrack.errors import ConfigError, DataError
 
 FULL_COVER = 8
@@ -44,7 +46,8 @@ class SequenceDataset:
 
     A reader defines `_names` (all sequences, in order) and `_read_sequence` (one of them), and says in `LAYOUT` what its
     root holds, in `SPLITS` which splits there are (None: any folder below the root), in `PLACE` which parameters say what
-    folders are read, and in `PROTOCOL` how the benchmark scores. Nothing is read before the first access of `sequences`,
+    folders are read, and in `PROTOCOL` how the benchmark scores. With `IS_CACHED` what it read is kept (annotation_cache.py): all
+    it reads must then go through reading.py or be told to note_source. Nothing is read before the first access of `sequences`,
     `labelled_frames` or `describe`, which raise DataError for whatever is missing or malformed.
     """
 
@@ -53,6 +56,7 @@ class SequenceDataset:
     SPLITS: tuple[str, ...] | None = ()
     PLACE = ("root",)
     PROTOCOL: Protocol
+    IS_CACHED = False
 
     def __init__(
         self,
@@ -80,13 +84,17 @@ class SequenceDataset:
     def sequences(self) -> list[Sequence]:
         """All sequences, read once."""
         if self._sequences is None:
-            self._sequences = self._read()
+            self._check_folders()
+            places = [os.path.abspath(place) for place in (self.root, self.annotations or "")]
+            key = f"{self._settings()} {places}"
+            self._sequences = read_cached(self.name, key, Sequence, self._read) if self.IS_CACHED else self._read()
+            if self.annotations is not None:
+                self._report_unannotated([s.name for s in self._sequences])
         return self._sequences
 
     def share(self, read: dict) -> None:
         """Take the sequences that an equal set has read before, or leave one's own in `read` for the next."""
-        settings = {key: value for key, value in vars(self).items() if key != "name" and not key.startswith("_")}
-        key = f"{self._kind} {sorted(settings.items())}"
+        key = self._settings()
         if key not in read:
             read[key] = self.sequences
         self._sequences = read[key]
@@ -110,6 +118,11 @@ class SequenceDataset:
         text = f"{self.name}: {len(self.sequences)} sequences, {frames} frames, {self.labelled_frames} labelled"
         return f"{text}, {unpaired} sequences with fewer than two visible frames" if unpaired else text
 
+    def _settings(self):
+        """What sequences the set has, in words."""
+        settings = {key: value for key, value in vars(self).items() if key != "name" and not key.startswith("_")}
+        return f"{self._kind} {sorted(settings.items())}"
+
     @property
     def _kind(self):
         return type(self).__name__
@@ -127,17 +140,15 @@ class SequenceDataset:
         raise NotImplementedError
 
     def _read(self):
-        self._check_folders()
+        for folder in (self.root, *self._folders()):
+            note_source(folder)
         names = self._names()
         if not names:
             raise DataError(
                 f"{self._folders()[0]}: the data set is empty. Expected {self.LAYOUT}; check {self._kind}.root"
                 f"{'' if self.split is None else ' and split'}."
             )
-        sequences = [self._read_sequence(name) for name in self._select(names)]
-        if self.annotations is not None:
-            self._report_unannotated([s.name for s in sequences])
-        return sequences
+        return [self._read_sequence(name) for name in self._select(names)]
 
     def _check_folders(self):
         if not os.path.isdir(self.root):
@@ -206,6 +217,7 @@ class SequenceDataset:
         if self.annotations is None:
             return None
         path = annotation_path(self.annotations, name)
+        note_source(path)
         return read_annotations(path, name, images) if os.path.lexists(path) else unlabelled(len(images))
 
     def _report_unannotated(self, names):

@@ -11,6 +11,7 @@ from hiptrack.data.dataset import FULL_COVER, Sequence, SequenceDataset
 from hiptrack.data.labels import MAX_COORDINATE
 from hiptrack.data.protocol import GOT10K
 from hiptrack.data.reading import FramePaths, entries, image_names, natural_key, subfolders
+from hiptrack.data.sources import note_source
 from hiptrack.errors import DataError
 
 MAX_XML_BYTES = 2**20
@@ -36,6 +37,7 @@ class ImageNetVIDDataset(SequenceDataset):
     LAYOUT = "Data/VID/<split> and Annotations/VID/<split> with the same folders of videos"
     SPLITS = ("train", "val")
     PROTOCOL = GOT10K
+    IS_CACHED = True
 
     def __init__(
         self,
@@ -88,6 +90,7 @@ class ImageNetVIDDataset(SequenceDataset):
 
 def _read_objects(path):
     """[(track, (xmin, ymin, xmax, ymax), occluded)] of a frame's annotation."""
+    note_source(path)
     try:
         text = read_text(path, MAX_XML_BYTES)
         if "<!DOCTYPE" in text or "<!ENTITY" in text:  # entities could unpack to any size

@@ -36,6 +36,7 @@ class _ClassFolders(SequenceDataset):
 
     LAYOUT = "folders of classes with the sequences in them (airplane/airplane-1/img/, groundtruth.txt, ...)"
     PROTOCOL = Protocol(("AUC", "P_norm0.2", "P"), counts_absent=True)
+    IS_CACHED = True
 
     def _found(self):
         """Names of all sequences under the root."""

@@ -32,6 +32,7 @@ class NfSDataset(SequenceDataset):
 
     LAYOUT = "a folder for each sequence with 30/<sequence>/ and 30/<sequence>.txt"
     PROTOCOL = Protocol(("AUC", "P"))
+    IS_CACHED = True
 
     def __init__(
         self,

@@ -41,6 +41,7 @@ class OTBDataset(SequenceDataset):
 
     LAYOUT = "a folder for each sequence with img/ and groundtruth_rect.txt"
     PROTOCOL = Protocol(("AUC", "P"))
+    IS_CACHED = True
 
     def __init__(
         self,

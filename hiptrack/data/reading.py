@@ -11,6 +11,7 @@ import numpy as np
 
 from hiptrack.bounded import read_bytes, read_text
 from hiptrack.data.labels import MAX_COORDINATE
+from hiptrack.data.sources import note_source
 from hiptrack.errors import DataError
 
 IMAGE_SUFFIXES = (".jpg", ".jpeg", ".png", ".bmp")
@@ -80,6 +81,7 @@ def natural_key(name: str) -> tuple:
 
 def entries(folder: str) -> list[os.DirEntry]:
     """What a folder holds, hidden entries left out."""
+    note_source(folder)
     try:
         with os.scandir(folder) as found:
             return [entry for entry in found if not entry.name.startswith(".")]
@@ -162,6 +164,7 @@ def read_names(path: str) -> dict[str, int]:
 
 def read_lines(path: str) -> list[str]:
     """Lines of a small UTF-8 text file without their ends; blank ones at the end are dropped."""
+    note_source(path)
     try:
         text = read_text(path, MAX_TEXT_BYTES).rstrip()
     except OSError as error:

@@ -63,6 +63,7 @@ class FolderDataset(SequenceDataset):
     )
     SPLITS = None
     PROTOCOL = GOT10K
+    IS_CACHED = True
 
     def __init__(
         self,

@@ -31,6 +31,7 @@ class TNL2KDataset(SequenceDataset):
     SPLITS = None
     PLACE = ("root", "split")
     PROTOCOL = Protocol(("AUC", "P_norm0.2", "P"), counts_absent=True)
+    IS_CACHED = True
 
     def __init__(
         self,

@@ -35,6 +35,7 @@ class TrackingNetDataset(SequenceDataset):
     # The server's (metrics.py of github.com/SilvioGiancola/TrackingNet-devkit) rounds boxes to whole pixels and has 21
     # thresholds for each of the three, so that its numbers differ a little from ours on TRAIN.
     PROTOCOL = Protocol(("AUC", "P_norm", "P"))
+    IS_CACHED = True
 
     def __init__(
         self,

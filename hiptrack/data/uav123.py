@@ -31,6 +31,7 @@ class UAV123Dataset(SequenceDataset):
 
     LAYOUT = "the folders data_seq/UAV123 (a folder of images for each video) and anno/UAV123 (a text file for each sequence)"
     PROTOCOL = Protocol(("AUC", "P"), counts_absent=True, absent_is_near=True)
+    IS_CACHED = True
 
     def __init__(
         self,
