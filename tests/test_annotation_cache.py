@@ -59,7 +59,9 @@ def is_read(dataset, caplog):
 
 
 @pytest.mark.parametrize("reader", TABLE)
-def test_every_reader_gives_the_same_sequences_from_the_cache_and_names_all_that_it_reads(reader, tmp_path, monkeypatch, caplog):
+def test_every_reader_gives_the_same_sequences_from_the_cache_and_names_all_that_it_reads(
+    reader, tmp_path, monkeypatch, caplog
+):
     kind, arguments, _ = TABLE[reader]
     write(kind, tmp_path / "data")
     touched, scan = set(), os.scandir
@@ -194,7 +196,14 @@ def test_any_damage_is_noticed_and_told_and_repaired(root, cache, caplog):
     (file,) = cache.iterdir()
     sound, rng = file.read_bytes(), np.random.default_rng(0)
     damages = [b"", b"x", sound[:-1], sound[: len(sound) // 2], sound + b"\0", bytes(len(sound))]
-    for place in [0, 25, 32, 40, 60, *rng.integers(0, len(sound), 20)]:  # magic, checksum, header's length, header, anywhere
+    for place in [
+        0,
+        25,
+        32,
+        40,
+        60,
+        *rng.integers(0, len(sound), 20),
+    ]:  # magic, checksum, header's length, header, anywhere
         damages.append(sound[:place] + bytes([sound[place] ^ 16]) + sound[place + 1 :])
     for damage in damages:
         file.write_bytes(damage)

@@ -74,7 +74,11 @@ def test_a_crop_is_that_of_the_whole_image_to_the_bit_though_decoding_stops_belo
 @pytest.mark.parametrize("reduce", [True, False])
 def test_several_crops_of_a_file_are_decoded_once_as_the_finest_of_them_needs_it(tmp_path, reduce, decoded):
     path = write_jpeg(tmp_path / "a.jpg", picture(320, 240))
-    wanted = [((100.0, 80.0, 60.0, 60.0), 4.0, 32), ((20.0, 30.0, 20.0, 20.0), 2.0, 32), ((10.0, 10.0, 30.0, 30.0), 4.0, 64)]
+    wanted = [
+        ((100.0, 80.0, 60.0, 60.0), 4.0, 32),
+        ((20.0, 30.0, 20.0, 20.0), 2.0, 32),
+        ((10.0, 10.0, 30.0, 30.0), 4.0, 64),
+    ]
     found = read_crops(path, wanted, reduce)
     assert len(decoded) == 1
     assert all(map(np.array_equal, found, of_whole(path, *wanted)))
@@ -160,8 +164,18 @@ def test_reduced_crops_and_their_black_borders_are_those_of_the_whole_image(tmp_
     width, height = size
     side = 1.3 * reduction * 48 / 4  # of the box
     middle, far_x, far_y = 0.5 * height - side / 2, width - side, height - side
-    places = [(0.4 * width, middle), (-side / 2, middle), (far_x, middle), (0.3 * width, -side / 2), (0.3 * width, far_y)]
-    places += [(far_x + side / 2, far_y + side / 2), (1.5 * side, 1.5 * side), (width - 2.5 * side, height - 2.5 * side)]
+    places = [
+        (0.4 * width, middle),
+        (-side / 2, middle),
+        (far_x, middle),
+        (0.3 * width, -side / 2),
+        (0.3 * width, far_y),
+    ]
+    places += [
+        (far_x + side / 2, far_y + side / 2),
+        (1.5 * side, 1.5 * side),
+        (width - 2.5 * side, height - 2.5 * side),
+    ]
     for place in places:
         crop = ((*place, side, side), 4.0, 48)
         ours, whole = read_crops(path, [crop])[0], of_whole(path, crop)[0]

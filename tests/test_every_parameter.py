@@ -82,6 +82,7 @@ TABLE = {
         ClipData.datasets=[@eval/FolderDataset()]
         ClipData.priority=@HardExamples()
         ClipData.augmentation=@grey/Augmentation() & grey/Augmentation.grey=1.0
+        ClipData.reduced_decoding=False
         CausalSampler.search_frames=3
         CausalSampler.max_gap=1
         Augmentation.grey=1.0

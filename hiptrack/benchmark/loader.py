@@ -1,5 +1,6 @@
 """`benchmark loader`: samples a second that one thread reads, beside the plain way of reading them."""
 
+import itertools
 import os
 import tempfile
 
@@ -14,7 +15,7 @@ from hiptrack.data.crop_reading import read_crops
 PURPOSE = "loader: samples a second of one thread, beside full decoding and conversion in the worker"
 
 SIZE = 1920, 1080
-QUALITY = 85  # of these pictures as JPEG: about 300 kB each
+QUALITY = 70  # of these pictures as JPEG: more than 200 kB each
 PICTURES = 12
 SEARCH_FRAMES = 5
 SIDES = (40, 130, 220, 310, 400)  # pixels; a quarter of the samples between one and the next
@@ -43,10 +44,10 @@ def compare_loaders(samples: int = 24, repetitions: int = 7, seed: int = 0) -> l
     """Read the same samples in the plain way and in ours, in turn, with one thread and the files in the system's cache.
 
     A sample is a template and SEARCH_FRAMES search crops around a target of a side drawn evenly from SIDES[0] to SIDES[-1],
-    each from another picture. The plain way decodes the whole picture, makes it RGB, crops, and makes the crop a normalised
-    float tensor; ours leaves the crop uint8, which is normalised on the device. Returns a row for each quarter of the
-    sides and one for all: samples a second, the median of their ratio over the repetitions, and the mean absolute
-    difference of the crops in grey levels.
+    each from another picture, and the search crops stacked. The plain way is that of published trackers: it decodes the whole
+    picture, makes it RGB, pads and crops, and makes of the crop a normalised float tensor; ours leaves the crop uint8, to be
+    normalised on the device. Returns a row for each quarter of the sides and one for all: samples a second, the median
+    of their ratio over the repetitions, and the mean absolute difference of the crops in grey levels.
     """
     rng = np.random.default_rng(seed)
     threads = cv2.getNumThreads(), torch.get_num_threads()
@@ -55,7 +56,7 @@ def compare_loaders(samples: int = 24, repetitions: int = 7, seed: int = 0) -> l
     try:
         with tempfile.TemporaryDirectory() as folder:
             paths = _write_pictures(folder, rng)
-            quarters = list(zip(SIDES, SIDES[1:]))
+            quarters = list(itertools.pairwise(SIDES))
             drawn = {quarter: _draw(rng, paths, quarter, samples // len(quarters)) for quarter in quarters}
             tasks = {(way, quarter): _Reading(way, drawn[quarter]) for quarter in quarters for way in (_plain, _ours)}
             times = interleaved(tasks, repetitions)
@@ -69,7 +70,7 @@ def compare_loaders(samples: int = 24, repetitions: int = 7, seed: int = 0) -> l
         for low, high in quarters
     ]
     plain, ours = (Timing(np.mean([times[way, quarter].seconds for quarter in quarters], 0)) for way in (_plain, _ours))
-    return [*rows, _row(f"{SIDES[0]} to {SIDES[-1]}", plain, ours, sum(differences.values(), []))]
+    return [*rows, _row(f"{SIDES[0]} to {SIDES[-1]}", plain, ours, list(itertools.chain(*differences.values())))]
 
 
 def _row(sides, plain, ours, differences):
@@ -83,20 +84,25 @@ def _row(sides, plain, ours, differences):
 
 
 class _Reading:
-    """Reads crops in one way."""
+    """Reads samples in one way."""
 
     def __init__(self, way, wanted):
         self.way, self.wanted = way, wanted
 
     def __call__(self):
-        for crop in self.wanted:
-            self.way(*crop)
+        for first in range(0, len(self.wanted), 1 + SEARCH_FRAMES):
+            read = [self.way(*crop) for crop in self.wanted[first : first + 1 + SEARCH_FRAMES]]
+            torch.stack(read[1:])
 
 
 def _plain(path, box_xywh, factor, size):
     image = cv2.cvtColor(cv2.imread(path), cv2.COLOR_BGR2RGB)
-    crop = torch.from_numpy(crops.crop(image, box_xywh, factor, size))
-    return (crop.permute(2, 0, 1).float().div_(255) - MEAN) / STD
+    left, top, x2, y2 = crops.shown(box_xywh, factor, image.shape[1::-1])
+    side, x1, y1 = crops.crop_side(box_xywh, factor), max(left, 0), max(top, 0)
+    padding = y1 - top, top + side - y2, x1 - left, left + side - x2
+    square = cv2.copyMakeBorder(image[y1:y2, x1:x2], *padding, cv2.BORDER_CONSTANT)
+    crop = torch.from_numpy(cv2.resize(square, (size, size)).transpose(2, 0, 1))
+    return (crop.float().mul(1 / 255).clamp(0, 1) - MEAN) / STD
 
 
 def _ours(path, *crop):

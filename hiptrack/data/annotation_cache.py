@@ -90,7 +90,8 @@ def _open(path):
     with open(path, "rb") as file:
         content = memoryview(mmap.mmap(file.fileno(), 0, access=mmap.ACCESS_COPY))
     start = len(MAGIC) + 8
-    if content[: len(MAGIC)] != MAGIC or zlib.crc32(content[start:]) != int.from_bytes(content[len(MAGIC) : start], "little"):
+    checksum = int.from_bytes(content[len(MAGIC) : start], "little")
+    if content[: len(MAGIC)] != MAGIC or zlib.crc32(content[start:]) != checksum:
         raise ValueError("its checksum is wrong")
     length = int.from_bytes(content[start : start + 8], "little")
     if length > MAX_HEADER_BYTES:

@@ -58,7 +58,9 @@ def _crop_reduced(image, reduction, size, box_xywh, factor, side_out):
     xs, ys = (start + side / side_out * (np.arange(side_out) + 0.5) for start in (left, top))
     scale, shift = side / side_out / reduction, np.array([xs[0], ys[0]]) / reduction - 0.5 - (x1, y1)
     matrix, flags = np.array([[scale, 0, shift[0]], [0, scale, shift[1]]]), cv2.INTER_LINEAR | cv2.WARP_INVERSE_MAP
-    crop = cv2.warpAffine(image[y1:y2, x1:x2], matrix, (side_out, side_out), flags=flags, borderMode=cv2.BORDER_REPLICATE)
+    crop = cv2.warpAffine(
+        image[y1:y2, x1:x2], matrix, (side_out, side_out), flags=flags, borderMode=cv2.BORDER_REPLICATE
+    )
     _blacken(crop, _share_shown(ys, top, bottom, side))
     _blacken(crop.swapaxes(0, 1), _share_shown(xs, left, right, side))
     return crop

@@ -136,7 +136,7 @@ class StageRun:
                 batches, error = self._read(passes)
                 read = time.perf_counter()
                 self._agree_to_go_on(batches, error)
-                batches = [send_to_device(batch, self.accelerator.device) for batch in batches]
+                batches = [send_to_device(batch, self.accelerator.device, non_blocking=True) for batch in batches]
                 agreed = time.perf_counter()
                 scalars, prediction = self._optimize(batches)
                 if position.epoch_step == 0 and run.is_main and run.pictures:
