@@ -243,6 +243,8 @@ def test_where_the_cache_lies(tmp_path, monkeypatch):
     assert cache_folder() == tmp_path / "xdg" / "hiptrack"
     monkeypatch.delenv("XDG_CACHE_HOME")
     assert cache_folder() == tmp_path / ".cache" / "hiptrack"
+    monkeypatch.setattr(os.path, "expanduser", lambda path: path)  # as where nobody has a home
+    assert cache_folder() is None
 
 
 def test_an_empty_variable_and_a_small_data_set_keep_nothing(root, cache, caplog, monkeypatch):

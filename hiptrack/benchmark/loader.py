@@ -1,6 +1,5 @@
 """`benchmark loader`: samples a second that one thread reads, beside the plain way of reading them."""
 
-import itertools
 import os
 import tempfile
 
@@ -9,16 +8,16 @@ import numpy as np
 import torch
 
 from hiptrack import crops
-from hiptrack.benchmark.repeat import Timing, interleaved, ratio
+from hiptrack.benchmark.repeat import interleaved, ratio
 from hiptrack.data.crop_reading import read_crops
 
 PURPOSE = "loader: samples a second of one thread, beside full decoding and conversion in the worker"
 
 SIZE = 1920, 1080
-QUALITY = 70  # of these pictures as JPEG: more than 200 kB each
+QUALITIES = (25, 60, 90)  # of JPEG: a coarse, a usual and a fine compression
 PICTURES = 12
 SEARCH_FRAMES = 5
-SIDES = (40, 130, 220, 310, 400)  # pixels; a quarter of the samples between one and the next
+SIDES = (40, 400)  # pixels
 TEMPLATE, SEARCH = (2.0, 192), (5.0, 384)  # factor and size of the crops of HIPTrack B/384
 MEAN = torch.tensor((0.485, 0.456, 0.406))[:, None, None]
 STD = torch.tensor((0.229, 0.224, 0.225))[:, None, None]
@@ -43,43 +42,38 @@ def measure(args):
 def compare_loaders(samples: int = 24, repetitions: int = 7, seed: int = 0) -> list[dict]:
     """Read the same samples in the plain way and in ours, in turn, with one thread and the files in the system's cache.
 
-    A sample is a template and SEARCH_FRAMES search crops around a target of a side drawn evenly from SIDES[0] to SIDES[-1],
+    A sample is a template and SEARCH_FRAMES search crops around a target of a side drawn from SIDES, anywhere in the picture,
     each from another picture, and the search crops stacked. The plain way is that of published trackers: it decodes the whole
     picture, makes it RGB, pads and crops, and makes of the crop a normalised float tensor; ours leaves the crop uint8, to be
-    normalised on the device. Returns a row for each quarter of the sides and one for all: samples a second, the median
-    of their ratio over the repetitions, and the mean absolute difference of the crops in grey levels.
+    normalised on the device. Returns a row for each of QUALITIES, for what both must do, undoing Huffman's code, grows with the
+    file: its size, samples a second, the median of their ratio over the repetitions, and the mean absolute difference
+    of the crops in grey levels.
     """
-    rng = np.random.default_rng(seed)
     threads = cv2.getNumThreads(), torch.get_num_threads()
     cv2.setNumThreads(0)
     torch.set_num_threads(1)
     try:
-        with tempfile.TemporaryDirectory() as folder:
-            paths = _write_pictures(folder, rng)
-            quarters = list(itertools.pairwise(SIDES))
-            drawn = {quarter: _draw(rng, paths, quarter, samples // len(quarters)) for quarter in quarters}
-            tasks = {(way, quarter): _Reading(way, drawn[quarter]) for quarter in quarters for way in (_plain, _ours)}
-            times = interleaved(tasks, repetitions)
-            differences = {quarter: [_difference(*crop) for crop in drawn[quarter]] for quarter in quarters}
+        return [_compare(quality, samples, repetitions, seed) for quality in QUALITIES]
     finally:
         cv2.setNumThreads(threads[0])
         torch.set_num_threads(threads[1])
-    times = {key: Timing(timing.seconds / (len(drawn[key[1]]) / (1 + SEARCH_FRAMES))) for key, timing in times.items()}
-    rows = [
-        _row(f"{low} to {high}", times[_plain, (low, high)], times[_ours, (low, high)], differences[low, high])
-        for low, high in quarters
-    ]
-    plain, ours = (Timing(np.mean([times[way, quarter].seconds for quarter in quarters], 0)) for way in (_plain, _ours))
-    return [*rows, _row(f"{SIDES[0]} to {SIDES[-1]}", plain, ours, list(itertools.chain(*differences.values())))]
 
 
-def _row(sides, plain, ours, differences):
+def _compare(quality, samples, repetitions, seed):
+    rng = np.random.default_rng(seed)
+    with tempfile.TemporaryDirectory() as folder:
+        paths = _write_pictures(folder, rng, quality)
+        size = np.mean([os.path.getsize(path) for path in paths])
+        wanted = _draw(rng, paths, samples)
+        times = interleaved({way: _Reading(way, wanted) for way in (_plain, _ours)}, repetitions)
+        difference = np.mean([_difference(*crop) for crop in wanted])
+    plain, ours = times[_plain], times[_ours]
     return {
-        "target side": sides,
-        "plain samples/s": 1 / plain.median,
-        "samples/s": 1 / ours.median,
+        "kB a picture": float(size / 1e3),
+        "plain samples/s": samples / plain.median,
+        "samples/s": samples / ours.median,
         "ratio": ratio(plain, ours),
-        "mean difference": float(np.mean(differences)),
+        "mean difference": float(difference),
     }
 
 
@@ -115,17 +109,17 @@ def _difference(path, *crop):
     return float((plain - _ours(path, *crop)).abs().mean())
 
 
-def _draw(rng, paths, sides, samples):
-    """The crops (path, box, factor, size) of some samples, whose targets lie anywhere in the pictures."""
+def _draw(rng, paths, samples):
+    """The crops (path, box, factor, size) of some samples."""
     drawn = []
     for _ in range(samples):
-        side = rng.uniform(*sides)
+        side = rng.uniform(*SIDES)
         for path, crop in zip(rng.permutation(paths), (TEMPLATE, *[SEARCH] * SEARCH_FRAMES)):
             drawn.append((str(path), np.array([*rng.uniform(0, np.subtract(SIZE, side)), side, side]), *crop))
     return drawn
 
 
-def _write_pictures(folder, rng):
+def _write_pictures(folder, rng, quality):
     """Paths of PICTURES files whose power falls with the frequency squared, as in nature (Field, JOSA A 1987)."""
     paths = []
     for number in range(PICTURES):
@@ -134,5 +128,5 @@ def _write_pictures(folder, rng):
             cells = rng.standard_normal((SIZE[1] // 2**octave + 2, SIZE[0] // 2**octave + 2, 3), np.float32)
             picture += 10 * cv2.resize(cells, SIZE, interpolation=cv2.INTER_CUBIC)
         paths.append(os.path.join(folder, f"{number}.jpg"))
-        cv2.imwrite(paths[-1], picture.clip(0, 255).astype(np.uint8), [cv2.IMWRITE_JPEG_QUALITY, QUALITY])
+        cv2.imwrite(paths[-1], picture.clip(0, 255).astype(np.uint8), [cv2.IMWRITE_JPEG_QUALITY, quality])
     return paths

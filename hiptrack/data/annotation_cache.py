@@ -33,11 +33,15 @@ logger = logging.getLogger(__name__)
 
 
 def cache_folder() -> Path | None:
-    """Where the files lie: HIPTRACK_CACHE, else `hiptrack` in XDG_CACHE_HOME or ~/.cache. None where the variable is empty."""
+    """Where the files lie: HIPTRACK_CACHE, else `hiptrack` in XDG_CACHE_HOME or ~/.cache.
+
+    None where the variable is empty, or where there is no home.
+    """
     named = os.environ.get(VARIABLE)
-    if named is not None:
-        return Path(named).expanduser() if named else None
-    return Path(os.environ.get("XDG_CACHE_HOME") or Path.home() / ".cache") / "hiptrack"
+    if named is None:
+        named = os.path.join(os.environ.get("XDG_CACHE_HOME") or os.path.join("~", ".cache"), "hiptrack")
+    folder = Path(os.path.expanduser(named))
+    return folder.absolute() if named and folder.parts[0] != "~" else None
 
 
 def read_cached(name: str, key: str, make, read) -> list:
