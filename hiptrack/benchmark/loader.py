@@ -14,7 +14,7 @@ from hiptrack.data.crop_reading import read_crops
 PURPOSE = "loader: samples a second of one thread, beside full decoding and conversion in the worker"
 
 SIZE = 1920, 1080
-QUALITIES = (25, 60, 90)  # of JPEG: a coarse, a usual and a fine compression
+QUALITIES = (25, 70, 85)  # of JPEG: about 110, 240 and 340 kB a picture
 PICTURES = 12
 SEARCH_FRAMES = 5
 SIDES = (40, 400)  # pixels
