@@ -18,6 +18,7 @@ from hiptrack.data.priority import HardExamples
 from hiptrack.data.readers import BENCHMARKS, FOR_TRAINING  # noqa: F401  registers the data sets
 from hiptrack.data.sampler import CausalSampler
 from hiptrack.data.worker_watch import reading
+from hiptrack.data.world.world import SceneFrame, World  # noqa: F401  registers the world
 from hiptrack.errors import ConfigError, DataError, HiptrackError
 
 REDRAWS = 50  # a data set of which so many draws in a row are unusable is at fault
@@ -78,8 +79,10 @@ class ClipData:
     def labelled_frames(self):
         """Number of frames with a challenge label that can be drawn."""
         drawn = [dataset for dataset, ratio in zip(self.datasets, self.ratios) if ratio > 0]
-        labelled = [s for dataset in drawn for s in usable_sequences(dataset) if s.labels is not None]
-        return sum(int((s.labels.annotated & s.visible).sum()) for s in labelled)
+        endless = sum(dataset.labelled_frames for dataset in drawn if dataset.is_endless)
+        read = [s for dataset in drawn if not dataset.is_endless for s in usable_sequences(dataset)]
+        labelled = [s for s in read if s.labels is not None]
+        return endless + sum(int((s.labels.annotated & s.visible).sum()) for s in labelled)
 
 
 class ClipDataset(torch.utils.data.Dataset):
@@ -90,8 +93,8 @@ class ClipDataset(torch.utils.data.Dataset):
     (boxes xywh normalised by the crop side), labels [F] class indices (-1: unlabelled), flags [F, 10] float (all classes of a
     frame: FrameLabels.multi_hot), gaps [F] (frames from the search frame before; 0 for the first), sequence: its name after that of its data set, source: text naming
     sequence and frames,
-    rejected: the draws before it that gave no clip, in order, each {"reason": "unreadable image" or "empty crop",
-    "sequence": its name, "file": the image's path or None}. After REDRAWS of those in a row, as for any other error of
+    rejected: the draws before it that gave no clip, in order, each {"reason": "unreadable image" or "empty crop" or
+    "no visible frame", "sequence": its name, "file": the image's path or None}. After REDRAWS of those in a row, as for any other error of
     the data, a HiptrackError is returned in the sample's place: raised in a worker it would lose its words.
     """
 
@@ -100,17 +103,28 @@ class ClipDataset(torch.utils.data.Dataset):
         self.seed, self.stage = seed, stage
         # read here, in the main process: once, and what is malformed stops the start
         self.sequences = [usable_sequences(dataset) for dataset in data.datasets]
-        self._names = [[f"{dataset.name}/{s.name}" for s in own] for dataset, own in zip(data.datasets, self.sequences)]
         self._cumulative = None
+        if data.priority is not None:
+            self._prepare_priority()
+
+    def _prepare_priority(self):
+        data = self.data
+        endless = [dataset.name for dataset in data.datasets if dataset.is_endless]
+        if endless:
+            raise ConfigError(
+                f"ClipData.priority draws a sequence again that was difficult, and {endless[0]} hardly ever shows a scene twice: leave "
+                "one of them out."
+            )
+        self._names = [[f"{dataset.name}/{s.name}" for s in own] for dataset, own in zip(data.datasets, self.sequences)]
         alike = [name for name, count in Counter(itertools.chain(*self._names)).items() if count > 1]
-        if data.priority is not None and alike:
+        if alike:
             raise ConfigError(
                 f"ClipData.priority keeps difficulties by name, and {alike[0]} occurs twice: give each data set its own "
                 "FolderDataset.name."
             )
-        if data.priority is not None:  # shared, for the workers to see what changes in the main process
-            self._cumulative = [torch.zeros(len(own), dtype=torch.float64).share_memory_() for own in self.sequences]
-            self.prioritise({})
+        # shared, for the workers to see what changes in the main process
+        self._cumulative = [torch.zeros(len(own), dtype=torch.float64).share_memory_() for own in self.sequences]
+        self.prioritise({})
 
     def prioritise(self, difficulties):
         """Draw by {data set/sequence: difficulty} from now on. Only between two epochs, while no worker draws."""
@@ -132,12 +146,15 @@ class ClipDataset(torch.utils.data.Dataset):
         rejected = []
         while len(rejected) < REDRAWS:
             number = rng.choice(len(self.sequences), p=self.data.ratios)
-            place = self._draw_sequence(number, rng)
-            sequence = self.sequences[number][place]
+            sequence = self.sequences[number][self._draw_sequence(number, rng)]
+            if not sequence.visible.any():
+                rejected.append({"reason": "no visible frame", "sequence": sequence.name, "file": None})
+                continue
             template, search = self.data.sampler(sequence.visible, rng)
             try:
                 clip = self._clip(sequence, template, search, rng)
-                return {**clip, "sequence": self._names[number][place], "rejected": rejected}
+                name = f"{self.data.datasets[number].name}/{sequence.name}"
+                return {**clip, "sequence": name, "rejected": rejected}
             except _Rejected as draw:
                 rejected.append({"reason": draw.reason, "sequence": sequence.name, "file": draw.file})
         raise DataError(
@@ -196,8 +213,10 @@ class _Rejected(Exception):
 
 
 def _read_crops(path, wanted, reduce):
-    """read_crops; _Rejected where an image gives no crops."""
+    """The crops of an image file, or of a frame of the world; _Rejected where it gives none."""
     try:
+        if isinstance(path, SceneFrame):
+            return [path.crop(*place) for place in wanted]
         with reading(path):
             return read_crops(path, wanted, reduce)
     except crops.EmptyCrop:
@@ -218,6 +237,8 @@ def _summary(rejected):
 
 def usable_sequences(dataset):
     """The sequences a clip can be drawn from: a box for each frame, and two visible frames at least, or a picture."""
+    if dataset.is_endless:
+        return dataset.sequences
     boxed = [s for s in dataset.sequences if len(s.boxes_xywh) == len(s.frames)]
     usable = [s for s in boxed if s.visible.sum() >= (1 if s.is_still else 2)]
     if not usable:

@@ -51,6 +51,7 @@ class SequenceDataset:
     `labelled_frames` or `describe`, which raise DataError for whatever is missing or malformed.
     """
 
+    is_endless = False  # whether its sequences are made as they are asked for
     is_handed_in = False  # whether results are sent to GOT-10k's server
     LAYOUT = "a folder of sequences"
     SPLITS: tuple[str, ...] | None = ()

@@ -1,0 +1,103 @@
+"""Putting sprites on a picture. Pictures are float32 [H, W, C] in grey levels; affines are [2, 3], float64.
+
+An affine takes pixel coordinates (the centre of the first pixel is 0, 0) of one picture to those of another.
+"""
+
+import cv2
+import numpy as np
+
+SMALLEST_LEVEL = 4
+UNBLURRED = (0.0, 0.0)
+
+
+def compose(colour, alpha):
+    """float32 [h, w, 4]: RGB times its opacity, and the opacity times 255."""
+    picture = np.empty((*alpha.shape, 4), np.float32)
+    np.multiply(colour, alpha[..., None] * np.float32(1 / 255), out=picture[..., :3])
+    picture[..., 3] = alpha
+    return picture
+
+
+class Levels:
+    """A picture at its size and at its halves, each made when first needed."""
+
+    def __init__(self, picture):
+        self._levels = [picture]
+
+    def at(self, scale):
+        """(the picture to be drawn at `scale` pixels per pixel of the whole one without aliasing, affine to the whole one)."""
+        wanted = 0 if scale >= 0.75 else int(np.log2(1 / max(scale, 1e-3)) + 0.5)
+        levels = self._levels
+        while len(levels) <= wanted and min(levels[-1].shape[:2]) >= 2 * SMALLEST_LEVEL:
+            height, width = levels[-1].shape[:2]
+            levels.append(cv2.resize(levels[-1], (width // 2, height // 2), interpolation=cv2.INTER_AREA))
+        picture = levels[min(wanted, len(levels) - 1)]
+        right, down = levels[0].shape[1] / picture.shape[1], levels[0].shape[0] / picture.shape[0]
+        return picture, np.array(((right, 0, (right - 1) / 2), (0, down, (down - 1) / 2)))
+
+
+def chain(after, before):
+    """The affine that does `before`, then `after`."""
+    result = after[:, :2] @ before
+    result[:, 2] += after[:, 2]
+    return result
+
+
+def draw(picture, levels, affine, scale, blur=UNBLURRED, gain=None):
+    """Draws premultiplied RGBA Levels over a picture of 3 or 4 channels.
+
+    affine: from the whole canvas to the picture. scale: frame pixels per canvas pixel. blur: the path (right, down) in
+    picture pixels that it runs while the shutter is open. gain: factors of RGB.
+    """
+    patch, where = placed(picture.shape, levels, affine, scale, blur)
+    if patch is None:
+        return
+    if gain is not None:
+        patch = patch * np.float32((*gain, 1.0))
+    target = picture[where]
+    target *= 1 - patch[..., 3:] * np.float32(1 / 255)
+    target += patch[..., : picture.shape[2]]
+
+
+def placed(shape, levels, affine, scale, blur=UNBLURRED):
+    """(what `draw` would lay over a picture of this shape, the window it fills), or (None, None)."""
+    source, to_whole = levels.at(scale)
+    affine = chain(affine, to_whole)
+    height, width = source.shape[:2]
+    (a, b, x), (c, d, y) = affine.tolist()
+    xs = (x - (a + b), x + a * width - b, x - a + b * height, x + a * width + b * height)
+    ys = (y - (c + d), y + c * width - d, y - c + d * height, y + c * width + d * height)
+    reach_x, reach_y = abs(blur[0]) / 2, abs(blur[1]) / 2
+    left, right = max(int(min(xs) - reach_x), 0), min(int(max(xs) + reach_x) + 2, shape[1])
+    top, bottom = max(int(min(ys) - reach_y), 0), min(int(max(ys) + reach_y) + 2, shape[0])
+    if left >= right or top >= bottom:
+        return None, None
+    # blurred with a margin of its own, so that what lies outside the picture reaches into it
+    more_x, more_y = int(np.ceil(reach_x)), int(np.ceil(reach_y))
+    moved = np.array(((a, b, x - left + more_x), (c, d, y - top + more_y)))
+    patch = cv2.warpAffine(source, moved, (right - left + 2 * more_x, bottom - top + 2 * more_y), flags=cv2.INTER_LINEAR)
+    if max(abs(blur[0]), abs(blur[1])) >= 1:
+        patch = motion_blurred(patch, blur)
+    if patch.ndim == 2:
+        patch = patch[..., None]
+    return patch[more_y : more_y + bottom - top, more_x : more_x + right - left], np.s_[top:bottom, left:right]
+
+
+def motion_blurred(picture, path):
+    """A picture smeared along a path (right, down) in pixels."""
+    radius = int(np.ceil(max(abs(path[0]), abs(path[1])) / 2))
+    kernel = np.zeros((2 * radius + 1, 2 * radius + 1), np.uint8)
+    ends = [tuple(int(round((radius + sign * value / 2) * 16)) for value in path) for sign in (-1, 1)]
+    cv2.line(kernel, *ends, 255, 1, cv2.LINE_AA, 4)
+    kernel = kernel.astype(np.float32) / kernel.sum()
+    return cv2.filter2D(picture, -1, kernel, borderType=cv2.BORDER_REPLICATE)
+
+
+def lay(picture, colour, mask, opacity=1.0):
+    """Blends a colour (a picture of the same size, or [3]) into a picture where a uint8 mask says so."""
+    left, top, width, height = cv2.boundingRect(mask)
+    if width:
+        where = np.s_[top : top + height, left : left + width]
+        share = mask[where][..., None] * np.float32(opacity / 255)
+        colour = colour[where] if np.ndim(colour) == 3 else np.float32(colour)
+        picture[where] += share * (colour - picture[where])
