@@ -240,7 +240,7 @@ def test_interrupted_call_leaves_no_split_and_is_made_up_for(tmp_path, monkeypat
             raise OSError(28, "No space left on device", path)
 
     with monkeypatch.context() as patch:
-        patch.setattr("hiptrack.data.synthetic._write_jpeg", fail_later)
+        patch.setattr("hiptrack.data.synthetic_files._write_jpeg", fail_later)
         with pytest.raises(DataError, match="No space left on device"):
             write_dataset(str(tmp_path / "a"), "train", 2, 2, SIZE, seed=0)
     assert not (tmp_path / "a" / "train").exists()

@@ -1,4 +1,4 @@
-"""Writes synthetic maritime sequences with challenge labels, in GOT-10k layout."""
+"""Writes synthetic maritime sequences, or scenes of the procedural world, with challenge labels, in GOT-10k layout."""
 
 import argparse
 import os
@@ -7,9 +7,13 @@ import numpy as np
 
 from hiptrack.data.labels import CLASSES, draw_fixed
 from hiptrack.data.sequences import FolderDataset
-from hiptrack.data.synthetic import ANNOTATIONS, write_dataset
+from hiptrack.data.synthetic import write_dataset
+from hiptrack.data.synthetic_files import ANNOTATIONS
+from hiptrack.data.world.files import write_world
 
 SEQUENCES = {"train": 120, "val": 12, "test": 20}
+WORLD_SEQUENCES = {"train": 0, "val": 24, "test": 24}  # training draws its scenes itself
+SIZE, WORLD_SIZE = (320, 240), (640, 360)
 
 
 def main():
@@ -17,20 +21,27 @@ def main():
     parser.add_argument(
         "--out", metavar="DIR", required=True, help="folder that gets a folder a split and annotations/"
     )
+    parser.add_argument("--world", action="store_true", help="scenes of the world instead of seas (docs/world.md)")
     for split, count in SEQUENCES.items():
         parser.add_argument(
-            f"--{split}", metavar="N", type=int, default=count, help=f"sequences (default {count}, 0: none)"
+            f"--{split}",
+            metavar="N",
+            type=int,
+            help=f"sequences (default {count}, with --world {WORLD_SEQUENCES[split]}; 0: none)",
         )
     parser.add_argument("--frames", metavar="N", type=int, default=60, help="frames a sequence (default 60)")
-    parser.add_argument("--size", metavar="WxH", type=_size, default=(320, 240), help="pixels (default 320x240)")
+    parser.add_argument("--size", metavar="WxH", type=_size, help="pixels (default 320x240, with --world 640x360)")
     parser.add_argument(
         "--seed", metavar="N", type=int, default=0, help="the same seed gives the same files (default 0)"
     )
     arguments = parser.parse_args()
+    write, counts, size = (
+        (write_world, WORLD_SEQUENCES, WORLD_SIZE) if arguments.world else (write_dataset, SEQUENCES, SIZE)
+    )
     for split in SEQUENCES:
-        count = getattr(arguments, split)
+        count = counts[split] if getattr(arguments, split) is None else getattr(arguments, split)
         if count:
-            write_dataset(arguments.out, split, count, arguments.frames, arguments.size, arguments.seed)
+            write(arguments.out, split, count, arguments.frames, arguments.size or size, arguments.seed)
             print(describe(arguments.out, split))
     return 0
 

@@ -43,7 +43,11 @@ def plan_layers(rng: np.random.Generator, size: tuple[int, int]) -> list[Layer]:
         return [_layer(rng, ground, 1.0, None), *_patches(rng, size, ground)]
     horizon = size[1] * rng.uniform(-0.35, 0.25)
     sky = natural_colour(rng)
-    layers = [_layer(rng, sky, rng.uniform(0.0, 0.3), None, contrast=(1, 14), gradient=rng.normal(0, 40), zoom=rng.uniform(3, 8))]
+    layers = [
+        _layer(
+            rng, sky, rng.uniform(0.0, 0.3), None, contrast=(1, 14), gradient=rng.normal(0, 40), zoom=rng.uniform(3, 8)
+        )
+    ]
     depths = np.sort(rng.uniform(0.2, 1.0, int(rng.integers(1, 4))))
     for depth in depths:
         colour = near_colour(rng, sky, 30) if rng.random() < 0.4 else natural_colour(rng)
@@ -111,7 +115,9 @@ def _profile(rng, size, y):
     return np.concatenate(([(-_FAR, points[0, 1])], points, [(_FAR, points[-1, 1]), (_FAR, _FAR), (-_FAR, _FAR)]))
 
 
-def draw_layers(layers: list[Layer], bank: Bank, camera: Camera, frame: int, view: np.ndarray, size: tuple[int, int]) -> np.ndarray:
+def draw_layers(
+    layers: list[Layer], bank: Bank, camera: Camera, frame: int, view: np.ndarray, size: tuple[int, int]
+) -> np.ndarray:
     """The background of a frame, float32 [h, w, 3], in a picture of `size` (w, h) to which `view` [2, 3] takes the frame."""
     picture = None
     for layer in layers:

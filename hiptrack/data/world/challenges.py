@@ -41,7 +41,9 @@ def hidden_share(scene: Scene) -> np.ndarray:
     inside = _clipped(scene.target.boxes, scene.size)
     hidden = np.zeros(scene.frames)
     for passer in scene.passers:
-        both = np.concatenate((np.maximum(inside[:, :2], passer.boxes[:, :2]), np.minimum(inside[:, 2:], passer.boxes[:, 2:])), 1)
+        both = np.concatenate(
+            (np.maximum(inside[:, :2], passer.boxes[:, :2]), np.minimum(inside[:, 2:], passer.boxes[:, 2:])), 1
+        )
         hull = passer.thing.body.hull
         fill = passer.thing.body.alpha.sum() / 255 / np.prod(np.ptp(hull, 0) + 1)
         hidden = np.maximum(hidden, min(fill, 1.0) * _area(both) / np.maximum(_area(inside), 1e-6))
@@ -54,9 +56,13 @@ def flags(scene: Scene) -> np.ndarray:
     size = np.sqrt(np.maximum(_area(scene.target.boxes), 1.0))
     smears = np.zeros(frames)
     for frame in np.flatnonzero(effects.shutter > 0):
-        smears[frame] = np.hypot(*smear(scene.target, int(frame), effects.shutter[frame], LONGEST_BLUR * track.size[frame]))
+        smears[frame] = np.hypot(
+            *smear(scene.target, int(frame), effects.shutter[frame], LONGEST_BLUR * track.size[frame])
+        )
     distances = [np.hypot(*(like.track.position - track.position).T) / size for like in scene.likes]
-    centres = [b.affines[:, :, :2] @ np.full(2, scene.target.thing.side / 2) + b.affines[:, :, 2] for b in scene.bystanders]
+    centres = [
+        b.affines[:, :, :2] @ np.full(2, scene.target.thing.side / 2) + b.affines[:, :, 2] for b in scene.bystanders
+    ]
     beside = sum((np.hypot(*(centre - track.position).T) < NEAR * size).astype(int) for centre in centres)
     held = {
         "occlusion": hidden_share(scene) > HIDDEN,
@@ -66,7 +72,8 @@ def flags(scene: Scene) -> np.ndarray:
         "appearance_variation": np.maximum(_turned(track.angle), _turned(track.yaw)) > TURNED,
         "partial_visibility": inside_share(scene) < 1 - OUTSIDE,
         "low_resolution": (size**2 < SMALL) | (effects.coarse * FEW_CELLS > size),
-        "background_clutter": (np.min(distances, 0) < NEAR if distances else np.zeros(frames, bool)) | (beside >= CROWD),
+        "background_clutter": (np.min(distances, 0) < NEAR if distances else np.zeros(frames, bool))
+        | (beside >= CROWD),
         "low_contrast": (effects.fog > FOGGY) | scene.is_camouflaged,
     }
     return np.column_stack([held[name] for name in CLASSES[:NORMAL]])

@@ -43,6 +43,16 @@ def chain(after, before):
     return result
 
 
+def affines(turn, origin, place):
+    """[..., 2, 3] that turn around `origin` and put it at `place`, [2] or [..., 2]; turn: (a, b, c, d), the rows of a matrix,
+    numbers or [...] each."""
+    a, b, c, d = turn
+    result = np.empty((*np.shape(a), 2, 3))
+    result[..., 0, 0], result[..., 0, 1], result[..., 1, 0], result[..., 1, 1] = a, b, c, d
+    result[..., 2] = place - result[..., :2] @ origin
+    return result
+
+
 def draw(picture, levels, affine, scale, blur=UNBLURRED, gain=None):
     """Draws premultiplied RGBA Levels over a picture of 3 or 4 channels.
 
@@ -75,7 +85,9 @@ def placed(shape, levels, affine, scale, blur=UNBLURRED):
     # blurred with a margin of its own, so that what lies outside the picture reaches into it
     more_x, more_y = int(np.ceil(reach_x)), int(np.ceil(reach_y))
     moved = np.array(((a, b, x - left + more_x), (c, d, y - top + more_y)))
-    patch = cv2.warpAffine(source, moved, (right - left + 2 * more_x, bottom - top + 2 * more_y), flags=cv2.INTER_LINEAR)
+    patch = cv2.warpAffine(
+        source, moved, (right - left + 2 * more_x, bottom - top + 2 * more_y), flags=cv2.INTER_LINEAR
+    )
     if max(abs(blur[0]), abs(blur[1])) >= 1:
         patch = motion_blurred(patch, blur)
     if patch.ndim == 2:
@@ -87,7 +99,7 @@ def motion_blurred(picture, path):
     """A picture smeared along a path (right, down) in pixels."""
     radius = int(np.ceil(max(abs(path[0]), abs(path[1])) / 2))
     kernel = np.zeros((2 * radius + 1, 2 * radius + 1), np.uint8)
-    ends = [tuple(int(round((radius + sign * value / 2) * 16)) for value in path) for sign in (-1, 1)]
+    ends = [tuple(round((radius + sign * value / 2) * 16) for value in path) for sign in (-1, 1)]
     cv2.line(kernel, *ends, 255, 1, cv2.LINE_AA, 4)
     kernel = kernel.astype(np.float32) / kernel.sum()
     return cv2.filter2D(picture, -1, kernel, borderType=cv2.BORDER_REPLICATE)

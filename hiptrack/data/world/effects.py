@@ -93,7 +93,9 @@ def plan_effects(
     )
 
 
-def light_up(picture: np.ndarray, effects: Effects, bank: Bank, frame: int, to_frame: np.ndarray, view: np.ndarray) -> np.ndarray:
+def light_up(
+    picture: np.ndarray, effects: Effects, bank: Bank, frame: int, to_frame: np.ndarray, view: np.ndarray
+) -> np.ndarray:
     """Shadows and lights that lie on the ground, the camera's gain and vignette. to_frame [2, 3]: from the world."""
     strength = effects.shade[frame]
     if strength > 0:
@@ -126,7 +128,10 @@ def lay_weather(picture: np.ndarray, effects: Effects, bank: Bank, frame: int, v
     if strength > 1:
         across = ((np.arange(picture.shape[1]) - view[0, 2]) / view[0, 0] - x) / (0.2 * strength)
         down = ((np.arange(picture.shape[0]) - view[1, 2]) / view[1, 1] - y) / (0.2 * strength)
-        rays = np.exp(-(across**2))[None] * np.exp(-(down**2))[:, None] + 0.3 * np.exp(-np.abs(across))[None] * np.exp(-((8 * down) ** 2))[:, None]
+        rays = (
+            np.exp(-(across**2))[None] * np.exp(-(down**2))[:, None]
+            + 0.3 * np.exp(-np.abs(across))[None] * np.exp(-((8 * down) ** 2))[:, None]
+        )
         picture = picture + (strength * rays)[..., None].astype(np.float32)
     return picture
 
@@ -141,7 +146,9 @@ def take(picture: np.ndarray, effects: Effects, bank: Bank, frame: int, view: np
     cell = effects.coarse[frame] * scale
     if cell > 1.3:
         small = max(4, round(width / cell)), max(4, round(height / cell))
-        picture = cv2.resize(cv2.resize(picture, small, interpolation=cv2.INTER_AREA), (width, height), interpolation=cv2.INTER_LINEAR)
+        picture = cv2.resize(
+            cv2.resize(picture, small, interpolation=cv2.INTER_AREA), (width, height), interpolation=cv2.INTER_LINEAR
+        )
     if effects.noise:
         x, y = np.floor(effects.offsets[frame])
         noise = _sampled([bank.noise], np.array(((1.0, 0, x), (0, 1.0, y))), view, picture)
@@ -154,7 +161,9 @@ def compressed(picture: np.ndarray, quality: int, scale: float) -> np.ndarray:
     """As JPEG leaves it; the blocks of a magnified picture are as large as in the frame."""
     height, width = picture.shape[:2]
     if scale > 1:
-        picture = cv2.resize(picture, (max(8, round(width / scale)), max(8, round(height / scale))), interpolation=cv2.INTER_AREA)
+        picture = cv2.resize(
+            picture, (max(8, round(width / scale)), max(8, round(height / scale))), interpolation=cv2.INTER_AREA
+        )
     _, data = cv2.imencode(".jpg", picture, [cv2.IMWRITE_JPEG_QUALITY, quality])
     picture = cv2.imdecode(data, cv2.IMREAD_COLOR)
     return cv2.resize(picture, (width, height), interpolation=cv2.INTER_LINEAR) if scale > 1 else picture

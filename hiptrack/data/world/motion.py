@@ -4,8 +4,11 @@ The world is a plane in pixels of the frame at zoom 1; its origin is what the ca
 """
 
 from dataclasses import dataclass
+from functools import cached_property
 
 import numpy as np
+
+from hiptrack.data.world.drawing import affines
 
 
 def wander(rng: np.random.Generator, frames: int, dimensions: int, pace: float) -> np.ndarray:
@@ -32,24 +35,24 @@ class Camera:
     zoom: np.ndarray
     roll: np.ndarray
 
-    def turns(self) -> np.ndarray:
-        """[n, 2, 2]: zoom and roll."""
-        c, s = self.zoom * np.cos(self.roll), self.zoom * np.sin(self.roll)
-        return np.stack((np.stack((c, -s), -1), np.stack((s, c), -1)), -2)
-
     def affine(self, frame: int, parallax: float = 1.0) -> np.ndarray:
         """[2, 3] from the world to the frame; what is far away moves by the share `parallax` of the camera's way."""
-        c, s = self.zoom[frame] * np.cos(self.roll[frame]), self.zoom[frame] * np.sin(self.roll[frame])
-        x, y = parallax * self.centre[frame]
-        return np.array(((c, -s, self.size[0] / 2 - c * x + s * y), (s, c, self.size[1] / 2 - s * x - c * y)))
+        c, s = self._turns[:, frame]
+        return affines((c, -s, s, c), parallax * self.centre[frame], np.array(self.size) / 2)
 
     def to_world(self, points: np.ndarray) -> np.ndarray:
         """[n, 2] points of the frames -> of the world."""
-        return self.centre + np.linalg.solve(self.turns(), (points - np.array(self.size) / 2)[..., None])[..., 0]
+        (c, s), (x, y) = self._turns / self.zoom**2, (points - np.array(self.size) / 2).T
+        return self.centre + np.column_stack((c * x + s * y, c * y - s * x))
 
     def to_frame(self, points: np.ndarray) -> np.ndarray:
         """[n, 2] points of the world -> of the frames."""
-        return (self.turns() @ (points - self.centre)[..., None])[..., 0] + np.array(self.size) / 2
+        (c, s), (x, y) = self._turns, (points - self.centre).T
+        return np.column_stack((c * x - s * y, s * x + c * y)) + np.array(self.size) / 2
+
+    @cached_property
+    def _turns(self):
+        return self.zoom * np.array((np.cos(self.roll), np.sin(self.roll)))
 
 
 def plan_camera(rng: np.random.Generator, frames: int, size: tuple[int, int], strength: float) -> Camera:
@@ -86,9 +89,8 @@ class Track:
         scale = self.size / extent
         c, s = scale * np.cos(self.angle), scale * np.sin(self.angle)
         narrow = np.cos(0.75 * self.yaw)  # turned to the side, it shows less of its width
-        turn = np.stack((np.stack((c * narrow, c * self.shear - s), -1), np.stack((s * narrow, s * self.shear + c), -1)), -2)
-        middle = turn @ np.full(2, (side - 1) / 2)
-        return np.concatenate((turn, (self.position - 0.5 - middle)[..., None]), -1)
+        turn = c * narrow, c * self.shear - s, s * narrow, s * self.shear + c
+        return affines(turn, np.full(2, (side - 1) / 2), self.position - 0.5)
 
 
 def plan_target(
@@ -139,7 +141,9 @@ def plan_bystander(rng: np.random.Generator, camera: Camera, track: Track) -> Tr
     moment = int(rng.integers(frames))
     way = camera.to_world(track.position)
     mean = track.size[moment] / camera.zoom[moment]
-    place = way[moment] + mean * rng.normal(0, 3.0, 2) + 1.5 * mean * np.array((rng.choice((-1, 1)), rng.choice((-1, 1))))
+    place = (
+        way[moment] + mean * rng.normal(0, 3.0, 2) + 1.5 * mean * np.array((rng.choice((-1, 1)), rng.choice((-1, 1))))
+    )
     size = mean * np.exp(rng.normal(0.0, 0.7))
     if rng.random() < 0.3:
         place = place + mean * 0.05 * rng.standard_normal(2) * np.arange(-moment, frames - moment)[:, None]
@@ -150,7 +154,9 @@ def plan_bystander(rng: np.random.Generator, camera: Camera, track: Track) -> Tr
 
 def _turning(rng, position, size, deformation):
     frames = len(size)
-    angle = rng.normal(0, 0.15) + 0.6 * deformation * rng.random() * wander(rng, frames, 1, rng.uniform(0.02, 0.2))[:, 0]
+    angle = (
+        rng.normal(0, 0.15) + 0.6 * deformation * rng.random() * wander(rng, frames, 1, rng.uniform(0.02, 0.2))[:, 0]
+    )
     if rng.random() < 0.15 * deformation:  # it spins
         angle = angle + rng.normal(0, 0.12) * np.arange(frames)
     yaw = np.clip(1.3 * deformation * rng.random() * wander(rng, frames, 1, rng.uniform(0.02, 0.15))[:, 0], -1.1, 1.1)

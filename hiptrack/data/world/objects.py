@@ -11,7 +11,7 @@ import numpy as np
 
 from hiptrack.data.world.bank import TEXTURES, Bank
 from hiptrack.data.world.colours import colouring, natural_colour, near_colour
-from hiptrack.data.world.drawing import Levels, compose, draw, lay
+from hiptrack.data.world.drawing import Levels, affines, compose, draw, lay
 from hiptrack.data.world.shapes import HOLE, Limb, Shape, ellipse, make_shape, outline, stick
 
 FILL = 0.8  # share of a canvas's half that the unit of a shape takes
@@ -50,8 +50,7 @@ class Hinge:
         """[..., 2, 3] from the limb's canvas to the body's, at a frame or at each of some frames."""
         angle = self.rest + self.swing * np.sin(self.pace * np.asarray(frame) + self.phase)
         c, s = np.cos(angle), np.sin(angle)
-        turn = np.stack((np.stack((c, -s), -1), np.stack((s, c), -1)), -2)
-        return np.concatenate((turn, (self.joint - turn @ self.origin)[..., None]), -1)
+        return affines((c, -s, s, c), self.origin, self.joint)
 
 
 @dataclass(frozen=True)
@@ -182,7 +181,12 @@ def _paint(rng, pieces, materials, scale, origin, size, light, details):
         if piece.material:
             lay(colour, fits[piece.material % MATERIALS], mask)
     for _ in range(details):
-        lay(colour, fits[int(rng.integers(MATERIALS))], _filled(_detail(rng) * scale + origin, size), rng.uniform(0.3, 1.0))
+        lay(
+            colour,
+            fits[int(rng.integers(MATERIALS))],
+            _filled(_detail(rng) * scale + origin, size),
+            rng.uniform(0.3, 1.0),
+        )
     _shade(colour, alpha, light)
     found = cv2.findNonZero((alpha > 100).astype(np.uint8))
     hull = cv2.convexHull(found)[:, 0].astype(float) if found is not None else np.array((origin, origin), float)
@@ -210,29 +214,31 @@ def _shade(colour, alpha, light):
     right, down, strength = light
     height = np.sqrt(cv2.distanceTransform((alpha > 127).astype(np.uint8), cv2.DIST_L2, 3))
     height = cv2.GaussianBlur(height, (0, 0), 1.5)
-    slope = right * cv2.Sobel(height, cv2.CV_32F, 1, 0, scale=0.125) + down * cv2.Sobel(height, cv2.CV_32F, 0, 1, scale=0.125)
+    slope = right * cv2.Sobel(height, cv2.CV_32F, 1, 0, scale=0.125) + down * cv2.Sobel(
+        height, cv2.CV_32F, 0, 1, scale=0.125
+    )
     colour *= (1 - strength * np.clip(2.5 * slope, -1, 0.8))[..., None]
 
 
-def extents(thing: Thing, frames: np.ndarray, affines: np.ndarray) -> np.ndarray:
-    """xyxy [n, 4] of a thing at some frames [n], posed by affines [n, 2, 3] from its canvas to the frame."""
+def extents(thing: Thing, frames: np.ndarray, poses: np.ndarray) -> np.ndarray:
+    """xyxy [n, 4] of a thing at some frames [n], posed by affines `poses` [n, 2, 3] from its canvas to the frame."""
     hull = thing.body.hull[None]
     if thing.bend is not None:
         steps = frames[:, None, None]
         first = hull - thing.bend.displacement(hull, steps, thing.side)
         hull = hull - thing.bend.displacement(first, steps, thing.side)
-    parts = [_moved(np.broadcast_to(hull, (len(frames), *hull.shape[1:])), affines)]
+    parts = [_moved(np.broadcast_to(hull, (len(frames), *hull.shape[1:])), poses)]
     for hinge in thing.hinges:
         own = np.broadcast_to(hinge.sprite.hull, (len(frames), *hinge.sprite.hull.shape))
-        parts.append(_moved(_moved(own, hinge.affine(frames)), affines))
+        parts.append(_moved(_moved(own, hinge.affine(frames)), poses))
     points = np.concatenate(parts, 1)
-    half = 0.5 * np.abs(affines[:, :, :2]).sum(2)  # a canvas pixel reaches half a pixel around its centre
+    half = 0.5 * np.abs(poses[:, :, :2]).sum(2)  # a canvas pixel reaches half a pixel around its centre
     # the frame's pixel p covers [p, p + 1) of the box's coordinates
     return np.concatenate((points.min(1) - half + 0.5, points.max(1) + half + 0.5), 1)
 
 
-def _moved(points, affines):
-    return points @ affines[:, :, :2].transpose(0, 2, 1) + affines[:, None, :, 2]
+def _moved(points, poses):
+    return points @ poses[:, :, :2].transpose(0, 2, 1) + poses[:, None, :, 2]
 
 
 def flattened(thing: Thing) -> np.ndarray:
@@ -260,7 +266,9 @@ def _posed_body(thing, frame, yaw):
         return thing.body.levels
     points = _grid(side)
     if thing.bend is not None:
-        points = points + thing.bend.displacement(points, frame, side).astype(np.float32)
+        # the way right depends on the row alone, the way down on the column
+        moved = thing.bend.displacement(np.column_stack((np.arange(side),) * 2), frame, side).astype(np.float32)
+        points = points + np.dstack(np.broadcast_arrays(moved[:, :1], moved[:, 1]))
         alpha = cv2.remap(alpha, points, None, cv2.INTER_LINEAR, borderMode=cv2.BORDER_CONSTANT)
     if is_turned:  # as on a cylinder
         across = np.clip((points[..., 0] + 0.5) * (2 / side) - 1, -1, 1)

@@ -60,7 +60,10 @@ class Actor:
         """(look, affine to the frame, frame pixels per canvas pixel) of each part, in the order of drawing."""
         affine = self.affines[frame]
         scale = math.sqrt(abs(np.linalg.det(affine[:, :2])))
-        return [(look, chain(affine, own), scale) for look, own in posed_parts(self.thing, frame, float(self.track.yaw[frame]))]
+        return [
+            (look, chain(affine, own), scale)
+            for look, own in posed_parts(self.thing, frame, float(self.track.yaw[frame]))
+        ]
 
 
 @dataclass(frozen=True)
@@ -223,7 +226,7 @@ def _smeared(picture, view, path, limit):
 def _cast_shadow(picture, actor, frame, view, place):
     """Darkens where the target's outline, pressed flat and softened, falls on the ground."""
     body, affine = actor.thing.body, actor.affines[frame]
-    x1, y1, x2, y2 = actor.boxes[frame]
+    x1, _, x2, y2 = actor.boxes[frame]
     flat = np.array(((1, 0.6 * place[0], 0), (0, 0.5, 0)))
     foot = np.array(((x1 + x2) / 2, y2))
     flat[:, 2] = foot - flat[:, :2] @ foot + actor.track.size[frame] * np.array((place[0] * 0.2, place[1] * 0.3))
@@ -246,4 +249,3 @@ def blacken(picture: np.ndarray, view: np.ndarray, shown: tuple[int, int, int, i
     left, right = (max(0, min(width, math.ceil(view[0, 0] * (x - 0.5) + view[0, 2]))) for x in (x1, x2))
     top, bottom = (max(0, min(height, math.ceil(view[1, 1] * (y - 0.5) + view[1, 2]))) for y in (y1, y2))
     picture[:top], picture[bottom:], picture[:, :left], picture[:, right:] = 0, 0, 0, 0
-

@@ -3,6 +3,7 @@
 Points are [n, 2] (right, down) and lie about within [-1, 1]; their shape is square before an object is stretched.
 """
 
+import itertools
 from dataclasses import dataclass, field
 
 import numpy as np
@@ -113,7 +114,7 @@ def _vehicle(rng):
     pieces = [Piece(cabin, int(rng.integers(2))), Piece(body)]
     windows = int(rng.integers(1, 5))
     edges = np.linspace(front + rake, rear - rake, windows + 1)
-    for left, right in zip(edges[:-1], edges[1:]):
+    for left, right in itertools.pairwise(edges):
         if right - left > 0.08:
             pieces.append(Piece(box(left + 0.03, roof + 0.1, right - 0.03, top - 0.02), 2))
     if rng.random() < 0.85:
@@ -131,7 +132,10 @@ def _above(rng):
     hull = np.array(((-1, -w), (1 - nose, -w), (1, -w * 0.4), (1, w * 0.4), (1 - nose, w), (-1, w), (-1.0, 0)))
     left, right = rng.uniform(-0.8, -0.3), rng.uniform(0.1, 0.6)
     pieces = [Piece(hull), Piece(box(left, -w * 0.8, right, w * 0.8), 1)]
-    pieces += [Piece(box(right, -w * 0.75, right + 0.15, w * 0.75), 2), Piece(box(left - 0.1, -w * 0.7, left, w * 0.7), 2)]
+    pieces += [
+        Piece(box(right, -w * 0.75, right + 0.15, w * 0.75), 2),
+        Piece(box(left - 0.1, -w * 0.7, left, w * 0.7), 2),
+    ]
     return Shape(tuple(pieces))
 
 
@@ -139,17 +143,28 @@ def _walker(rng):
     """A person or an upright animal: trunk of two materials, head, arms and legs."""
     hip, shoulder, w = rng.uniform(0.0, 0.2), rng.uniform(-0.6, -0.45), rng.uniform(0.16, 0.32)
     head = rng.uniform(0.13, 0.2)
-    trunk = np.array(((-w, shoulder), (w, shoulder), (w * rng.uniform(0.6, 1.1), hip), (-w * rng.uniform(0.6, 1.1), hip)))
+    trunk = np.array(
+        ((-w, shoulder), (w, shoulder), (w * rng.uniform(0.6, 1.1), hip), (-w * rng.uniform(0.6, 1.1), hip))
+    )
     face = (0.0, shoulder - head * 1.05)
-    pieces = [Piece(trunk), Piece(ellipse(*face, head * 0.85, head), 2), Piece(ellipse(0, face[1] - head * 0.4, head * 0.88, head * 0.65), 3)]
+    pieces = [
+        Piece(trunk),
+        Piece(ellipse(*face, head * 0.85, head), 2),
+        Piece(ellipse(0, face[1] - head * 0.4, head * 0.88, head * 0.65), 3),
+    ]
     leg, arm, thick = 0.95 - hip, rng.uniform(0.45, 0.65), rng.uniform(0.13, 0.24)
     foot = Piece(stick((0, leg), (0.12, leg), 0.1), 3)
     limbs = [Limb((Piece(stick((0, 0), (0, leg), thick, thick * 0.6), 1), foot), (x, hip)) for x in (-w / 2, w / 2)]
     for x, behind in ((-w, True), (w, False)):
         hand = Piece(ellipse(0, arm, thick / 3, thick / 3, n=8), 2)
-        limbs.append(Limb((Piece(stick((0, 0), (0, arm), thick * 0.75, thick * 0.45), 0), hand), (x, shoulder + 0.05), behind))
+        limbs.append(
+            Limb((Piece(stick((0, 0), (0, arm), thick * 0.75, thick * 0.45), 0), hand), (x, shoulder + 0.05), behind)
+        )
     if rng.random() < 0.4:
-        bag = outline(rng, strength=0.15, n=16) * rng.uniform(0.15, 0.3) + (w * rng.choice((-1, 1)), rng.uniform(shoulder, hip))
+        bag = outline(rng, strength=0.15, n=16) * rng.uniform(0.15, 0.3) + (
+            w * rng.choice((-1, 1)),
+            rng.uniform(shoulder, hip),
+        )
         pieces.append(Piece(bag, 3))
     return Shape(tuple(pieces), tuple(limbs))
 
@@ -161,11 +176,17 @@ def _beast(rng):
     pieces = [Piece(trunk), Piece(ellipse(0.1, 0.05, 0.45, 0.1), 1)]
     thick, leg = rng.uniform(0.1, 0.18), rng.uniform(0.5, 0.85)
     limbs = [
-        Limb((Piece(stick((0, 0), (0, leg), thick, thick * 0.6), 0), Piece(ellipse(0, leg, thick / 2, 0.06, n=8), 2)), (x, 0.1), number < 2)
+        Limb(
+            (Piece(stick((0, 0), (0, leg), thick, thick * 0.6), 0), Piece(ellipse(0, leg, thick / 2, 0.06, n=8), 2)),
+            (x, 0.1),
+            number < 2,
+        )
         for number, x in enumerate((-0.45, 0.42, -0.35, 0.5))
     ]
     neck = rng.uniform(0.0, 0.4)
-    limbs.append(Limb((Piece(stick((0, 0), (0.22, -neck), 0.22, 0.16)), Piece(head + (0.28, -neck), 1)), (0.5, -0.2), False))
+    limbs.append(
+        Limb((Piece(stick((0, 0), (0.22, -neck), 0.22, 0.16)), Piece(head + (0.28, -neck), 1)), (0.5, -0.2), False)
+    )
     limbs.append(Limb((Piece(stick((0, 0), (-rng.uniform(0.2, 0.5), 0.15), 0.08, 0.03), 1),), (-0.55, -0.15)))
     return Shape(tuple(pieces), tuple(limbs))
 
@@ -189,8 +210,8 @@ def _frame(rng):
         pieces = [Piece(box(-1, -1, 1, 1))]
         columns, rows, bar = int(rng.integers(1, 4)), int(rng.integers(1, 4)), rng.uniform(0.06, 0.14)
         xs, ys = np.linspace(-1, 1, columns + 1), np.linspace(-1, 1, rows + 1)
-        for x1, x2 in zip(xs[:-1], xs[1:]):
-            pieces += [Piece(box(x1 + bar, y1 + bar, x2 - bar, y2 - bar), HOLE) for y1, y2 in zip(ys[:-1], ys[1:])]
+        for x1, x2 in itertools.pairwise(xs):
+            pieces += [Piece(box(x1 + bar, y1 + bar, x2 - bar, y2 - bar), HOLE) for y1, y2 in itertools.pairwise(ys)]
     if rng.random() < 0.4:
         pieces.append(Piece(outline(rng, strength=0.2, n=16) * 0.3 + rng.uniform(-0.3, 0.3, 2), 1))
     return Shape(tuple(pieces))
@@ -200,11 +221,17 @@ def _thin(rng):
     """Bicycles, tripods, branches: bars and wheels with air between."""
     joints = rng.uniform(-0.85, 0.85, (int(rng.integers(4, 7)), 2))
     width = rng.uniform(0.08, 0.16)
-    pieces = [Piece(stick(a, b, width, width * rng.uniform(0.6, 1)), int(rng.integers(2))) for a, b in zip(joints[:-1], joints[1:])]
+    pieces = [
+        Piece(stick(a, b, width, width * rng.uniform(0.6, 1)), int(rng.integers(2)))
+        for a, b in itertools.pairwise(joints)
+    ]
     for centre in joints[: int(rng.integers(0, 3))]:
         radius = rng.uniform(0.2, 0.4)
         centre = np.clip(centre, radius - 1, 1 - radius)
-        pieces += [Piece(ellipse(*centre, radius, radius), 2), Piece(ellipse(*centre, radius * 0.7, radius * 0.7), HOLE)]
+        pieces += [
+            Piece(ellipse(*centre, radius, radius), 2),
+            Piece(ellipse(*centre, radius * 0.7, radius * 0.7), HOLE),
+        ]
     return Shape(tuple(pieces))
 
 
@@ -214,7 +241,11 @@ def _tower(rng):
     levels = int(rng.integers(2, 6))
     for number in range(levels):
         top = bottom - 2.0 / levels
-        left, right = np.sort(rng.uniform(-1, 1, 2)) * (1.0 if number else 0.2) + (0, 0) + ((-0.8, 0.8) if number == 0 else (-0.1, 0.1))
+        left, right = (
+            np.sort(rng.uniform(-1, 1, 2)) * (1.0 if number else 0.2)
+            + (0, 0)
+            + ((-0.8, 0.8) if number == 0 else (-0.1, 0.1))
+        )
         pieces.append(Piece(box(max(left, -1), top, min(right, 1), bottom + 0.02), int(rng.integers(3))))
         bottom = top
     return Shape(tuple(pieces))
@@ -235,7 +266,7 @@ def _glyph(rng):
     pieces = [Piece(outline(rng, strength=0.1), 1)] if rng.random() < 0.5 else []
     nodes = rng.integers(-1, 2, (int(rng.integers(4, 8)), 2)) * 0.7
     width = rng.uniform(0.2, 0.4)
-    pieces += [Piece(stick(a, b + (0.01, 0.0), width)) for a, b in zip(nodes[:-1], nodes[1:])]
+    pieces += [Piece(stick(a, b + (0.01, 0.0), width)) for a, b in itertools.pairwise(nodes)]
     return Shape(tuple(pieces))
 
 
@@ -244,12 +275,31 @@ def _chain(rng):
     half = 1 / int(rng.integers(2, 5))
     centres = np.arange(-1 + half, 1, 2 * half)
     bend = rng.uniform(-0.4, 0.4)
-    links = [outline(rng, strength=0.2, n=20) * (half * 1.1, rng.uniform(0.25, 0.5)) + (x, bend * np.cos(3 * x)) for x in centres]
-    limbs = [Limb((Piece(link - (x, 0), number % 3),), (x, 0.0)) for number, (x, link) in enumerate(zip(centres[1:], links[1:]))]
+    links = [
+        outline(rng, strength=0.2, n=20) * (half * 1.1, rng.uniform(0.25, 0.5)) + (x, bend * np.cos(3 * x))
+        for x in centres
+    ]
+    limbs = [
+        Limb((Piece(link - (x, 0), number % 3),), (x, 0.0))
+        for number, (x, link) in enumerate(zip(centres[1:], links[1:]))
+    ]
     return Shape((Piece(links[0]),), tuple(limbs))
 
 
-TRAINING = ("blob", "lobes", "box", "polygon", "vehicle", "above", "walker", "beast", "winged", "frame", "thin", "tower")
+TRAINING = (
+    "blob",
+    "lobes",
+    "box",
+    "polygon",
+    "vehicle",
+    "above",
+    "walker",
+    "beast",
+    "winged",
+    "frame",
+    "thin",
+    "tower",
+)
 HELD_OUT = ("formula", "glyph", "chain")  # for validation: never seen in training by default
 FAMILIES = {
     "blob": _blob, "lobes": _lobes, "box": _box, "polygon": _polygon, "vehicle": _vehicle, "above": _above, "walker": _walker,

@@ -78,7 +78,12 @@ class World:
         compression: float = 0.3,
         name: str = "world",
     ):
-        for what, value, least in (("seed", seed, 0), ("scenes", scenes, 1), ("frames", frames, 2), ("canvas", canvas, SMALLEST_CANVAS)):
+        for what, value, least in (
+            ("seed", seed, 0),
+            ("scenes", scenes, 1),
+            ("frames", frames, 2),
+            ("canvas", canvas, SMALLEST_CANVAS),
+        ):
             if value < least:
                 raise ConfigError(f"World.{what} = {value}: at least {least} was expected.")
         for what, value in (("speed", speed), ("lookalikes", lookalikes), ("clutter", clutter)):
@@ -113,7 +118,9 @@ class World:
     def scene(self, number: int, size: tuple[int, int] | None = None) -> Scene:
         """The scene `number` (0-based), with frames of `size` (w, h) or of its own."""
         rng = np.random.default_rng((self.seed, number))
-        return make_scene(rng, open_bank(self.seed, self.textures), self.shapes, self.frames, self.canvas, self.difficulty, size)
+        return make_scene(
+            rng, open_bank(self.seed, self.textures), self.shapes, self.frames, self.canvas, self.difficulty, size
+        )
 
     def share(self, read: dict) -> None:
         """Nothing is read."""
