@@ -217,6 +217,29 @@ TABLE = {
         tracker/KeepRatioSchedule.start=40
         tracker/KeepRatioSchedule.length=40
     """,
+    ("nano", *PARTS, "train.stages=[@hard/Stage()]"): """
+        World.seed=1
+        World.scenes=5
+        World.frames=20
+        World.canvas=32
+        World.textures=['marble']
+        World.shapes=['glyph']
+        World.sizes=(60.0, 90.0)
+        World.speed=2.0
+        World.camera=1.0
+        World.deformation=1.0
+        World.lookalikes=3.0
+        World.clutter=1.0
+        World.camouflage=1.0
+        World.occlusion=1.0
+        World.cut=1.0
+        World.light=1.0
+        World.weather=1.0
+        World.blur=1.0
+        World.noise=1.0
+        World.compression=1.0
+        World.name=earth
+    """,
     ("evaluate",): """
         evaluate.tracker=@wide/Tracker & wide/Tracker.margin=110
         evaluate.batch=2
@@ -243,7 +266,7 @@ class UntrainedRun(Run):
 def folder(synthetic, tmp_path_factory):
     """A working directory with data where the experiments look for them, and a weights file."""
     folder = tmp_path_factory.mktemp("every")
-    links = {"got10k": "", "synthetic": "", "annotations": "annotations"}
+    links = {"got10k": "", "synthetic": "", "world": "", "annotations": "annotations"}
     links |= {"swapped/train": "val", "swapped/val": "train"}
     links |= {f"few/synth_{name}_0001": f"annotations/synth_{name}_0001" for name in ("train", "val")}
     for link, target in links.items():

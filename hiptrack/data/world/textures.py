@@ -47,6 +47,12 @@ def _cloud(rng, slope, stretch=1.0, angle=0.0):
     return _normal(np.fft.irfft2(spectrum, (SIZE, SIZE)).astype(np.float32))
 
 
+def _blurred(field, sigma):
+    around = 6
+    field = cv2.copyMakeBorder(field, *(around,) * 4, cv2.BORDER_WRAP)
+    return cv2.GaussianBlur(field, (0, 0), sigma)[around:-around, around:-around]
+
+
 def _warped(rng, field, strength):
     """A field displaced by smooth noise of `strength` pixels."""
     dx, dy = _cloud(rng, 1.8), _cloud(rng, 1.8)
@@ -78,7 +84,7 @@ def _cells(rng):
     border = np.minimum(distance / scale, 1.0)[..., None]
     field = values[labels] * rng.uniform(0.3, 1.0) - rng.uniform(0.5, 2.5) * border
     field[..., 0] += rng.uniform(0.1, 0.7) * _cloud(rng, 1.0)
-    return cv2.GaussianBlur(field, (0, 0), 0.8)
+    return _blurred(field, 0.8)
 
 
 def _voronoi(rng, count, metric):
@@ -117,7 +123,7 @@ def _leaves(rng):
             else:
                 corners = cv2.boxPoints((place, (axes[0] * 2, axes[1] * 2), float(rng.uniform(0, 180))))
                 cv2.fillConvexPoly(field, corners.astype(np.int32), colour, cv2.LINE_8, 3)
-    field = cv2.GaussianBlur(field, (0, 0), rng.uniform(0.5, 1.0))
+    field = _blurred(field, rng.uniform(0.5, 1.0))
     field[..., 0] += rng.uniform(0.1, 0.5) * _cloud(rng, 1.0)
     return field
 
@@ -151,7 +157,7 @@ def _bricks(rng):
     field = shades[np.floor(y).astype(int) % rows, np.floor(x).astype(int) % columns] * rng.uniform(0.1, 0.8)
     joint = np.clip((inside - rng.uniform(0.03, 0.3)) * 12, -1, 1)
     field[..., 0] += rng.choice((-1.5, 1.5)) * joint + rng.uniform(0.2, 0.9) * _cloud(rng, 1.0)
-    return cv2.GaussianBlur(field, (0, 0), 0.6)
+    return _blurred(field, 0.6)
 
 
 def _spots(rng):
@@ -196,7 +202,7 @@ def _strokes(rng):
         for start in _wraps(rng.integers(0, SIZE, 2), length):
             ends = (np.array(start) * 8).astype(int), ((start + reach) * 8).astype(int)
             cv2.line(field, ends[0].tolist(), ends[1].tolist(), colour, width, cv2.LINE_8, 3)
-    field = cv2.GaussianBlur(field, (0, 0), 0.7)
+    field = _blurred(field, 0.7)
     field[..., 0] += rng.uniform(0.1, 0.6) * _cloud(rng, 1.2)
     return field
 

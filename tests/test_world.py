@@ -1,0 +1,253 @@
+"""The procedural world: the same scene everywhere, boxes and labels as drawn, crops as cut from frames, effects that show."""
+
+from dataclasses import replace
+
+import numpy as np
+import pytest
+import torch
+
+from hiptrack import crops
+from hiptrack.data.clips import ClipData, ClipDataset, Geometry
+from hiptrack.data.labels import CLASSES
+from hiptrack.data.loader import ShardedBatches, make_loader, shut_down
+from hiptrack.data.priority import HardExamples
+from hiptrack.data.sampler import CausalSampler
+from hiptrack.data.sequences import FolderDataset
+from hiptrack.data.world import shapes, textures
+from hiptrack.data.world.challenges import HIDDEN, flags, hidden_share, visible_boxes
+from hiptrack.data.world.files import visible_share, write_world
+from hiptrack.data.world.scene import render, target_mask
+from hiptrack.data.world.world import SceneFrame, World
+from hiptrack.errors import ConfigError, DataError
+
+GEOMETRY = Geometry(48, 96, 2.0, 4.0)
+CALM = {
+    name: 0.0
+    for name in (
+        "camera", "deformation", "lookalikes", "clutter", "camouflage", "occlusion", "cut", "light", "weather", "blur", "noise",
+        "compression",
+    )
+}  # fmt: skip
+SMALL = (320, 240)
+
+
+def clips(*, run=0, **parameters):
+    return ClipDataset(ClipData([World(**parameters)], None, CausalSampler(2, 20)), GEOMETRY, run, 0)
+
+
+def as_bytes(sample):
+    return [sample[key].numpy().tobytes() for key in ("template", "search", "boxes_xywh", "flags", "labels", "gaps")]
+
+
+def scenes(count, **parameters):
+    world = World(frames=12, **parameters)
+    return [world.scene(number, SMALL) for number in range(count)]
+
+
+def test_a_clip_is_the_same_in_any_order_and_in_another_process():
+    here = clips()
+    forwards = [as_bytes(here[3, index]) for index in range(6)]
+    again = clips()
+    assert [as_bytes(again[3, index]) for index in reversed(range(6))] == forwards[::-1]
+    batches = ShardedBatches(1, 6, 0, 1, 1)
+    batches.start_at(3, 0)
+    loader = make_loader(clips(), batches, workers=1, seed=0)
+    try:
+        batch = next(iter(loader))
+    finally:
+        shut_down(loader)
+    tensors = {key: value for key, value in batch.items() if isinstance(value, torch.Tensor)}
+    assert [as_bytes({key: value[row] for key, value in tensors.items()}) for row in range(6)] == forwards
+
+
+@pytest.mark.parametrize("run, world", [(1, 0), (0, 1)])
+def test_another_seed_shows_something_else(run, world):
+    assert as_bytes(clips()[0, 0])[0] != as_bytes(clips(run=run, seed=world)[0, 0])[0]
+
+
+def test_a_clip_has_what_training_reads():
+    for index in range(12):
+        sample = clips()[0, index]
+        assert sample["template"].shape == (3, 48, 48) and sample["search"].shape == (2, 3, 96, 96)
+        assert sample["search"].float().std() > 3
+        centre = sample["template_box"][:2] + sample["template_box"][2:] / 2
+        assert (centre - 0.5).abs().max() < 0.02
+        assert (sample["boxes_xywh"][:, 2:] > 0).all() and sample["boxes_xywh"].isfinite().all()
+        assert set(sample["flags"].unique().tolist()) <= {0.0, 1.0} and (sample["flags"].sum(1) >= 1).all()
+        assert all(sample["flags"][row, label] == 1 for row, label in enumerate(sample["labels"]))
+        assert sample["sequence"].startswith("world/scene_") and sample["rejected"] == []
+
+
+def test_the_box_holds_the_target_tightly():
+    overlaps = []
+    for scene in scenes(24, clutter=0.0, canvas=96, sizes=(30.0, 200.0), cut=0.3):
+        boxes, seen = visible_boxes(scene)
+        for frame in np.flatnonzero(seen)[::5]:
+            rows, columns = np.nonzero(target_mask(scene, int(frame)) > 0.4)
+            if len(rows):
+                drawn = (columns.min(), rows.min(), columns.max() + 1, rows.max() + 1)
+                x, y, w, h = boxes[frame]
+                overlaps.append(iou((x, y, x + w, y + h), drawn))
+    assert len(overlaps) > 40
+    assert np.mean(overlaps) > 0.93 and np.mean(np.array(overlaps) > 0.85) > 0.95
+
+
+def iou(a, b):
+    both = max(min(a[2], b[2]) - max(a[0], b[0]), 0) * max(min(a[3], b[3]) - max(a[1], b[1]), 0)
+    areas = [(box[2] - box[0]) * (box[3] - box[1]) for box in (a, b)]
+    return both / (sum(areas) - both)
+
+
+def test_a_crop_is_what_would_be_cut_from_the_frame():
+    differences = []
+    for scene in scenes(16, compression=0.0):
+        boxes, seen = visible_boxes(scene)
+        for frame in np.flatnonzero(seen)[:1]:
+            for factor, side in ((2.0, 48), (4.0, 96)):
+                around = boxes[frame] + np.array((5, -3, 4, 2))
+                cut = crops.crop(render(scene, int(frame)), around, factor, side)
+                drawn = SceneFrame(scene, int(frame)).crop(around, factor, side)
+                differences.append(np.abs(cut.astype(int) - drawn).mean())
+    assert np.median(differences) < 3 and np.mean(differences) < 5
+
+
+def test_a_crop_beyond_the_border_is_black_there():
+    (scene,) = scenes(1, **CALM)
+    crop = SceneFrame(scene, 0).crop((-20.0, -20.0, 40.0, 40.0), 2.0, 80)
+    assert not crop[:38].any() and not crop[:, :38].any() and crop[42:, 42:].std() > 0
+    with pytest.raises(DataError, match="shows nothing"):
+        SceneFrame(scene, 0).crop((-900.0, 0.0, 40.0, 40.0), 2.0, 80)
+
+
+NEUTRAL = {
+    "gain": 1.0, "shade": 0.0, "fog": 0.0, "rain": 0.0, "glare": 0.0, "defocus": 0.0, "coarse": 0.0, "shutter": 0.0, "noise": 0.0,
+    "quality": 0, "vignette": 0.0,
+}  # fmt: skip
+STRONG = {
+    "gain": 0.6, "shade": 0.8, "fog": 0.5, "rain": 120.0, "glare": 150.0, "defocus": 3.0, "coarse": 5.0, "shutter": 1.0,
+    "noise": 8.0, "quality": 20, "vignette": 0.4,
+}  # fmt: skip
+
+
+@pytest.mark.parametrize("effect", NEUTRAL)
+def test_every_effect_shows(effect):
+    scene = scenes(3, **{**CALM, "camera": 1.0}, speed=2.0)[1]
+
+    def pictured(value):
+        now = getattr(scene.effects, effect)
+        value = np.full(now.shape, value) if isinstance(now, np.ndarray) else value
+        return render(replace(scene, effects=replace(scene.effects, **{effect: value})), 5)
+
+    plain, changed = pictured(NEUTRAL[effect]), pictured(STRONG[effect])
+    assert plain.dtype == changed.dtype == np.uint8
+    assert np.abs(plain.astype(int) - changed).mean() > 0.4
+
+
+# challenge: what brings it about, and frames of which share at least then have it
+CAUSES = {
+    "occlusion": ({"occlusion": 1.0}, 0.1),
+    "illumination_change": ({"light": 1.0}, 0.2),
+    "motion_blur": ({"blur": 1.0, "speed": 2.0}, 0.1),
+    "appearance_variation": ({"deformation": 1.0}, 0.02),
+    "partial_visibility": ({"cut": 1.0}, 0.02),
+    "background_clutter": ({"lookalikes": 2.0}, 0.2),
+    "low_contrast": ({"camouflage": 1.0}, 0.9),
+}
+
+
+@pytest.mark.parametrize("challenge", CAUSES)
+def test_a_challenge_is_there_when_it_was_asked_for_and_only_then(challenge):
+    cause, share = CAUSES[challenge]
+    column = CLASSES.index(challenge)
+    calm = [flags(scene)[:, column] for scene in scenes(12, **CALM)]
+    held = [flags(scene)[:, column] for scene in scenes(12, **{**CALM, **cause})]
+    assert not np.concatenate(calm).any()
+    assert np.concatenate(held).mean() > share
+
+
+def test_small_targets_are_of_low_resolution_and_growing_ones_vary_in_scale():
+    small, large = (scenes(8, **CALM, sizes=sizes) for sizes in ((5.0, 9.0), (60.0, 100.0)))
+    column = CLASSES.index("low_resolution")
+    assert all(flags(scene)[:, column].all() for scene in small)
+    assert not any(flags(scene)[:, column].any() for scene in large)
+    for scene in scenes(12, **{**CALM, "camera": 1.0}):
+        area = np.prod(scene.target.boxes[:, 2:] - scene.target.boxes[:, :2], 1)
+        grown = np.abs(np.log(area / area[0])) / 2 > np.log(1.5)
+        assert np.array_equal(flags(scene)[:, CLASSES.index("scale_variation")], grown)
+
+
+def test_occlusion_is_what_the_masks_say():
+    agree, estimates = [], []
+    for scene in scenes(16, occlusion=1.0, clutter=0.0, cut=0.0):
+        for frame in range(0, 12, 3):
+            hidden, drawn = hidden_share(scene)[frame], 1 - visible_share(scene, frame)
+            agree.append(abs(hidden - drawn) < 0.3)
+            estimates.append((hidden > HIDDEN) == (drawn > HIDDEN))
+    assert np.mean(agree) > 0.9 and np.mean(estimates) > 0.85
+
+
+@pytest.mark.parametrize("family", textures.FAMILIES)
+def test_a_texture_tiles_and_is_balanced(family):
+    texture = textures.make_texture(np.random.default_rng(5), family).astype(float)
+    assert texture.shape == (textures.SIZE, textures.SIZE, 3)
+    assert np.abs(texture.mean((0, 1)) - 128).max() < 8 and texture.std((0, 1)).min() > 20
+    steps = np.abs(np.diff(texture, axis=0)).mean((1, 2))
+    seam = np.abs(texture[0] - texture[-1]).mean()
+    assert seam < 1.4 * steps.max() + 2
+
+
+@pytest.mark.parametrize("family", shapes.FAMILIES)
+def test_a_shape_lies_in_its_square(family):
+    for seed in range(10):
+        shape = shapes.make_shape(np.random.default_rng(seed), family)
+        points = np.concatenate([piece.points for piece in shape.pieces])
+        assert np.isfinite(points).all() and np.abs(points).max() < 1.25
+
+
+def test_what_validation_shows_training_never_draws():
+    for module in (textures, shapes):
+        assert set(module.TRAINING) | set(module.HELD_OUT) == set(module.FAMILIES)
+        assert not set(module.TRAINING) & set(module.HELD_OUT)
+
+
+def test_whole_frames_are_written_as_got10k_with_labels(tmp_path):
+    write_world(str(tmp_path), "val", 2, 4, SMALL, 0)
+    write_world(str(tmp_path / "again"), "val", 1, 4, SMALL, 0)
+    dataset = FolderDataset(str(tmp_path), "val", annotations=str(tmp_path / "annotations"))
+    assert [s.name for s in dataset.sequences] == ["world_val_0001", "world_val_0002"]
+    assert dataset.labelled_frames == 8 and all(s.visible[0] and s.cover[0] >= 5 for s in dataset.sequences)
+    image = "val/world_val_0001/00000003.jpg"
+    assert (tmp_path / image).read_bytes() == (tmp_path / "again" / image).read_bytes()
+
+
+@pytest.mark.parametrize(
+    "parameters, words",
+    [
+        ({"frames": 1}, "World.frames = 1: at least 2"),
+        ({"seed": -1}, "World.seed = -1"),
+        ({"scenes": 0}, "World.scenes = 0"),
+        ({"canvas": 4}, "World.canvas = 4"),
+        ({"occlusion": 1.5}, "World.occlusion = 1.5: a number from 0 to 1"),
+        ({"clutter": -1.0}, "World.clutter = -1.0: a number of at least 0"),
+        ({"speed": float("nan")}, "World.speed = nan"),
+        ({"sizes": (50.0, 20.0)}, r"World.sizes = \(50.0, 20.0\)"),
+        ({"textures": ["leafs"]}, "World.textures names 'leafs'.* 'leaves'"),
+        ({"shapes": []}, "World.shapes is empty"),
+    ],
+)
+def test_numbers_out_of_range_are_refused(parameters, words):
+    with pytest.raises(ConfigError, match=words):
+        World(**parameters)
+
+
+def test_the_world_mixes_with_data_on_disk(synthetic):
+    data = ClipData([FolderDataset(str(synthetic), "train"), World()], [1.0, 1.0], CausalSampler(1, 5))
+    dataset = ClipDataset(data, GEOMETRY, 0, 0)
+    drawn = {dataset[0, index]["sequence"].partition("/")[0] for index in range(16)}
+    assert drawn == {"world", data.datasets[0].name}
+    assert data.labelled_frames == World().labelled_frames
+
+
+def test_difficulties_by_sequence_are_refused():
+    with pytest.raises(ConfigError, match="ClipData.priority .* world hardly ever shows a scene twice"):
+        ClipDataset(ClipData([World()], priority=HardExamples()), GEOMETRY, 0, 0)
