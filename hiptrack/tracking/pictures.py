@@ -95,6 +95,12 @@ def write_png(picture_rgb, path):
     write_atomically(path, data.tobytes())
 
 
+def write_jpeg(picture_rgb, path, quality=80):
+    """Write a uint8 [H,W,3] RGB picture to `path` as JPEG of a quality 1..100, whole or not at all."""
+    _, data = cv2.imencode(".jpg", np.ascontiguousarray(picture_rgb[..., ::-1]), [cv2.IMWRITE_JPEG_QUALITY, quality])
+    write_atomically(path, data.tobytes())
+
+
 def plot_curves(metrics, path):
     """Write a PNG with one panel per metric; metrics: name -> list of (step, value)."""
     columns = min(3, max(1, len(metrics)))

@@ -7,7 +7,7 @@ import numpy as np
 
 from hiptrack.data.world.bank import TEXTURES, Bank
 from hiptrack.data.world.colours import colouring, natural_colour, near_colour
-from hiptrack.data.world.drawing import chain, lay
+from hiptrack.data.world.drawing import chain, scale_of
 from hiptrack.data.world.motion import Camera
 from hiptrack.data.world.shapes import outline, stick
 from hiptrack.data.world.textures import SIZE
@@ -119,19 +119,28 @@ def draw_layers(
     layers: list[Layer], bank: Bank, camera: Camera, frame: int, view: np.ndarray, size: tuple[int, int]
 ) -> np.ndarray:
     """The background of a frame, float32 [h, w, 3], in a picture of `size` (w, h) to which `view` [2, 3] takes the frame."""
-    picture = None
-    for layer in layers:
-        to_frame = camera.affine(frame, layer.parallax)
-        mask = None
-        if layer.profile is not None:
-            mask = _mask(layer.profile, chain(view, to_frame), size)
-            if not mask.any():
-                continue
-        drawn = _texture(layer, bank, to_frame, frame, view, size)
-        if picture is None:
-            picture = drawn
+    masks = [_mask(layer, camera, frame, view, size) for layer in layers]
+    # what a layer covers wholly need not be drawn
+    lowest = max(number for number, mask in enumerate(masks) if mask is None or mask.all())
+    width, height = size
+    picture = np.empty((height, width, 3), np.float32)
+    for layer, mask in zip(layers[lowest:], masks[lowest:], strict=True):
+        left, top, right, bottom = 0, 0, width, height
+        if layer is not layers[lowest]:
+            left, top, right, bottom = cv2.boundingRect(mask)
+            right, bottom = left + right, top + bottom
+        if right <= left:
+            continue
+        own_view = view - np.array(((0, 0, left), (0, 0, top)))
+        drawn = _texture(
+            layer, bank, camera.affine(frame, layer.parallax), frame, own_view, (right - left, bottom - top)
+        )
+        where = np.s_[top:bottom, left:right]
+        if layer is layers[lowest]:
+            picture[where] = drawn
         else:
-            lay(picture, drawn, mask)
+            share = mask[where][..., None] * np.float32(1 / 255)
+            picture[where] += share * (drawn - picture[where])
     return picture
 
 
@@ -139,7 +148,7 @@ def _texture(layer, bank, to_frame, frame, view, size):
     to_world = layer.to_world.copy()
     to_world[:, 2] += layer.drift * frame
     affine = chain(to_frame, to_world)
-    scale = np.sqrt(abs(np.linalg.det(affine[:, :2])))  # frame pixels per pixel of the texture
+    scale = scale_of(affine)  # frame pixels per pixel of the texture
     levels = bank.texture(layer.texture)
     number = min(max(int(np.log2(1 / max(scale, 1e-3)) + 0.5), 0) if scale < 0.75 else 0, len(levels) - 1)
     half = 2.0**number
@@ -154,8 +163,12 @@ def _texture(layer, bank, to_frame, frame, view, size):
     return drawn
 
 
-def _mask(profile, affine, size):
-    points = profile @ affine[:, :2].T + affine[:, 2]
+def _mask(layer, camera, frame, view, size):
+    """Where a layer shows in a picture, uint8; None: everywhere."""
+    if layer.profile is None:
+        return None
+    affine = chain(view, camera.affine(frame, layer.parallax))
+    points = layer.profile @ affine[:, :2].T + affine[:, 2]
     mask = np.zeros(size[::-1], np.uint8)
     # far corners are drawn in, for OpenCV's coordinates have few bits
     points = np.clip(np.round(points * 2**_SUB), -(2**20), 2**20).astype(np.int32)

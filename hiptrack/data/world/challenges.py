@@ -3,7 +3,7 @@
 import numpy as np
 
 from hiptrack.data.labels import CLASSES, NORMAL
-from hiptrack.data.world.scene import LONGEST_BLUR, Scene, smear
+from hiptrack.data.world.scene import Scene, smears
 
 HIDDEN = 0.15  # share of the box that what passes covers, from which on a frame counts as occluded
 OUTSIDE = 0.08  # share of the box outside the frame: partially visible
@@ -54,11 +54,7 @@ def flags(scene: Scene) -> np.ndarray:
     """[n, 9] bool, columns in the order of CLASSES without "normal"; several may hold at once."""
     effects, track, frames = scene.effects, scene.target.track, scene.frames
     size = np.sqrt(np.maximum(_area(scene.target.boxes), 1.0))
-    smears = np.zeros(frames)
-    for frame in np.flatnonzero(effects.shutter > 0):
-        smears[frame] = np.hypot(
-            *smear(scene.target, int(frame), effects.shutter[frame], LONGEST_BLUR * track.size[frame])
-        )
+    smeared = np.hypot(*smears(scene, scene.target).T)
     distances = [np.hypot(*(like.track.position - track.position).T) / size for like in scene.likes]
     centres = [
         b.affines[:, :, :2] @ np.full(2, scene.target.thing.side / 2) + b.affines[:, :, 2] for b in scene.bystanders
@@ -68,7 +64,7 @@ def flags(scene: Scene) -> np.ndarray:
         "occlusion": hidden_share(scene) > HIDDEN,
         "illumination_change": (np.abs(np.log(effects.gain)).max(1) > DIMMED) | (effects.glare[:, 2] > GLARING),
         "scale_variation": np.abs(np.log(size / size[0])) > np.log(GROWN),
-        "motion_blur": (smears > SMEARED * size) & (smears > 2) | (effects.defocus > DEFOCUSED * size),
+        "motion_blur": (smeared > SMEARED * size) & (smeared > 2) | (effects.defocus > DEFOCUSED * size),
         "appearance_variation": np.maximum(_turned(track.angle), _turned(track.yaw)) > TURNED,
         "partial_visibility": inside_share(scene) < 1 - OUTSIDE,
         "low_resolution": (size**2 < SMALL) | (effects.coarse * FEW_CELLS > size),

@@ -3,6 +3,8 @@
 An affine takes pixel coordinates (the centre of the first pixel is 0, 0) of one picture to those of another.
 """
 
+import math
+
 import cv2
 import numpy as np
 
@@ -51,6 +53,12 @@ def affines(turn, origin, place):
     result[..., 0, 0], result[..., 0, 1], result[..., 1, 0], result[..., 1, 1] = a, b, c, d
     result[..., 2] = place - result[..., :2] @ origin
     return result
+
+
+def scale_of(affine):
+    """How many times longer an affine makes things: the root of how it changes areas."""
+    (a, b, _), (c, d, _) = affine.tolist()
+    return math.sqrt(abs(a * d - b * c))
 
 
 def draw(picture, levels, affine, scale, blur=UNBLURRED, gain=None):

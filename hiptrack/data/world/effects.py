@@ -10,6 +10,7 @@ import cv2
 import numpy as np
 
 from hiptrack.data.world.bank import CLOUDS, Bank
+from hiptrack.data.world.drawing import scale_of
 from hiptrack.data.world.motion import envelope, wander
 from hiptrack.data.world.textures import SIZE, SPREAD
 
@@ -171,7 +172,7 @@ def compressed(picture: np.ndarray, quality: int, scale: float) -> np.ndarray:
 
 def _sampled(levels, to_frame, view, picture):
     """A tiling picture laid over the frame by `to_frame` [2, 3], as the view sees it: float32."""
-    scale = np.sqrt(abs(np.linalg.det(to_frame[:, :2])))
+    scale = scale_of(to_frame)
     number = 0 if scale >= 0.75 else min(int(np.log2(1 / scale) + 0.5), len(levels) - 1)
     half = 2.0**number
     affine = view[:, :2] @ to_frame[:, :2], view[:, :2] @ to_frame[:, 2] + view[:, 2]

@@ -118,14 +118,15 @@ def _material(rng, bank, side, colour):
 
 def make_like(rng: np.random.Generator, bank: Bank, thing: Thing, deformation: float) -> Thing:
     """A look-alike: the same shape, of slightly other colours and details, or with some materials exchanged."""
-    materials, fresh = list(thing.materials), make_materials(rng, bank, thing.side, None)
     if rng.random() < 0.5:
-        for number in range(MATERIALS):
-            if rng.random() < 0.5:
-                materials[number] = fresh[number]
+        kept = rng.random(MATERIALS) < 0.5
+        materials = [
+            old if keep else _material(rng, bank, thing.side, natural_colour(rng))
+            for old, keep in zip(thing.materials, kept, strict=True)
+        ]
     else:
-        shift = np.float32(rng.normal(0, 14, 3))
-        materials = [cv2.add(material, tuple(map(float, shift))) for material in materials]
+        shift = tuple(rng.normal(0, 14, 3).tolist())
+        materials = [cv2.add(material, (*shift, 0.0)) for material in thing.materials]
     stretch = thing.stretch * rng.uniform(0.85, 1.0, 2)
     return _clothe(rng, thing.shape, stretch, tuple(materials), deformation)
 

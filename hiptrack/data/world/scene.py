@@ -7,7 +7,7 @@ import numpy as np
 
 from hiptrack.data.world.backgrounds import Layer, draw_layers, plan_layers
 from hiptrack.data.world.bank import THINGS, Bank
-from hiptrack.data.world.drawing import UNBLURRED, Levels, chain, draw, motion_blurred, placed
+from hiptrack.data.world.drawing import UNBLURRED, Levels, chain, draw, motion_blurred, placed, scale_of
 from hiptrack.data.world.effects import Effects, lay_weather, light_up, plan_effects, take
 from hiptrack.data.world.motion import (
     Camera,
@@ -59,7 +59,7 @@ class Actor:
     def parts(self, frame):
         """(look, affine to the frame, frame pixels per canvas pixel) of each part, in the order of drawing."""
         affine = self.affines[frame]
-        scale = math.sqrt(abs(np.linalg.det(affine[:, :2])))
+        scale = scale_of(affine)
         return [
             (look, chain(affine, own), scale)
             for look, own in posed_parts(self.thing, frame, float(self.track.yaw[frame]))
@@ -154,18 +154,17 @@ def render(scene: Scene, frame: int, view: np.ndarray = WHOLE, size: tuple[int, 
     picture = draw_layers(scene.layers, scene.bank, camera, frame, view, size)
     for bystander in scene.bystanders:
         affine = bystander.affines[frame]
-        scale = math.sqrt(abs(affine[0, 0] * affine[1, 1] - affine[0, 1] * affine[1, 0]))
+        scale = scale_of(affine)
         draw(picture, bystander.levels, chain(view, affine), scale, gain=bystander.gain)
-    shutter, limit = effects.shutter[frame], LONGEST_BLUR * scene.target.track.size[frame]
-    if shutter > 0:
-        picture = _smeared(picture, view, shutter * _camera_step(camera, frame), limit)
+    if effects.shutter[frame] > 0:
+        picture = _smeared(picture, scene, frame, view)
     for like in scene.likes:
-        _draw_actor(picture, like, frame, view, shutter, limit)
+        _draw_actor(picture, scene, like, frame, view)
     if scene.shadow is not None:
         _cast_shadow(picture, scene.target, frame, view, scene.shadow)
-    _draw_actor(picture, scene.target, frame, view, shutter, limit)
+    _draw_actor(picture, scene, scene.target, frame, view)
     for passer in scene.passers:
-        _draw_actor(picture, passer, frame, view, 0.0, limit)
+        _draw_actor(picture, scene, passer, frame, view)
     picture = light_up(picture, effects, scene.bank, frame, to_frame, view)
     picture = lay_weather(picture, effects, scene.bank, frame, view)
     return take(picture, effects, scene.bank, frame, view)
@@ -191,36 +190,31 @@ def _cover(mask, look, affine, scale):
         mask[where] += (1 - mask[where]) * patch[..., 3:] / 255
 
 
-def smear(actor: Actor, frame: int, shutter: float, limit: float) -> np.ndarray:
-    """[2]: the way (right, down) in frame pixels that an actor runs while the shutter is open, at most `limit`."""
-    position = actor.track.position
-    step = position[min(frame + 1, len(position) - 1)] - position[max(frame - 1, 0)]
-    return _limited(0.5 * shutter * step, limit)
+def smears(scene: Scene, actor: Actor) -> np.ndarray:
+    """[n, 2]: the ways (right, down) in frame pixels that an actor runs while the shutter is open."""
+    steps = np.gradient(actor.track.position, axis=0)
+    return _limited(scene.effects.shutter[:, None] * steps, LONGEST_BLUR * scene.target.track.size[:, None])
 
 
-def _limited(path, limit):
-    length = math.hypot(*path)
-    return path if length <= limit else path * (limit / length)
+def _limited(paths, longest):
+    return paths * np.minimum(1, longest / np.maximum(np.hypot(*paths.T)[:, None], 1e-6))
 
 
-def _draw_actor(picture, actor, frame, view, shutter, limit):
-    blur = view[0, 0] * smear(actor, frame, shutter, limit) if shutter > 0 else UNBLURRED
+def _draw_actor(picture, scene, actor, frame, view):
+    blur = UNBLURRED
+    if scene.effects.shutter[frame] > 0:
+        blur = view[0, 0] * smears(scene, actor)[frame]
     for look, affine, scale in actor.parts(frame):
         draw(picture, look, chain(view, affine), scale, blur)
 
 
-def _camera_step(camera, frame):
-    """[2]: how far the ground moves through the frame's middle from a frame to the next, in frame pixels."""
-    centre = camera.centre
-    step = centre[min(frame + 1, len(centre) - 1)] - centre[max(frame - 1, 0)]
-    return -0.5 * camera.zoom[frame] * step
-
-
-def _smeared(picture, view, path, limit):
-    path = view[0, 0] * _limited(path, limit)
-    if max(abs(path)) < 1:
-        return picture
-    return motion_blurred(picture, path)
+def _smeared(picture, scene, frame, view):
+    """A picture of what stands still, smeared as the camera moves."""
+    camera, effects = scene.camera, scene.effects
+    steps = -camera.zoom[:, None] * np.gradient(camera.centre, axis=0)
+    paths = _limited(effects.shutter[:, None] * steps, LONGEST_BLUR * scene.target.track.size[:, None])
+    path = view[0, 0] * paths[frame]
+    return motion_blurred(picture, path) if max(abs(path)) >= 1 else picture
 
 
 def _cast_shadow(picture, actor, frame, view, place):
@@ -230,7 +224,7 @@ def _cast_shadow(picture, actor, frame, view, place):
     flat = np.array(((1, 0.6 * place[0], 0), (0, 0.5, 0)))
     foot = np.array(((x1 + x2) / 2, y2))
     flat[:, 2] = foot - flat[:, :2] @ foot + actor.track.size[frame] * np.array((place[0] * 0.2, place[1] * 0.3))
-    scale = math.sqrt(abs(np.linalg.det(affine[:, :2])))
+    scale = scale_of(affine)
     patch, where = placed(picture.shape, body.levels, chain(view, chain(flat, affine)), scale / 4)  # coarse: a soft rim
     if patch is not None:
         picture[where] *= 1 - patch[..., 3:] * np.float32(0.5 / 255)

@@ -1,0 +1,47 @@
+"""Writes a contact sheet of the procedural world: frames of scenes with the target's box, and crops as they are trained on."""
+
+import argparse
+from pathlib import Path
+
+import numpy as np
+
+from hiptrack.data.labels import CLASSES
+from hiptrack.data.world import shapes, textures
+from hiptrack.data.world.scene import render
+from hiptrack.data.world.world import World
+from hiptrack.tracking.pictures import Shot, picture_sheet, write_jpeg
+
+CELL = (200, 132)
+SCENES_A_ROW = 2
+SEARCH_FACTOR, SEARCH_SIZE = 4.0, 128
+
+
+def main():
+    parser = argparse.ArgumentParser(description=__doc__)
+    parser.add_argument("--out", metavar="FILE", required=True, help="the JPEG file")
+    parser.add_argument("--scenes", metavar="N", type=int, default=16, help="number of scenes (default 16)")
+    parser.add_argument("--first", metavar="N", type=int, default=0, help="number of the first one (default 0)")
+    parser.add_argument("--seed", metavar="N", type=int, default=0, help="of the world (default 0)")
+    parser.add_argument("--held-out", action="store_true", help="of the textures and shapes kept for validation")
+    arguments = parser.parse_args()
+    families = (list(textures.HELD_OUT), list(shapes.HELD_OUT)) if arguments.held_out else (None, None)
+    world = World(arguments.seed, canvas=128, textures=families[0], shapes=families[1])
+    shots = [scene_shots(world, arguments.first + number) for number in range(arguments.scenes)]
+    rows = [sum(shots[start : start + SCENES_A_ROW], []) for start in range(0, len(shots), SCENES_A_ROW)]
+    write_jpeg(picture_sheet(rows, CELL), Path(arguments.out))
+    print(f"{arguments.out}: {arguments.scenes} scenes")
+    return 0
+
+
+def scene_shots(world, number):
+    """Two frames of a scene with the box and the challenges, and the search crop of the second."""
+    sequence = world.sequences[number]
+    seen = np.flatnonzero(sequence.visible)
+    early, late = (int(seen[int(share * (len(seen) - 1))]) for share in (0.1, 0.7))
+    shots = []
+    for frame in (early, late):
+        held = [name.replace("_", " ") for name, flag in zip(CLASSES, sequence.labels.flags[frame]) if flag]
+        caption = ", ".join(held) or "normal"
+        shots.append(Shot(render(sequence.scene, frame), sequence.boxes_xywh[frame], None, caption[:34]))
+    crop = sequence.frames[late].crop(sequence.boxes_xywh[late], SEARCH_FACTOR, SEARCH_SIZE)
+    return [*shots, Shot(crop, None, None, f"scene {number}")]
