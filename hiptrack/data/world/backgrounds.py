@@ -22,7 +22,7 @@ class Layer:
 
     texture: a number of the bank's. colours [3, 4]: see `colouring`. to_world [2, 3]: from the texture's pixels. profile: [n, 2]
     corners in the world, or None: everywhere. drift [2]: world pixels per frame. gradient [3]: grey levels from the top of the
-    frame to its bottom.
+    frame to its bottom. mean [3]: of its colours. softness: how often its texture is halved, as it is out of focus.
     """
 
     texture: int
@@ -33,14 +33,16 @@ class Layer:
     drift: np.ndarray
     gradient: np.ndarray
     mean: np.ndarray
+    softness: int
 
 
 def plan_layers(rng: np.random.Generator, size: tuple[int, int]) -> list[Layer]:
     """One to four layers, the farthest first."""
     kind = rng.random()
+    softness = int(rng.choice((0, 0, 0, 1, 2)))
     if kind < 0.4:  # seen from above, or a wall
         ground = natural_colour(rng)
-        return [_layer(rng, ground, 1.0, None), *_patches(rng, size, ground)]
+        return [_layer(rng, ground, 1.0, None, softness=softness), *_patches(rng, size, ground)]
     horizon = size[1] * rng.uniform(-0.35, 0.25)
     sky = natural_colour(rng)
     layers = [
@@ -52,7 +54,7 @@ def plan_layers(rng: np.random.Generator, size: tuple[int, int]) -> list[Layer]:
     for depth in depths:
         colour = near_colour(rng, sky, 30) if rng.random() < 0.4 else natural_colour(rng)
         colour = colour + (1 - depth) * 0.5 * (sky - colour)  # what is far pales
-        layers.append(_layer(rng, colour, depth, _profile(rng, size, horizon)))
+        layers.append(_layer(rng, colour, depth, _profile(rng, size, horizon), softness=softness))
         horizon += size[1] * rng.uniform(0.02, 0.25)
     if kind > 0.6:  # the ground, foreshortened
         layers.append(_layer(rng, natural_colour(rng), 1.0, _level(horizon), squash=rng.uniform(0.15, 0.6)))
@@ -75,8 +77,8 @@ def _patches(rng, size, ground):
     return layers
 
 
-def _layer(rng, colour, parallax, profile, contrast=(5, 50), gradient=0.0, squash=1.0, zoom=None):
-    zoom = np.exp(rng.uniform(np.log(0.6), np.log(5.0))) if zoom is None else zoom
+def _layer(rng, colour, parallax, profile, contrast=(8, 60), gradient=0.0, squash=1.0, zoom=None, softness=0):
+    zoom = np.exp(rng.uniform(np.log(0.3), np.log(3.0))) if zoom is None else zoom
     angle = rng.uniform(0, 2 * np.pi) if rng.random() < 0.5 else 0.0
     turn = zoom * np.array(((np.cos(angle), -np.sin(angle)), (np.sin(angle), np.cos(angle)))) * ((1.0,), (squash,))
     to_world = np.concatenate((turn, rng.uniform(-500, 500, (2, 1))), 1)
@@ -89,6 +91,7 @@ def _layer(rng, colour, parallax, profile, contrast=(5, 50), gradient=0.0, squas
         drift=rng.normal(0, 0.5, 2) if rng.random() < 0.3 else np.zeros(2),
         gradient=gradient + rng.normal(0, 5, 3),
         mean=colour,
+        softness=softness,
     )
 
 
@@ -150,7 +153,8 @@ def _texture(layer, bank, to_frame, frame, view, size):
     affine = chain(to_frame, to_world)
     scale = scale_of(affine)  # frame pixels per pixel of the texture
     levels = bank.texture(layer.texture)
-    number = min(max(int(np.log2(1 / max(scale, 1e-3)) + 0.5), 0) if scale < 0.75 else 0, len(levels) - 1)
+    number = 0 if scale >= 0.75 else int(np.log2(1 / max(scale, 1e-3)) + 0.5)
+    number = min(number + layer.softness, len(levels) - 1)
     half = 2.0**number
     affine = chain(view, chain(affine, np.array(((half, 0, (half - 1) / 2), (0, half, (half - 1) / 2)))))
     backward = cv2.invertAffineTransform(affine)

@@ -3,9 +3,11 @@
 import numpy as np
 
 from hiptrack.data.labels import CLASSES, NORMAL
+from hiptrack.data.world.objects import flattened
 from hiptrack.data.world.scene import Scene, smears
 
-HIDDEN = 0.15  # share of the box that what passes covers, from which on a frame counts as occluded
+HIDDEN = 0.15  # share of the target behind what passes: from here on a frame counts as occluded
+GRID = 4  # pixels of a canvas between the points by which that is found
 OUTSIDE = 0.08  # share of the box outside the frame: partially visible
 GROWN = 1.5  # factor of the size since the first frame, up or down: scale variation
 TURNED = 0.5  # radians of turning or of yaw since the first frame: appearance variation
@@ -15,7 +17,7 @@ DIMMED = 0.25  # change of the logarithm of the light in any channel: illuminati
 GLARING = 80.0  # grey levels
 SMALL = 400.0  # pixels of the box (OTB: low resolution)
 FEW_CELLS = 14.0  # coarse pixels across the target: low resolution
-NEAR = 2.5  # target sizes: a look-alike so near, or ...
+NEAR = 1.8  # target sizes: a look-alike so near, or ...
 CROWD = 5  # ... so many bystanders are background clutter
 FOGGY = 0.4  # share of fog: low contrast
 SEEN = 0.2  # share of the box inside the frame and not hidden, below which a frame shows no target
@@ -37,17 +39,28 @@ def inside_share(scene: Scene) -> np.ndarray:
 
 
 def hidden_share(scene: Scene) -> np.ndarray:
-    """[n]: about the share of the target's box that is covered by what passes: by the share of its own box that it fills."""
-    inside = _clipped(scene.target.boxes, scene.size)
+    """[n]: the share of the target that is behind what passes before it, by points on it, its limbs at rest."""
     hidden = np.zeros(scene.frames)
+    if not scene.passers:
+        return hidden
+    outline = flattened(scene.target.thing)[::GRID, ::GRID, 3] > 127
+    points = np.argwhere(outline)[:, ::-1] * GRID
+    places = _moved(points, scene.target.affines)
     for passer in scene.passers:
-        both = np.concatenate(
-            (np.maximum(inside[:, :2], passer.boxes[:, :2]), np.minimum(inside[:, 2:], passer.boxes[:, 2:])), 1
-        )
-        hull = passer.thing.body.hull
-        fill = passer.thing.body.alpha.sum() / 255 / np.prod(np.ptp(hull, 0) + 1)
-        hidden = np.maximum(hidden, min(fill, 1.0) * _area(both) / np.maximum(_area(inside), 1e-6))
+        alpha = flattened(passer.thing)[..., 3]
+        at = np.rint(_moved_back(places, passer.affines)).astype(int)
+        within = ((at >= 0) & (at < len(alpha))).all(2)
+        at = np.where(within[..., None], at, 0)
+        hidden = np.maximum(hidden, (within & (alpha[at[..., 1], at[..., 0]] > 127)).mean(1))
     return hidden
+
+
+def _moved(points, affines):
+    return points @ affines[:, :, :2].transpose(0, 2, 1) + affines[:, None, :, 2]
+
+
+def _moved_back(places, affines):
+    return (places - affines[:, None, :, 2]) @ np.linalg.inv(affines[:, :, :2]).transpose(0, 2, 1)
 
 
 def flags(scene: Scene) -> np.ndarray:

@@ -22,7 +22,8 @@ class Effects:
     gain [n, 3]; shade [n]: strength of the shadows and lights on the ground, 0..1; fog [n]: share of fog; rain [n] in grey
     levels; glare [n, 3]: place in the frame and grey levels; defocus [n]: standard deviation; coarse [n]: side of a coarse
     pixel, 0: none; shutter [n]: share of the time between frames that it is open; noise: standard deviation in grey levels;
-    quality: of JPEG, 0: not compressed; vignette: share of light lost in the corners.
+    quality: of JPEG, 0: not compressed; vignette: share of light lost in the corners; sharpening:
+    how much the camera exaggerates edges.
     """
 
     gain: np.ndarray
@@ -41,6 +42,7 @@ class Effects:
     noise: float
     quality: int
     vignette: float
+    sharpening: float
     offsets: np.ndarray  # [n, 2] where each frame reads noise and rain
 
 
@@ -65,7 +67,7 @@ def plan_effects(
         glare = np.column_stack((place, rng.uniform(60, 230) * envelope(rng, frames)))
     if rng.random() < weather:
         fog = rng.uniform(0.1, 0.75) * weather**0.5 * (envelope(rng, frames) if rng.random() < 0.5 else 1.0) + fog
-    if rng.random() < 0.4 * weather:
+    if rng.random() < 0.25 * weather:
         rain[:] = rng.uniform(30, 160)
     if rng.random() < 0.5 * blur:
         defocus = 0.09 * mean * rng.uniform(0.2, 1.0) * envelope(rng, frames)
@@ -90,6 +92,7 @@ def plan_effects(
         noise=rng.exponential(8.0) * noise if rng.random() < noise else 0.0,
         quality=int(rng.integers(15, 85)) if rng.random() < compression else 0,
         vignette=rng.uniform(0, 0.4) if rng.random() < 0.3 * light else 0.0,
+        sharpening=rng.uniform(0.3, 1.5) if rng.random() < 0.5 else 0.0,
         offsets=rng.uniform(0, SIZE, (frames, 2)),
     )
 
@@ -138,12 +141,16 @@ def lay_weather(picture: np.ndarray, effects: Effects, bank: Bank, frame: int, v
 
 
 def take(picture: np.ndarray, effects: Effects, bank: Bank, frame: int, view: np.ndarray) -> np.ndarray:
-    """What the camera makes of it, uint8: defocus, coarse pixels, noise, compression."""
+    """What the camera makes of it, uint8: defocus or sharpened edges, coarse pixels, noise, compression."""
     height, width = picture.shape[:2]
     scale = view[0, 0]
     sigma = effects.defocus[frame] * scale
     if sigma > 0.3:
         picture = cv2.GaussianBlur(picture, (0, 0), sigma)
+    elif effects.sharpening and scale > 0.3:
+        picture = picture + np.float32(effects.sharpening) * (
+            picture - cv2.GaussianBlur(picture, (0, 0), max(scale, 0.5))
+        )
     cell = effects.coarse[frame] * scale
     if cell > 1.3:
         small = max(4, round(width / cell)), max(4, round(height / cell))

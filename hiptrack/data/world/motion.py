@@ -94,25 +94,31 @@ class Track:
 
 
 def plan_target(
-    rng: np.random.Generator, camera: Camera, sizes: tuple[float, float], speed: float, deformation: float, cut: float
-) -> Track:
+    rng: np.random.Generator, camera: Camera, sizes: tuple[float, float], reach: float, speed: float, deformation: float,
+    cut: float,
+) -> Track:  # fmt: skip
     """The target's track: inside the frame, but for scenes in which it leaves it partly (chance `cut`).
 
-    sizes: the smallest and largest mean size in pixels. speed: about the largest way in a frame, in target sizes.
+    sizes: the smallest and largest mean size in pixels. reach: how far it goes from its centre, in its sizes. speed: about the largest way in a frame, in target sizes.
     """
     frames, frame_size = len(camera.zoom), np.array(camera.size, float)
-    largest = min(sizes[1], 0.8 * frame_size.min())
+    largest = min(sizes[1], 0.42 * frame_size.min() / reach)
     mean = np.exp(rng.uniform(np.log(min(sizes[0], largest)), np.log(largest)))
     own = 0.35 * rng.random() * wander(rng, frames, 1, rng.uniform(0.02, 0.15))[:, 0]
-    size = np.clip(mean * camera.zoom * np.exp(own), 0.6 * sizes[0], 0.9 * frame_size.min())
-    reach = frame_size * rng.uniform(0.02, 0.4)
-    pace = np.clip(speed * np.exp(rng.uniform(-4, 0)) * mean / reach.mean(), 0.005, 0.9)
-    position = frame_size * rng.uniform(0.3, 0.7, 2) + reach * wander(rng, frames, 2, pace)
+    size = np.minimum(mean * camera.zoom * np.exp(own), 0.48 * frame_size.min() / reach)
+    size = np.maximum(size, min(0.7 * sizes[0], largest))
+    span = frame_size * rng.uniform(0.02, 0.4)
+    pace = np.clip(speed * np.exp(rng.uniform(-4, 0)) * mean / span.mean(), 0.005, 0.9)
+    is_cut = rng.random() < cut
+    home = rng.uniform(0.3, 0.7, 2)
+    if is_cut:
+        home[rng.integers(2)] = rng.integers(2)
+    position = frame_size * home + span * wander(rng, frames, 2, pace)
     if rng.random() < 0.3:  # jerks
         jumps = speed * mean * rng.standard_normal((frames, 2)) * (rng.random((frames, 1)) < 0.1)
         position = position + np.cumsum(jumps, 0)
-    margin = rng.uniform(-0.25, 0.3) if rng.random() < cut else 0.65
-    inner = np.minimum(margin * size[:, None], 0.48 * frame_size)
+    margin = rng.uniform(-0.15, 0.4) if is_cut else reach
+    inner = np.minimum(margin * size[:, None], 0.5 * frame_size)
     return _turning(rng, np.clip(position, inner, frame_size - inner), size, deformation)
 
 

@@ -110,10 +110,10 @@ def make_materials(rng, bank, side, base):
 
 def _material(rng, bank, side, colour):
     texture = bank.texture(int(rng.integers(TEXTURES)))[int(rng.integers(2))]
-    cut = min(int(side * np.exp(rng.uniform(-1.4, 0.5))), texture.shape[0] - 1)
+    cut = min(int(side * np.exp(rng.uniform(-0.9, 1.2))), texture.shape[0] - 1)
     x, y = rng.integers(0, texture.shape[0] - cut, 2)
     patch = cv2.resize(texture[y : y + cut, x : x + cut], (side, side), interpolation=cv2.INTER_LINEAR)
-    return cv2.transform(patch, colouring(rng, colour, np.exp(rng.uniform(np.log(3), np.log(45)))))
+    return cv2.transform(patch, colouring(rng, colour, np.exp(rng.uniform(np.log(5), np.log(60)))))
 
 
 def make_like(rng: np.random.Generator, bank: Bank, thing: Thing, deformation: float) -> Thing:

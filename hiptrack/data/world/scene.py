@@ -109,7 +109,8 @@ def make_scene(
     is_camouflaged = bool(rng.random() < hard.camouflage)
     base = layers[int(rng.integers(len(layers)))].mean if is_camouflaged else None
     thing = make_thing(rng, bank, shapes[rng.integers(len(shapes))], side, hard.deformation, base)
-    track = plan_target(rng, camera, hard.sizes, hard.speed, hard.deformation, hard.cut)
+    _, reach = _measures(thing)
+    track = plan_target(rng, camera, hard.sizes, 1.1 * reach, hard.speed, hard.deformation, hard.cut)
     target = _actor(thing, track)
     likes = [
         _actor(make_like(rng, bank, thing, hard.deformation), plan_companion(rng, track, hard.deformation))
@@ -129,10 +130,15 @@ def make_scene(
 
 
 def _actor(thing, track):
-    still = thing.body.hull
-    extent = math.sqrt(max(np.prod(still.max(0) - still.min(0) + 1), 1.0))
-    affines = track.affines(thing.side, extent)
+    affines = track.affines(thing.side, _measures(thing)[0])
     return Actor(thing, track, affines, extents(thing, np.arange(len(track.size)), affines))
+
+
+def _measures(thing):
+    """(root of the area of a thing's box at rest in canvas pixels, how far it goes from the canvas's centre, in those)."""
+    x1, y1, x2, y2 = box = extents(thing, np.zeros(1), WHOLE[None])[0]
+    size = max(math.sqrt((x2 - x1) * (y2 - y1)), 1.0)
+    return size, np.abs(box - thing.side / 2).max() / size
 
 
 def _bystander(rng, bank, shapes, side, camera, track):

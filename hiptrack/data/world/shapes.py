@@ -276,7 +276,7 @@ def _chain(rng):
     centres = np.arange(-1 + half, 1, 2 * half)
     bend = rng.uniform(-0.4, 0.4)
     links = [
-        outline(rng, strength=0.2, n=20) * (half * 1.1, rng.uniform(0.25, 0.5)) + (x, bend * np.cos(3 * x))
+        outline(rng, strength=0.2, n=20) * (half * 1.4, rng.uniform(0.25, 0.5)) + (x, bend * np.cos(3 * x))
         for x in centres
     ]
     limbs = [
