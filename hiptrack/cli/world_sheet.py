@@ -1,6 +1,7 @@
 """Writes a contact sheet of the procedural world: frames of scenes with the target's box, and crops as they are trained on."""
 
 import argparse
+from itertools import chain
 from pathlib import Path
 
 import numpy as np
@@ -27,7 +28,7 @@ def main():
     families = (list(textures.HELD_OUT), list(shapes.HELD_OUT)) if arguments.held_out else (None, None)
     world = World(arguments.seed, canvas=128, textures=families[0], shapes=families[1])
     shots = [scene_shots(world, arguments.first + number) for number in range(arguments.scenes)]
-    rows = [sum(shots[start : start + SCENES_A_ROW], []) for start in range(0, len(shots), SCENES_A_ROW)]
+    rows = [list(chain(*shots[start : start + SCENES_A_ROW])) for start in range(0, len(shots), SCENES_A_ROW)]
     write_jpeg(picture_sheet(rows, CELL), Path(arguments.out))
     print(f"{arguments.out}: {arguments.scenes} scenes")
     return 0

@@ -7,7 +7,7 @@ import numpy as np
 
 from hiptrack.data.world.bank import TEXTURES, Bank
 from hiptrack.data.world.colours import colouring, natural_colour, near_colour
-from hiptrack.data.world.drawing import chain, scale_of
+from hiptrack.data.world.drawing import chain, halvings, scale_of
 from hiptrack.data.world.motion import Camera
 from hiptrack.data.world.shapes import outline, stick
 from hiptrack.data.world.textures import SIZE
@@ -153,8 +153,7 @@ def _texture(layer, bank, to_frame, frame, view, size):
     affine = chain(to_frame, to_world)
     scale = scale_of(affine)  # frame pixels per pixel of the texture
     levels = bank.texture(layer.texture)
-    number = 0 if scale >= 0.75 else int(np.log2(1 / max(scale, 1e-3)) + 0.5)
-    number = min(number + layer.softness, len(levels) - 1)
+    number = min(halvings(scale) + layer.softness, len(levels) - 1)
     half = 2.0**number
     affine = chain(view, chain(affine, np.array(((half, 0, (half - 1) / 2), (0, half, (half - 1) / 2)))))
     backward = cv2.invertAffineTransform(affine)

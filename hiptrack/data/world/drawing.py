@@ -20,6 +20,11 @@ def compose(colour, alpha):
     return picture
 
 
+def halvings(scale):
+    """How often to halve what is drawn at `scale` frame pixels per pixel: nearly as sharp as a camera, and hardly any alias."""
+    return max(0, int(math.log2(1 / max(scale, 1e-3)) + 0.25))
+
+
 class Levels:
     """A picture at its size and at its halves, each made when first needed."""
 
@@ -28,7 +33,7 @@ class Levels:
 
     def at(self, scale):
         """(the picture to be drawn at `scale` pixels per pixel of the whole one without aliasing, affine to the whole one)."""
-        wanted = 0 if scale >= 0.75 else int(np.log2(1 / max(scale, 1e-3)) + 0.5)
+        wanted = halvings(scale)
         levels = self._levels
         while len(levels) <= wanted and min(levels[-1].shape[:2]) >= 2 * SMALLEST_LEVEL:
             height, width = levels[-1].shape[:2]

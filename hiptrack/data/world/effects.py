@@ -10,7 +10,7 @@ import cv2
 import numpy as np
 
 from hiptrack.data.world.bank import CLOUDS, Bank
-from hiptrack.data.world.drawing import scale_of
+from hiptrack.data.world.drawing import halvings, scale_of
 from hiptrack.data.world.motion import envelope, wander
 from hiptrack.data.world.textures import SIZE, SPREAD
 
@@ -92,7 +92,7 @@ def plan_effects(
         noise=rng.exponential(8.0) * noise if rng.random() < noise else 0.0,
         quality=int(rng.integers(15, 85)) if rng.random() < compression else 0,
         vignette=rng.uniform(0, 0.4) if rng.random() < 0.3 * light else 0.0,
-        sharpening=rng.uniform(0.3, 1.5) if rng.random() < 0.5 else 0.0,
+        sharpening=rng.uniform(0.3, 2.0) if rng.random() < 0.6 else 0.0,
         offsets=rng.uniform(0, SIZE, (frames, 2)),
     )
 
@@ -179,8 +179,7 @@ def compressed(picture: np.ndarray, quality: int, scale: float) -> np.ndarray:
 
 def _sampled(levels, to_frame, view, picture):
     """A tiling picture laid over the frame by `to_frame` [2, 3], as the view sees it: float32."""
-    scale = scale_of(to_frame)
-    number = 0 if scale >= 0.75 else min(int(np.log2(1 / scale) + 0.5), len(levels) - 1)
+    number = min(halvings(scale_of(to_frame)), len(levels) - 1)
     half = 2.0**number
     affine = view[:, :2] @ to_frame[:, :2], view[:, :2] @ to_frame[:, 2] + view[:, 2]
     backward = cv2.invertAffineTransform(np.column_stack((affine[0] * half, affine[1])))

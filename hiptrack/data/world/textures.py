@@ -61,7 +61,7 @@ def _warped(rng, field, strength):
 
 
 def _noise(rng):
-    return _cloud(rng, rng.uniform(0.7, 1.5))
+    return _cloud(rng, rng.uniform(0.5, 1.3))
 
 
 def _grain(rng):
