@@ -20,7 +20,7 @@ SEARCH_FACTOR, SEARCH_SIZE = 4.0, 128
 def main():
     parser = argparse.ArgumentParser(description=__doc__)
     parser.add_argument("--out", metavar="FILE", required=True, help="the JPEG file")
-    parser.add_argument("--scenes", metavar="N", type=int, default=16, help="number of scenes (default 16)")
+    parser.add_argument("--scenes", metavar="N", type=int, default=14, help="number of scenes (default 14)")
     parser.add_argument("--first", metavar="N", type=int, default=0, help="number of the first one (default 0)")
     parser.add_argument("--seed", metavar="N", type=int, default=0, help="of the world (default 0)")
     parser.add_argument("--held-out", action="store_true", help="of the textures and shapes kept for validation")
@@ -42,7 +42,7 @@ def scene_shots(world, number):
     shots = []
     for frame in (early, late):
         held = [name.replace("_", " ") for name, flag in zip(CLASSES, sequence.labels.flags[frame]) if flag]
-        caption = ", ".join(held) or "normal"
-        shots.append(Shot(render(sequence.scene, frame), sequence.boxes_xywh[frame], None, caption[:34]))
+        caption = held[0] + f" +{len(held) - 1}" * (len(held) > 1) if held else "normal"
+        shots.append(Shot(render(sequence.scene, frame), sequence.boxes_xywh[frame], None, caption))
     crop = sequence.frames[late].crop(sequence.boxes_xywh[late], SEARCH_FACTOR, SEARCH_SIZE)
     return [*shots, Shot(crop, None, None, f"scene {number}")]

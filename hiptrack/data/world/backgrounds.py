@@ -12,7 +12,7 @@ from hiptrack.data.world.motion import Camera
 from hiptrack.data.world.shapes import outline, stick
 from hiptrack.data.world.textures import SIZE
 
-_FAR = 1e5  # pixels: beyond any frame
+_FAR = 4000.0  # pixels: beyond any frame, and magnified still within what OpenCV can draw
 _SUB = 4
 
 
@@ -173,7 +173,7 @@ def _mask(layer, camera, frame, view, size):
     affine = chain(view, camera.affine(frame, layer.parallax))
     points = layer.profile @ affine[:, :2].T + affine[:, 2]
     mask = np.zeros(size[::-1], np.uint8)
-    # far corners are drawn in, for OpenCV's coordinates have few bits
+    # OpenCV's coordinates have few bits
     points = np.clip(np.round(points * 2**_SUB), -(2**20), 2**20).astype(np.int32)
     cv2.fillPoly(mask, [points], 255, cv2.LINE_AA, _SUB)
     return mask

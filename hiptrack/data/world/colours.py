@@ -5,12 +5,12 @@ import numpy as np
 from hiptrack.data.world.textures import SPREAD
 
 _CHROMA = np.array(((1.0, 0.0, -1.0), (-0.5, 0.9, -0.5)))  # across luminance: warm to cold, green to magenta
-VIVID = 0.15  # share of things of strong colours
+VIVID = 0.18  # share of things of strong colours
 
 
 def natural_colour(rng: np.random.Generator) -> np.ndarray:
     """RGB [3] in grey levels: any brightness, mostly little saturation, more often warm or bluish than green or magenta."""
-    strength = rng.uniform(0.4, 1.0) if rng.random() < VIVID else 0.5 * rng.beta(1.2, 3.5)
+    strength = rng.uniform(0.4, 1.0) if rng.random() < VIVID else 0.7 * rng.beta(1.2, 3.2)
     warm, green = rng.normal(0, 1.0), rng.normal(0, 0.35)
     chroma = warm * _CHROMA[0] + (green + 0.35 * abs(warm)) * _CHROMA[1]  # orange and sky rather than red and violet
     value = 20 + 215 * rng.beta(1.6, 1.8)
