@@ -7,7 +7,7 @@ import numpy as np
 
 from hiptrack.data.world.bank import TEXTURES, Bank
 from hiptrack.data.world.colours import colouring, natural_colour, near_colour
-from hiptrack.data.world.drawing import chain, halvings, scale_of
+from hiptrack.data.world.drawing import blend, chain, halvings, scale_of, thrice
 from hiptrack.data.world.motion import Camera
 from hiptrack.data.world.shapes import outline, stick
 from hiptrack.data.world.textures import SIZE
@@ -21,8 +21,8 @@ class Layer:
     """A textured plane, or the part of one below a profile.
 
     texture: a number of the bank's. colours [3, 4]: see `colouring`. to_world [2, 3]: from the texture's pixels. profile: [n, 2]
-    corners in the world, or None: everywhere. drift [2]: world pixels per frame. gradient [3]: grey levels from the top of the
-    frame to its bottom. mean [3]: of its colours. softness: how often its texture is halved, as it is out of focus.
+    corners in the world, or None: everywhere. drift [2]: world pixels per frame. gradient: grey levels that it gains from
+    the frame's top to its bottom. mean [3]: of its colours. softness: how often its texture is halved, as it is out of focus.
     """
 
     texture: int
@@ -31,7 +31,7 @@ class Layer:
     parallax: float
     profile: np.ndarray | None
     drift: np.ndarray
-    gradient: np.ndarray
+    gradient: float
     mean: np.ndarray
     softness: int
 
@@ -89,7 +89,7 @@ def _layer(rng, colour, parallax, profile, contrast=(8, 60), gradient=0.0, squas
         parallax=parallax,
         profile=profile,
         drift=rng.normal(0, 0.5, 2) if rng.random() < 0.3 else np.zeros(2),
-        gradient=gradient + rng.normal(0, 5, 3),
+        gradient=gradient,
         mean=colour,
         softness=softness,
     )
@@ -142,8 +142,7 @@ def draw_layers(
         if layer is layers[lowest]:
             picture[where] = drawn
         else:
-            share = mask[where][..., None] * np.float32(1 / 255)
-            picture[where] += share * (drawn - picture[where])
+            blend(picture[where], drawn, mask[where])
     return picture
 
 
@@ -161,8 +160,9 @@ def _texture(layer, bank, to_frame, frame, view, size):
     flags = cv2.INTER_LINEAR | cv2.WARP_INVERSE_MAP
     drawn = cv2.warpAffine(levels[number], backward, size, flags=flags, borderMode=cv2.BORDER_WRAP)
     drawn = cv2.transform(drawn, layer.colours).astype(np.float32)
-    rows = (np.arange(size[1], dtype=np.float32) - view[1, 2]) / (view[1, 1] * 720) - 0.5
-    drawn += rows[:, None, None] * np.float32(layer.gradient)
+    if layer.gradient:
+        rows = layer.gradient * ((np.arange(size[1]) - view[1, 2]) / (view[1, 1] * 720) - 0.5)
+        drawn += thrice(np.repeat(rows.astype(np.float32)[:, None], size[0], 1))
     return drawn
 
 

@@ -12,12 +12,15 @@ SMALLEST_LEVEL = 4
 UNBLURRED = (0.0, 0.0)
 
 
+def thrice(mask):
+    """A mask [h, w] for each of three channels: NumPy's broadcasting over so few is slow."""
+    return cv2.cvtColor(mask, cv2.COLOR_GRAY2RGB)
+
+
 def compose(colour, alpha):
-    """float32 [h, w, 4]: RGB times its opacity, and the opacity times 255."""
-    picture = np.empty((*alpha.shape, 4), np.float32)
-    np.multiply(colour, alpha[..., None] * np.float32(1 / 255), out=picture[..., :3])
-    picture[..., 3] = alpha
-    return picture
+    """float32 [h, w, 4] of uint8 RGB and opacity: RGB times the opacity, and the opacity times 255."""
+    product = cv2.multiply(colour, thrice(alpha), scale=1 / 255, dtype=cv2.CV_32F)
+    return cv2.merge((*cv2.split(product), alpha.astype(np.float32)))
 
 
 def halvings(scale):
@@ -29,18 +32,17 @@ class Levels:
     """A picture at its size and at its halves, each made when first needed."""
 
     def __init__(self, picture):
-        self._levels = [picture]
+        self._levels = [(picture, np.eye(2, 3))]
 
     def at(self, scale):
         """(the picture to be drawn at `scale` pixels per pixel of the whole one without aliasing, affine to the whole one)."""
-        wanted = halvings(scale)
-        levels = self._levels
-        while len(levels) <= wanted and min(levels[-1].shape[:2]) >= 2 * SMALLEST_LEVEL:
-            height, width = levels[-1].shape[:2]
-            levels.append(cv2.resize(levels[-1], (width // 2, height // 2), interpolation=cv2.INTER_AREA))
-        picture = levels[min(wanted, len(levels) - 1)]
-        right, down = levels[0].shape[1] / picture.shape[1], levels[0].shape[0] / picture.shape[0]
-        return picture, np.array(((right, 0, (right - 1) / 2), (0, down, (down - 1) / 2)))
+        wanted, levels = halvings(scale), self._levels
+        while len(levels) <= wanted and min(levels[-1][0].shape[:2]) >= 2 * SMALLEST_LEVEL:
+            last, whole = levels[-1][0], levels[0][0]
+            half = cv2.resize(last, (last.shape[1] // 2, last.shape[0] // 2), interpolation=cv2.INTER_AREA)
+            right, down = whole.shape[1] / half.shape[1], whole.shape[0] / half.shape[0]
+            levels.append((half, np.array(((right, 0, (right - 1) / 2), (0, down, (down - 1) / 2)))))
+        return levels[min(wanted, len(levels) - 1)]
 
 
 def chain(after, before):
@@ -76,10 +78,15 @@ def draw(picture, levels, affine, scale, blur=UNBLURRED, gain=None):
     if patch is None:
         return
     if gain is not None:
-        patch = patch * np.float32((*gain, 1.0))
+        patch = cv2.multiply(patch, (*gain, 1.0), dtype=cv2.CV_32F)
+    through = 1 - cv2.extractChannel(patch, 3) * np.float32(1 / 255)
     target = picture[where]
-    target *= 1 - patch[..., 3:] * np.float32(1 / 255)
-    target += patch[..., : picture.shape[2]]
+    if picture.shape[2] == 3:
+        target *= thrice(through)
+        target += cv2.cvtColor(patch, cv2.COLOR_RGBA2RGB)
+    else:
+        target *= through[..., None]
+        target += patch
 
 
 def placed(shape, levels, affine, scale, blur=UNBLURRED):
@@ -119,10 +126,13 @@ def motion_blurred(picture, path):
 
 
 def lay(picture, colour, mask, opacity=1.0):
-    """Blends a colour (a picture of the same size, or [3]) into a picture where a uint8 mask says so."""
+    """Blends a colour, a picture of the same size, into a float32 picture where a uint8 mask [h, w] says so."""
     left, top, width, height = cv2.boundingRect(mask)
     if width:
         where = np.s_[top : top + height, left : left + width]
-        share = mask[where][..., None] * np.float32(opacity / 255)
-        colour = colour[where] if np.ndim(colour) == 3 else np.float32(colour)
-        picture[where] += share * (colour - picture[where])
+        blend(picture[where], colour[where], mask[where], opacity)
+
+
+def blend(target, colour, mask, opacity=1.0):
+    """Changes a float32 picture to a colour, of the same shape, where a uint8 mask [h, w] says so."""
+    target += thrice(mask * np.float32(opacity / 255)) * (colour - target)

@@ -10,7 +10,7 @@ import cv2
 import numpy as np
 
 from hiptrack.data.world.bank import CLOUDS, Bank
-from hiptrack.data.world.drawing import halvings, scale_of
+from hiptrack.data.world.drawing import halvings, scale_of, thrice
 from hiptrack.data.world.motion import envelope, wander
 from hiptrack.data.world.textures import SIZE, SPREAD
 
@@ -92,7 +92,7 @@ def plan_effects(
         noise=rng.exponential(8.0) * noise if rng.random() < noise else 0.0,
         quality=int(rng.integers(15, 85)) if rng.random() < compression else 0,
         vignette=rng.uniform(0, 0.4) if rng.random() < 0.3 * light else 0.0,
-        sharpening=rng.uniform(0.3, 2.0) if rng.random() < 0.6 else 0.0,
+        sharpening=rng.uniform(0.3, 1.5) if rng.random() < 0.6 else 0.0,
         offsets=rng.uniform(0, SIZE, (frames, 2)),
     )
 
@@ -106,15 +106,15 @@ def light_up(
         turn = effects.shade_scale * to_frame[:, :2]
         cloud = _sampled(bank.cloud(effects.shade_cloud), np.column_stack((turn, to_frame[:, 2])), view, picture)
         lit = np.tanh((cloud - 128) * np.float32(effects.shade_edge / SPREAD)) * np.float32(0.45 * strength) + 1
-        picture = picture * lit[..., None]
+        picture = picture * thrice(lit)
     if effects.vignette:
         width, height = 1 / view[0, 0], 1 / view[1, 1]
         x = ((np.arange(picture.shape[1]) - view[0, 2]) * width - 320) / 640
         y = ((np.arange(picture.shape[0]) - view[1, 2]) * height - 180) / 360
         falloff = 1 - effects.vignette * np.minimum(x[None] ** 2 + y[:, None] ** 2, 1.5)
-        picture = picture * falloff[..., None].astype(np.float32)
+        picture = picture * thrice(falloff.astype(np.float32))
     gain = effects.gain[frame]
-    return picture if (gain == 1).all() else picture * gain.astype(np.float32)
+    return picture if (gain == 1).all() else cv2.multiply(picture, (*gain, 1.0))
 
 
 def lay_weather(picture: np.ndarray, effects: Effects, bank: Bank, frame: int, view: np.ndarray) -> np.ndarray:
@@ -122,12 +122,12 @@ def lay_weather(picture: np.ndarray, effects: Effects, bank: Bank, frame: int, v
     fog = float(effects.fog[frame])
     if fog > 0:
         cloud = _sampled(bank.cloud(effects.fog_cloud), np.array(((3.0, 0, 2.0 * frame), (0, 3.0, 0))), view, picture)
-        share = np.clip(np.float32(fog) * (1 + (cloud - 128) * np.float32(0.5 / SPREAD)), 0, 0.9)[..., None]
-        picture = picture + share * (effects.fog_colour.astype(np.float32) - picture)
+        share = np.clip(np.float32(fog) * (1 + (cloud - 128) * np.float32(0.5 / SPREAD)), 0, 0.9)
+        picture = picture + thrice(share) * (np.full_like(picture, effects.fog_colour) - picture)
     if effects.rain[frame] > 0:
         x, y = effects.offsets[frame]
         rain = _sampled([bank.rain], np.array(((1.5, 0, x), (0, 1.5, y))), view, picture)
-        picture = picture + (rain * np.float32(effects.rain[frame] / 255))[..., None]
+        picture = picture + thrice(rain * np.float32(effects.rain[frame] / 255))
     x, y, strength = effects.glare[frame]
     if strength > 1:
         across = ((np.arange(picture.shape[1]) - view[0, 2]) / view[0, 0] - x) / (0.2 * strength)
@@ -136,7 +136,7 @@ def lay_weather(picture: np.ndarray, effects: Effects, bank: Bank, frame: int, v
             np.exp(-(across**2))[None] * np.exp(-(down**2))[:, None]
             + 0.3 * np.exp(-np.abs(across))[None] * np.exp(-((8 * down) ** 2))[:, None]
         )
-        picture = picture + (strength * rays)[..., None].astype(np.float32)
+        picture = picture + thrice((strength * rays).astype(np.float32))
     return picture
 
 
@@ -161,7 +161,7 @@ def take(picture: np.ndarray, effects: Effects, bank: Bank, frame: int, view: np
         x, y = np.floor(effects.offsets[frame])
         noise = _sampled([bank.noise], np.array(((1.0, 0, x), (0, 1.0, y))), view, picture)
         picture = picture + (noise - 128) * np.float32(effects.noise / 32)
-    picture = np.clip(picture, 0, 255).astype(np.uint8)
+    picture = cv2.convertScaleAbs(np.maximum(picture, 0, out=picture))
     return compressed(picture, effects.quality, scale) if effects.quality else picture
 
 

@@ -11,7 +11,7 @@ import numpy as np
 
 from hiptrack.data.world.bank import TEXTURES, Bank
 from hiptrack.data.world.colours import colouring, natural_colour, near_colour
-from hiptrack.data.world.drawing import Levels, affines, compose, draw, lay
+from hiptrack.data.world.drawing import Levels, affines, compose, draw, lay, thrice
 from hiptrack.data.world.shapes import HOLE, Limb, Shape, ellipse, make_shape, outline, stick
 
 FILL = 0.8  # share of a canvas's half that the unit of a shape takes
@@ -215,10 +215,9 @@ def _shade(colour, alpha, light):
     right, down, strength = light
     height = np.sqrt(cv2.distanceTransform((alpha > 127).astype(np.uint8), cv2.DIST_L2, 3))
     height = cv2.GaussianBlur(height, (0, 0), 1.5)
-    slope = right * cv2.Sobel(height, cv2.CV_32F, 1, 0, scale=0.125) + down * cv2.Sobel(
-        height, cv2.CV_32F, 0, 1, scale=0.125
-    )
-    colour *= (1 - strength * np.clip(2.5 * slope, -1, 0.8))[..., None]
+    slope = np.float32(right) * cv2.Sobel(height, cv2.CV_32F, 1, 0, scale=0.125)
+    slope += np.float32(down) * cv2.Sobel(height, cv2.CV_32F, 0, 1, scale=0.125)
+    colour *= thrice(1 - np.float32(strength) * np.clip(2.5 * slope, -1, 0.8))
 
 
 def extents(thing: Thing, frames: np.ndarray, poses: np.ndarray) -> np.ndarray:

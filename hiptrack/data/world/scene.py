@@ -3,11 +3,12 @@
 import math
 from dataclasses import dataclass
 
+import cv2
 import numpy as np
 
 from hiptrack.data.world.backgrounds import Layer, draw_layers, plan_layers
 from hiptrack.data.world.bank import THINGS, Bank
-from hiptrack.data.world.drawing import UNBLURRED, Levels, chain, draw, motion_blurred, placed, scale_of
+from hiptrack.data.world.drawing import UNBLURRED, Levels, chain, draw, motion_blurred, placed, scale_of, thrice
 from hiptrack.data.world.effects import Effects, lay_weather, light_up, plan_effects, take
 from hiptrack.data.world.motion import (
     Camera,
@@ -233,7 +234,7 @@ def _cast_shadow(picture, actor, frame, view, place):
     scale = scale_of(affine)
     patch, where = placed(picture.shape, body.levels, chain(view, chain(flat, affine)), scale / 4)  # coarse: a soft rim
     if patch is not None:
-        picture[where] *= 1 - patch[..., 3:] * np.float32(0.5 / 255)
+        picture[where] *= thrice(1 - cv2.extractChannel(patch, 3) * np.float32(0.5 / 255))
 
 
 def crop_view(left: int, top: int, side: int, side_out: int) -> np.ndarray:
