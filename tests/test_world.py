@@ -7,12 +7,13 @@ import pytest
 import torch
 
 from hiptrack import crops
+from hiptrack.cli import make_synthetic, world_sheet
 from hiptrack.data.clips import ClipData, ClipDataset, Geometry
 from hiptrack.data.labels import CLASSES
 from hiptrack.data.loader import ShardedBatches, make_loader, shut_down
 from hiptrack.data.priority import HardExamples
 from hiptrack.data.sampler import CausalSampler
-from hiptrack.data.sequences import FolderDataset
+from hiptrack.data.sequences import FolderDataset, read_image_rgb
 from hiptrack.data.world import shapes, textures
 from hiptrack.data.world.challenges import HIDDEN, flags, hidden_share, visible_boxes
 from hiptrack.data.world.files import visible_share, write_world
@@ -251,3 +252,13 @@ def test_the_world_mixes_with_data_on_disk(synthetic):
 def test_difficulties_by_sequence_are_refused():
     with pytest.raises(ConfigError, match="ClipData.priority .* world hardly ever shows a scene twice"):
         ClipDataset(ClipData([World()], priority=HardExamples()), GEOMETRY, 0, 0)
+
+
+def test_the_commands_write_frames_and_a_sheet(tmp_path, monkeypatch, capsys):
+    options = ["--world", "--out", str(tmp_path), "--val", "1", "--test", "0", "--frames", "3", "--size", "160x120"]
+    monkeypatch.setattr("sys.argv", ["make_synthetic.py", *options])
+    assert make_synthetic.main() == 0
+    assert f"{tmp_path / 'val'}: 1 sequences, 3 frames" in capsys.readouterr().out and not (tmp_path / "train").exists()
+    monkeypatch.setattr("sys.argv", ["world_sheet.py", "--out", str(tmp_path / "sheet.jpg"), "--scenes", "2"])
+    assert world_sheet.main() == 0
+    assert read_image_rgb(str(tmp_path / "sheet.jpg")).std() > 20

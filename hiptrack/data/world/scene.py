@@ -25,6 +25,7 @@ from hiptrack.data.world.objects import Thing, extents, flattened, make_like, ma
 FRAME_SIZES = ((640, 360), (480, 360), (854, 480), (640, 480), (1280, 720), (360, 480))
 BANK_THINGS = 240  # bystanders are taken from so many
 WHOLE = np.eye(2, 3)
+LIKE_PASSES = 0.25  # share of what passes before a target that is its like
 LONGEST_BLUR = 0.7  # of the target's size
 
 
@@ -119,7 +120,10 @@ def make_scene(
     ]
     passers = []
     if rng.random() < hard.occlusion:
-        occluder = make_thing(rng, bank, shapes[rng.integers(len(shapes))], side, 0.0, base)
+        if rng.random() < LIKE_PASSES:
+            occluder = make_like(rng, bank, thing, 0.0)
+        else:
+            occluder = make_thing(rng, bank, shapes[rng.integers(len(shapes))], side, 0.0, base)
         passers.append(_actor(occluder, plan_passer(rng, track, envelope(rng, frames), 0.6 + 0.6 * hard.occlusion)))
     bystanders = [_bystander(rng, bank, shapes, side, camera, track) for _ in range(min(rng.poisson(hard.clutter), 40))]
     effects = plan_effects(
