@@ -18,8 +18,10 @@ import torch.nn.functional as F
 from timm.layers import Attention, PatchEmbed, trunc_normal_
 from timm.models.vision_transformer import Block, VisionTransformer
 from torch import nn
+from torch.utils.checkpoint import checkpoint
 
 from hiptrack.errors import ConfigError
+from hiptrack.models.layers import Linear
 
 
 @dataclass
@@ -136,6 +138,7 @@ class Backbone(nn.Module):
         self.elimination_blocks = tuple(elimination_blocks)
         self.keep_ratio = keep_ratio
         self.elimination_template = elimination_template
+        self.checkpointing = False  # see `run`; training decides
 
         bias = vit.patch_embed.proj.bias is not None
         self.patch_embed = (patch_embed or PatchConv)(width=self.width, patch=self.stride, bias=bias)
@@ -214,13 +217,12 @@ class Backbone(nn.Module):
         removed = []
         for number, block in enumerate(self.blocks):
             if voters is None or number not in self.elimination_blocks:
-                x = block(x)
+                x = self.run(block, x)
                 continue
-            attended, score = attend_and_score(block.attn, block.norm1(x), *voters, first)
-            x = x + block.drop_path1(block.ls1(attended))
-            x, place, gone = eliminate(x, place, score, keep_ratio)
+            x, score = self.run(attention_half, block, x, *voters, first)
+            x, place, gone = eliminate(x, place, score, keep_ratio)  # decided once, never anew
             removed.append(gone)
-            x = x + block.drop_path2(block.ls2(block.mlp(block.norm2(x))))
+            x = self.run(mlp_half, block, x)
         x = self.norm(x)
 
         to_place = place.unsqueeze(-1).expand(-1, -1, self.width)
@@ -228,6 +230,16 @@ class Backbone(nn.Module):
         kept = torch.zeros(len(x), n_search, dtype=torch.bool, device=x.device).scatter(1, place, True)
         class_token = None if self.class_token is None else x[:, 0]
         return Features(x[:, first - n_template : first], grid, kept, class_token, tuple(removed))
+
+    def run(self, part, *inputs):
+        """A part of a block on its inputs.
+
+        With `checkpointing`, only the inputs are kept for the backward pass, and the part is run again there, with the same
+        random numbers (Chen et al., "Training Deep Nets with Sublinear Memory Cost", 2016).
+        """
+        if self.checkpointing and torch.is_grad_enabled():
+            return checkpoint(part, *inputs, use_reentrant=False)
+        return part(*inputs)
 
 
 def create_vit(name, drop_path, overrides):
@@ -257,7 +269,21 @@ def create_vit(name, drop_path, overrides):
             f"timm model '{name}' {reason}; the backbone takes plain ViTs with learned absolute positions, "
             "for example vit_tiny_patch16_224, vit_base_patch16_224 or vit_large_patch16_224."
         )
+    for module in vit.blocks.modules():
+        if type(module) is nn.Linear:
+            module.__class__ = Linear  # the same parameters
     return vit
+
+
+def attention_half(block, x, index, weight, first):
+    """The first half of timm's block on x [B, N, C] -> ([B, N, C], scores [B, N - first] of `attend_and_score`)."""
+    attended, score = attend_and_score(block.attn, block.norm1(x), index, weight, first)
+    return x + block.drop_path1(block.ls1(attended)), score
+
+
+def mlp_half(block, x):
+    """The second half of timm's block: [B, N, C] -> [B, N, C]."""
+    return x + block.drop_path2(block.ls2(block.mlp(block.norm2(x))))
 
 
 def attend_and_score(attention, x, index, weight, first):

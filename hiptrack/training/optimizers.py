@@ -14,16 +14,16 @@ EMBEDDINGS = "backbone.embeddings"  # stands for patch embedding, positions and 
 
 @gin.register(denylist=["parameters"])
 def AdamW(parameters, weight_decay: float = 1e-4, betas: tuple[float, float] = (0.9, 0.999)):
-    """AdamW (Loshchilov and Hutter, ICLR 2019); the learning rates come from the stage."""
+    """AdamW (Loshchilov and Hutter, ICLR 2019), fused; the learning rates come from the stage."""
     with told_of("AdamW"):
-        return torch.optim.AdamW(parameters, weight_decay=weight_decay, betas=betas)
+        return torch.optim.AdamW(parameters, weight_decay=weight_decay, betas=betas, fused=True)
 
 
 @gin.register(denylist=["parameters"])
 def SGD(parameters, momentum: float = 0.9, weight_decay: float = 1e-4):
     """Stochastic gradient descent with momentum; the learning rates come from the stage."""
     with told_of("SGD"):
-        return torch.optim.SGD(parameters, lr=1.0, momentum=momentum, weight_decay=weight_decay)
+        return torch.optim.SGD(parameters, lr=1.0, momentum=momentum, weight_decay=weight_decay, fused=True)
 
 
 @gin.register(denylist=["parameters"])

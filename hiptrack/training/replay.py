@@ -11,7 +11,6 @@ from hiptrack.models.pretrained import load_exact, read_tensors
 from hiptrack.training.checkpoint import load_tensors, set_rng_state
 from hiptrack.training.loop import TrainingStep
 from hiptrack.training.numerical_fault import FAULT, WEIGHTS
-from hiptrack.training.stage import freeze_all_but
 
 
 def replay(folder, accelerator, model, stages):
@@ -25,7 +24,7 @@ def replay(folder, accelerator, model, stages):
         raise ConfigError(f"{folder} is of the stage '{fault['stage']}', which is none of train.stages.")
     stage = next(stage for stage in stages if stage.name == fault["stage"])
     load_exact(model, read_tensors(folder / WEIGHTS), folder)
-    freeze_all_but(model, stage.phase_at(fault["position"]["epoch"]).trainable)
+    stage.prepare(model, stage.phase_at(fault["position"]["epoch"]))
     wrapped = accelerator.prepare(model)
     wrapped.train()
     step = TrainingStep(accelerator, wrapped, stage.losses_in(model))

@@ -16,12 +16,12 @@ FREE = {
         "loader_timeout",
         "max_unreadable",
     )
-}
+} | {"Stage.activation_checkpointing"}
 
 
 def config_differences(theirs, ours):
     """Lines `name: value in the checkpoint -> value now` of the bindings that differ and can change a result."""
-    names = sorted((theirs.keys() | ours.keys()) - FREE)
+    names = sorted(name for name in theirs.keys() | ours.keys() if name.rpartition("/")[2] not in FREE)
     changed = [name for name in names if theirs.get(name) != ours.get(name)]
     return [f"{name}: {theirs.get(name, 'not bound')} -> {ours.get(name, 'not bound')}" for name in changed]
 

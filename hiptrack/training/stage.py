@@ -40,6 +40,8 @@ class Stage:
         keep_ratio: schedule of the keep ratio; None trains with the backbone's own.
         grad_clip: largest gradient norm; None does not clip.
         largest_pass: most clips a process takes at once; a larger share of the batch is accumulated.
+        activation_checkpointing: the backbone's blocks keep their inputs alone for the backward pass and are run again there:
+            less memory, more time, the same gradients.
     """
 
     def __init__(
@@ -58,6 +60,7 @@ class Stage:
         keep_ratio: Callable | None = None,
         grad_clip: float | None = 0.1,
         largest_pass: int | None = None,
+        activation_checkpointing: bool = False,
     ):
         self.scope = gin.current_scope_str()
         self.name = self.scope.replace("/", "-") or "train"
@@ -69,6 +72,7 @@ class Stage:
         self.optimizer, self.schedule = optimizer, schedule or ConstantSchedule()
         self.keep_ratio = keep_ratio
         self.grad_clip, self.largest_pass = grad_clip, largest_pass
+        self.activation_checkpointing = activation_checkpointing
         self._check()
 
     def _check(self):
@@ -112,6 +116,11 @@ class Stage:
     def phase_at(self, epoch):
         """The Phase of an epoch of this stage."""
         return [phase for phase in self.phases if phase.first <= epoch][-1]
+
+    def prepare(self, model, phase):
+        """Freeze all that a phase does not train, and have the backbone keep what this stage has it keep."""
+        freeze_all_but(model, phase.trainable)
+        model.backbone.checkpointing = self.activation_checkpointing
 
     def losses_in(self, model):
         """The losses that count now: the classification's only while something of the branch is trained."""

@@ -16,7 +16,6 @@ from hiptrack.training.loop import TrainingStep
 from hiptrack.training.numerical_fault import NotFinite, keep_fault, require_finite
 from hiptrack.training.optimizers import carry_over
 from hiptrack.training.preemption import Preempted
-from hiptrack.training.stage import freeze_all_but
 
 
 class StageRun:
@@ -82,7 +81,7 @@ class StageRun:
         self.phase = phase
         model, old = self.run.model, self.optimizer
         self._release()
-        freeze_all_but(model, phase.trainable)
+        self.stage.prepare(model, phase)
         optimizer = self.stage.optimizer(self.stage.parameter_groups(model))
         if old is not None:
             carry_over(old.optimizer, optimizer)
