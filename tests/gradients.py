@@ -1,4 +1,4 @@
-"""Save the gradients of one global batch of 8 clips, however many processes share it: `gradients.py DATA OUT`."""
+"""Save the gradients of one global batch of 8 clips, however many processes share it: `gradients.py DATA OUT [checkpointing]`."""
 
 import sys
 from functools import partial
@@ -19,7 +19,7 @@ from hiptrack.models.history import HistoricalPrompt
 from hiptrack.training.loop import TrainingStep
 
 
-def gradients(data_root, largest_pass=None):
+def gradients(data_root, largest_pass=None, checkpointing=False):
     """{name: gradient} of the step over one global batch."""
     accelerator = Accelerator(cpu=True)
     torch.manual_seed(0)
@@ -40,11 +40,12 @@ def gradients(data_root, largest_pass=None):
     batches = ShardedBatches(1, 8, accelerator.process_index, processes, passes)
     wrapped = accelerator.prepare(model)
     wrapped.eval()
+    model.backbone.checkpointing = checkpointing
     step = TrainingStep(accelerator, wrapped, [GIoULoss(), L1Loss(), CenterFocalLoss(), ChallengeLoss()])
     step.backward(list(make_loader(dataset, batches, 0, 0)))
     return {name: parameter.grad for name, parameter in model.named_parameters()}
 
 
 if __name__ == "__main__":
-    found = gradients(sys.argv[1])
+    found = gradients(sys.argv[1], checkpointing="checkpointing" in sys.argv)
     torch.save(found, f"{sys.argv[2]}-{Accelerator().process_index}.pt")

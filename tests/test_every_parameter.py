@@ -10,6 +10,7 @@ import pytest
 import torch
 from accelerate.state import AcceleratorState
 from test_reader_parameters import READER_PARAMETERS
+from torch.autograd.graph import saved_tensors_hooks
 from training_runs import TOY_BRANCH, TOY_MODEL
 
 from hiptrack import config
@@ -25,7 +26,6 @@ from hiptrack.models.weights import save_weights
 from hiptrack.tracking.evaluate_checkpoint import EvaluationOptions, evaluate
 from hiptrack.training.loop import TrainingStep
 from hiptrack.training.run import Run
-from hiptrack.training.stage import freeze_all_but
 from hiptrack.training.train import RunOptions, train
 
 PLAIN = [*TOY_MODEL, "CausalSampler.search_frames=2"]
@@ -77,6 +77,7 @@ TABLE = {
         Stage.keep_ratio=@KeepRatioSchedule()
         Stage.grad_clip=1e-3
         Stage.largest_pass=8
+        finetune/Stage.activation_checkpointing=True
         AdamW.weight_decay=0.5
         AdamW.betas=(0.5, 0.9)
         ClipData.datasets=[@eval/FolderDataset()]
@@ -361,22 +362,24 @@ def course(stage):
 
 
 def practised(run, stage, model, dataset):
-    """The model after two steps of each phase of a stage, as `StageRun` takes them."""
+    """The model after two steps of each phase of a stage, as `StageRun` takes them, and how much the backward passes had kept."""
     torch.manual_seed(run.seed)
+    kept = []
     batch = collate([dataset[0, index] for index in range(4)])
     for phase in stage.phases:
-        freeze_all_but(model, phase.trainable)
+        stage.prepare(model, phase)
         model.train()
         with gin.config_scope(stage.scope or None):
             optimizer = stage.optimizer(stage.parameter_groups(model))
         keep_ratio = stage.keep_ratio(phase.first, model.backbone.keep_ratio) if stage.keep_ratio else None
         for _ in range(2):
-            TrainingStep(run.accelerator, model, stage.losses_in(model)).backward([batch], keep_ratio)
+            with saved_tensors_hooks(lambda tensor: kept.append(tensor.numel()) or tensor, lambda tensor: tensor):
+                TrainingStep(run.accelerator, model, stage.losses_in(model)).backward([batch], keep_ratio)
             if stage.grad_clip is not None:
                 torch.nn.utils.clip_grad_norm_([p for p in model.parameters() if p.requires_grad], stage.grad_clip)
             optimizer.step()
             optimizer.zero_grad()
-    return plain(dict(model.state_dict()))
+    return plain(dict(model.state_dict())), sum(kept)
 
 
 def tracked(track):

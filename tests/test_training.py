@@ -91,8 +91,9 @@ def test_changing_the_number_of_workers_changes_nothing(demo_run, synthetic, tmp
     assert same_tensors(demo_run / "model.safetensors", tmp_path / "w" / "model.safetensors")
 
 
-def test_gradients_of_two_processes_are_those_of_one(synthetic, tmp_path):
-    done = launch([str(synthetic), str(tmp_path / "two")], 2, "tests/gradients.py")
+@pytest.mark.parametrize("option", [[], ["checkpointing"]])
+def test_gradients_of_two_processes_are_those_of_one(synthetic, tmp_path, option):
+    done = launch([str(synthetic), str(tmp_path / "two"), *option], 2, "tests/gradients.py")
     assert done.returncode == 0, done.stderr
     one = gradients(str(synthetic))
     for process in (0, 1):

@@ -1,0 +1,172 @@
+"""A training step: no graph of what is frozen, activation checkpointing, products of matrices."""
+
+import pytest
+import torch
+from torch.autograd.graph import saved_tensors_hooks
+from toy import toy_branch, toy_model
+from training_runs import run_here, same_log, same_tensors, toy_demo
+
+from hiptrack.losses import CenterFocalLoss, ChallengeLoss, GIoULoss, L1Loss
+from hiptrack.models.layers import Linear
+from hiptrack.training.loop import flatten_frames
+from hiptrack.training.stage import Stage
+
+DEMO = ["experiments/demo.gin"]
+LOSSES = [GIoULoss(), L1Loss(), CenterFocalLoss(), ChallengeLoss()]
+CLIPS, FRAMES = 2, 3
+
+pytestmark = pytest.mark.usefixtures("clean_gin")
+
+
+def stage(trainable=("all",), **settings):
+    return Stage(None, LOSSES, 1, 1e-3, CLIPS, CLIPS, trainable=trainable, **settings)
+
+
+def batch():
+    generator = torch.Generator().manual_seed(3)
+    box = torch.tensor([0.4, 0.3, 0.2, 0.4])
+    return {
+        "template": torch.randint(256, (CLIPS, 3, 32, 32), generator=generator).byte(),
+        "search": torch.randint(256, (CLIPS, FRAMES, 3, 64, 64), generator=generator).byte(),
+        "template_box": box.expand(CLIPS, 4),
+        "boxes_xywh": box.expand(CLIPS, FRAMES, 4),
+        "labels": torch.zeros(CLIPS, FRAMES, dtype=torch.long),
+    }
+
+
+def loss_and_kept(model, clips):
+    """(total loss of a forward pass, elements that the graph keeps for the backward pass)."""
+    kept = []
+    with saved_tensors_hooks(lambda tensor: kept.append(tensor.numel()) or tensor, lambda tensor: tensor):
+        prediction = flatten_frames(model(clips["template"], clips["search"], clips["template_box"]))
+        names = {loss: clips[loss.target].flatten(0, 1) for loss in LOSSES}
+        total = sum(loss(prediction, target) for loss, target in names.items())
+    return total, sum(kept)
+
+
+def graph_of(tensor):
+    """All nodes of a tensor's graph."""
+    found, left = set(), [tensor.grad_fn]
+    while left:
+        node = left.pop()
+        if node is not None and node not in found:
+            found.add(node)
+            left += [parent for parent, _ in node.next_functions]
+    return found
+
+
+def test_the_branch_stage_builds_no_graph_of_the_frozen_tracker():
+    model = toy_model(toy_branch)
+    for trainable in (("all",), ("challenge",)):
+        own = stage(trainable)
+        own.prepare(model, own.phase_at(0))
+        model.train()
+        total, kept = loss_and_kept(model, batch())
+        nodes = graph_of(total)
+        if trainable == ("all",):
+            whole_kept, whole_nodes = kept, len(nodes)
+    leaves = {id(node.variable) for node in nodes if hasattr(node, "variable")}
+    assert leaves <= {id(parameter) for parameter in model.challenge.parameters()}
+    convolutions = [node for node in nodes if "Convolution" in node.name()]
+    layers = [module for module in model.box_head.modules() if isinstance(module, torch.nn.Conv2d)]
+    assert len(convolutions) == FRAMES * len(layers)  # the head's alone
+    assert not [node for node in nodes if "LayerNorm" in node.name() or "ScaledDot" in node.name()]
+    assert len(nodes) < whole_nodes / 3 and kept < whole_kept / 5
+    features, prediction = model.track_clip(
+        model.normalise(batch()["template"]), model.normalise(batch()["search"]), batch()["template_box"]
+    )[0]
+    keys, values = model.frame_memory(model.normalise(batch()["search"][:, 0]), features, prediction.box_cxcywh)
+    assert prediction.box_cxcywh.requires_grad
+    assert not (features.search.requires_grad or keys.requires_grad or values.requires_grad)
+
+
+def test_no_graph_of_the_blocks_below_the_first_that_is_trained():
+    model = toy_model()
+    own = stage(("backbone.blocks.3", "box_head"))
+    own.prepare(model, own.phase_at(0))
+    seen = {}
+    for number, block in enumerate(model.backbone.blocks):
+        block.mlp.register_forward_hook(lambda _, __, output, number=number: seen.update({number: output.requires_grad}))
+    clips = batch()
+    model.train()(clips["template"], clips["search"], clips["template_box"])
+    assert seen == {0: False, 1: False, 2: False, 3: True}
+
+
+def test_checkpointing_keeps_less_and_changes_no_gradient():
+    """Drop path, dropout and candidate elimination included."""
+    found = []
+    for checkpointing in (False, True):
+        model = toy_model(toy_branch, drop_path=0.4)
+        own = stage(activation_checkpointing=checkpointing)
+        own.prepare(model, own.phase_at(0))
+        model.train()
+        torch.manual_seed(5)
+        total, kept = loss_and_kept(model, batch())
+        total.backward()
+        found.append((kept, total.detach(), {name: p.grad for name, p in model.named_parameters()}, torch.rand(3)))
+    (kept, total, gradients, drawn), (kept_less, same_total, same_gradients, same_drawn) = found
+    assert kept_less < 0.8 * kept
+    assert torch.equal(total, same_total) and torch.equal(drawn, same_drawn)
+    assert all(torch.equal(gradient, same_gradients[name]) for name, gradient in gradients.items())
+    assert any(gradient.abs().max() > 1e-3 for name, gradient in gradients.items() if "blocks.0" in name)
+
+
+def test_a_run_may_go_on_with_checkpointing_and_ends_the_same(synthetic, tmp_path, monkeypatch):
+    from hiptrack.training import stage_run as module
+
+    overrides = toy_demo(synthetic, tracker=2)
+    whole, cut = tmp_path / "whole", tmp_path / "cut"
+    assert run_here(DEMO, overrides, whole) == 0
+    optimize = module.StageRun._optimize
+
+    def crash(self, batches):
+        if self.run.position.step == 4:
+            raise KeyboardInterrupt
+        return optimize(self, batches)
+
+    with monkeypatch.context() as patch, pytest.raises(KeyboardInterrupt):
+        patch.setattr(module.StageRun, "_optimize", crash)
+        run_here(DEMO, [*overrides, "train.save_steps=1"], cut)
+    assert run_here(DEMO, [*overrides, "tracker/Stage.activation_checkpointing=True"], cut) == 0
+    assert same_tensors(whole / "model.safetensors", cut / "model.safetensors") and same_log(whole, cut)
+
+
+def test_what_a_model_is_does_not_depend_on_checkpointing(synthetic, tmp_path):
+    from hiptrack.models.weights import read_metadata
+
+    overrides = toy_demo(synthetic, tracker=1)
+    run_here(DEMO, overrides, tmp_path / "plain")
+    run_here(DEMO, [*overrides, "Stage.activation_checkpointing=True"], tmp_path / "less")
+    plain, less = tmp_path / "plain" / "model.safetensors", tmp_path / "less" / "model.safetensors"
+    assert read_metadata(plain) == read_metadata(less) and same_tensors(plain, less)
+
+
+def test_a_step_in_bfloat16_may_be_checkpointed(synthetic, tmp_path):
+    overrides = [*toy_demo(synthetic, tracker=1), "train.mixed_precision=bf16"]
+    run_here(DEMO, overrides, tmp_path / "plain")
+    run_here(DEMO, [*overrides, "Stage.activation_checkpointing=True"], tmp_path / "less")
+    assert same_tensors(tmp_path / "plain" / "model.safetensors", tmp_path / "less" / "model.safetensors")
+
+
+def test_linear_is_that_of_torch_with_its_gradients():
+    torch.manual_seed(0)
+    ours, theirs = Linear(24, 40), torch.nn.Linear(24, 40)
+    theirs.load_state_dict(ours.state_dict())
+    x = torch.randn(2, 5, 24, requires_grad=True)
+    weight = torch.randn(2, 5, 40)
+    for layer in (ours, theirs):
+        (layer(x) * weight).sum().backward()
+    assert torch.allclose(ours(x), theirs(x), atol=1e-6)
+    for parameter, other in zip(ours.parameters(), theirs.parameters(), strict=True):
+        assert torch.allclose(parameter.grad, other.grad, atol=1e-5)
+
+
+def test_a_step_leaves_the_batch_norm_of_frozen_parts_alone():
+    model = toy_model(toy_branch)
+    own = stage(("challenge",))
+    own.prepare(model, own.phase_at(0))
+    model.train()
+    before = {name: buffer.clone() for name, buffer in model.named_buffers() if "challenge" not in name}
+    loss_and_kept(model, batch())[0].backward()
+    after = dict(model.named_buffers())
+    assert before and all(torch.equal(buffer, after[name]) for name, buffer in before.items())
