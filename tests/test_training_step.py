@@ -86,7 +86,9 @@ def test_no_graph_of_the_blocks_below_the_first_that_is_trained():
     own.prepare(model, own.phase_at(0))
     seen = {}
     for number, block in enumerate(model.backbone.blocks):
-        block.mlp.register_forward_hook(lambda _, __, output, number=number: seen.update({number: output.requires_grad}))
+        block.mlp.register_forward_hook(
+            lambda _, __, output, number=number: seen.update({number: output.requires_grad})
+        )
     clips = batch()
     model.train()(clips["template"], clips["search"], clips["template_box"])
     assert seen == {0: False, 1: False, 2: False, 3: True}

@@ -1,10 +1,9 @@
 """`benchmark train`: whole training steps of an experiment's model on random clips, in several ways.
 
-Each way has a process of its own, which shows its memory; they take their steps in turn.
+Each way has a process of its own, which shows its memory; it takes its steps in turn with one that trains everything.
 """
 
 import multiprocessing
-from contextlib import ExitStack, contextmanager
 from dataclasses import dataclass
 from functools import partial
 
@@ -14,7 +13,7 @@ from accelerate import Accelerator
 
 from hiptrack import config
 from hiptrack.benchmark.machine import peak_memory_mb
-from hiptrack.benchmark.repeat import interleaved, ratio
+from hiptrack.benchmark.repeat import Timing, interleaved, ratio
 from hiptrack.data.labels import CLASSES
 from hiptrack.errors import ConfigError, HiptrackError
 from hiptrack.losses import CenterFocalLoss, ChallengeLoss, GIoULoss, L1Loss, MultiLabelChallengeLoss
@@ -38,8 +37,8 @@ class Way:
     precision: str = "no"
 
 
+BASE = "everything"
 WAYS = {
-    "everything": Way(),
     "branch stage": Way(trainable=("challenge",)),
     "everything, no branch": Way(branch=False),
     "everything, frame by frame": Way(batched=False),
@@ -57,7 +56,7 @@ def add_arguments(parser):
 
 
 def measure(args):
-    """Returns (settings, rows): per way the time of a step, how many times as fast as `everything`, and the peak memory.
+    """Returns (settings, rows): the time of a step each way, how many times as fast as with everything trained, and the peak memory.
 
     Raises ConfigError for an experiment without a branch.
     """
@@ -66,23 +65,14 @@ def measure(args):
         model = build_model(*experiment)
     if model.challenge is None:
         raise ConfigError(f"{', '.join(experiment[0])} has no challenge branch: there is no branch stage to compare.")
-    with ExitStack() as stack:
-        steps = {
-            name: stack.enter_context(own_process(name, way, experiment, args.clips, args.frames))
-            for name, way in WAYS.items()
-        }
-        memory = {}
-        tasks = {name: partial(_keep_result, memory, name, step) for name, step in steps.items()}
-        timings = interleaved(tasks, args.repetitions, warm_up=2)
-    rows = [
-        {
-            "step": name,
-            **timings[name].row(),
-            "times as fast": ratio(timings["everything"], timings[name]),
-            "peak MB": memory[name],
-        }
-        for name in WAYS
-    ]
+    rows, base_seconds = [], []
+    with OwnProcess(BASE, Way(), experiment, args) as base:
+        for name, way in WAYS.items():  # in pairs: all at once would take the memory of a large machine
+            with OwnProcess(name, way, experiment, args) as step:
+                timings = interleaved({BASE: base, name: step}, args.repetitions, warm_up=2)
+            base_seconds.extend(timings[BASE].seconds)
+            rows.append(row(name, timings[name], ratio(timings[BASE], timings[name]), step.peak_mb))
+    rows.insert(0, row(BASE, Timing(base_seconds), 1.0, base.peak_mb))
     settings = {
         "experiment": ", ".join(experiment[0]),
         "clips": args.clips,
@@ -92,8 +82,9 @@ def measure(args):
     return settings, rows
 
 
-def _keep_result(results, name, step):
-    results[name] = step()
+def row(name, timing, times_as_fast, peak_mb):
+    """A row of the table."""
+    return {"step": name, **timing.row(), "times as fast": times_as_fast, "peak MB": peak_mb}
 
 
 def build_model(gin_files, overrides):
@@ -103,31 +94,38 @@ def build_model(gin_files, overrides):
     return gin.get_configurable("HIPTrack")()
 
 
-@contextmanager
-def own_process(name, way, experiment, clips, frames):
-    """A function that takes one step in a process of its own and gives its peak memory in MB."""
-    context = multiprocessing.get_context("spawn")
-    here, there = context.Pipe()
-    process = context.Process(target=_serve, args=(there, way, experiment, clips, frames, torch.get_num_threads()))
-    process.start()
-    there.close()
+class OwnProcess:
+    """Takes the steps of one way, one at each call, in a process of its own; `peak_mb` is that process's peak memory so far.
 
-    def step():
+    Raises HiptrackError where the process has ended by itself.
+    """
+
+    def __init__(self, name, way, experiment, args):
+        context = multiprocessing.get_context("spawn")
+        self.name = name
+        self.pipe, there = context.Pipe()
+        threads = torch.get_num_threads()
+        self.process = context.Process(target=_serve, args=(there, way, experiment, args.clips, args.frames, threads))
+        self.process.start()
+        there.close()
+
+    def __call__(self):
         try:
-            here.send(None)
-            return here.recv()
+            self.pipe.send(None)
+            self.peak_mb = self.pipe.recv()
         except (EOFError, OSError) as error:
-            process.join()
+            self.process.join()
             raise HiptrackError(
-                f"the process of '{name}' ended with exit code {process.exitcode}; a negative one is a signal, and -9 most often "
-                "means that the memory was used up."
+                f"the process of '{self.name}' ended with exit code {self.process.exitcode}; a negative one is a signal, and -9 "
+                "most often means that the memory was used up."
             ) from error
 
-    try:
-        yield step
-    finally:
-        here.close()
-        process.join()
+    def __enter__(self):
+        return self
+
+    def __exit__(self, *_):
+        self.pipe.close()
+        self.process.join()
 
 
 def _serve(pipe, way, experiment, clips, frames, threads):

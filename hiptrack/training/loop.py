@@ -91,11 +91,12 @@ class TrainingStep:
 
     def _scalars(self, sums, counts, frames):
         values, total = {}, 0.0
-        for loss, value, count in zip(self.losses, sums[: len(self.losses)], counts, strict=True):
-            mean = frames * (value / count.clamp(min=1)).item()
+        means = sums[: len(self.losses)] / counts.clamp(min=1)
+        *means, iou, rows, correct, labelled = torch.cat((means, sums[-4:])).tolist()  # the device is waited for once
+        for loss, mean in zip(self.losses, means, strict=True):
+            mean *= frames
             values[SCALARS.get(loss.name, f"Loss/{loss.name}")] = mean
             total += loss.weight * mean
-        iou, rows, correct, labelled = sums[-4:].tolist()
         values["IoU"] = iou / rows
         if labelled and any(loss.part == "classification" for loss in self.losses):
             values["Accuracy"] = correct / labelled
