@@ -163,6 +163,12 @@ def test_linear_is_that_of_torch_with_its_gradients():
         assert torch.allclose(parameter.grad, other.grad, atol=1e-5)
 
 
+def test_an_exported_linear_layer_is_a_plain_one():
+    program = torch.export.export(torch.nn.Sequential(Linear(24, 40)), (torch.randn(2, 5, 24),), strict=False)
+    called = [str(node.target) for node in program.graph.nodes if node.op == "call_function"]
+    assert called == ["aten.linear.default"]
+
+
 def test_a_step_leaves_the_batch_norm_of_frozen_parts_alone():
     model = toy_model(toy_branch)
     own = stage(("challenge",))

@@ -1,25 +1,17 @@
 """Building blocks shared by the parts of the model."""
 
 import torch
-import torch.nn.functional as F
 from torch import nn
+
+from hiptrack.models.products import linear
 
 
 class Linear(nn.Linear):
-    """nn.Linear, computed on x86 processors in float32 as a 1x1 convolution.
-
-    PyTorch leaves float32 matrix products there to MKL, which makes no use of AVX-512 on processors of other makers than
-    Intel; its convolutions are oneDNN's, which does (twice as fast on an EPYC 9005).
-    """
+    """nn.Linear by the faster library (hiptrack/models/products.py), in training too."""
 
     def forward(self, x):
-        """[B, N, in] -> [B, N, out]."""
-        mkl = x.device.type == "cpu" and x.dtype == torch.float32 and torch.backends.mkl.is_available()
-        if not mkl or torch.is_autocast_enabled("cpu") or torch.compiler.is_compiling():
-            return super().forward(x)
-        pixels = x.reshape(1, 1, -1, x.shape[-1]).permute(0, 3, 1, 2)  # [1, in, 1, B*N], channels last
-        y = F.conv2d(pixels, self.weight[:, :, None, None], self.bias)
-        return y.permute(0, 2, 3, 1).reshape(*x.shape[:-1], -1)
+        """[..., in] -> [..., out]."""
+        return linear(x, self.weight, self.bias)
 
 
 class ResidualBlock(nn.Module):
