@@ -2,7 +2,7 @@
 
 PyTorch leaves float32 products to MKL, which uses AVX-512 on Intel's processors only, and convolutions to oneDNN, which uses it
 wherever it is there. So on other processors a 1x1 convolution is the faster product, about twice as fast
-(docs/performance.md). Lower precisions go to oneDNN in any case.
+(docs/performance.md). Lower precisions go to oneDNN in any case. What is exported has plain products.
 """
 
 import functools
@@ -10,6 +10,10 @@ from pathlib import Path
 
 import torch
 import torch.nn.functional as F
+
+DILATION = (
+    2  # means nothing to a 1x1 kernel, but on a single thread PyTorch leaves undilated 1x1 convolutions to MKL, too
+)
 
 
 @functools.cache
@@ -27,17 +31,20 @@ def convolution_is_faster():
 
 def _by_convolution(x):
     in_float32 = x.dtype == torch.float32 and not torch.is_autocast_enabled(x.device.type)
-    exported = torch.compiler.is_compiling() and not torch.compiler.is_dynamo_compiling()  # to run anywhere
+    exported = torch.compiler.is_compiling() and not torch.compiler.is_dynamo_compiling()
     return x.device.type == "cpu" and in_float32 and not exported and convolution_is_faster()
 
 
 def linear(x, weight, bias=None):
     """x [..., K], weight [M, K], bias [M] -> x weight^T + bias [..., M]."""
-    if not _by_convolution(x):
-        return F.linear(x, weight, bias)
+    return linear_by_convolution(x, weight, bias) if _by_convolution(x) else F.linear(x, weight, bias)
+
+
+def linear_by_convolution(x, weight, bias=None):
+    """`linear` by oneDNN."""
     # One image of a single row, its pixels the rows of x, channels last: nothing is copied.
     rows = x.reshape(1, 1, -1, x.shape[-1]).permute(0, 3, 1, 2)
-    y = F.conv2d(rows, weight[:, :, None, None], bias)
+    y = F.conv2d(rows, weight[:, :, None, None], bias, dilation=DILATION)
     return y.permute(0, 2, 3, 1).reshape(*x.shape[:-1], -1)
 
 
@@ -45,4 +52,4 @@ def product(a, b):
     """a [N, K], b [K, M] -> a b [N, M]."""
     if not _by_convolution(a):
         return a @ b
-    return F.conv2d(b.reshape(1, len(b), 1, -1), a[:, :, None, None]).reshape(len(a), -1)
+    return F.conv2d(b.reshape(1, len(b), 1, -1), a[:, :, None, None], dilation=DILATION).reshape(len(a), -1)
