@@ -62,6 +62,8 @@ TABLE = {
         Tracker.branch=on
         Tracker.memory=@MemoryPolicy() & MemoryPolicy.interval=2
         Tracker.margin=110
+        Tracker.precision=bf16
+        Tracker.compile=True
         Tracker.adaptation=@Adaptation() & Adaptation.rules=[] & Adaptation.size_rate=0.5
         Stage.data=@grey/ClipData & grey/Augmentation.grey=1.0
         Stage.losses=[@GIoULoss(), @L1Loss(), @CenterFocalLoss()]
@@ -294,6 +296,7 @@ def still(folder, monkeypatch, clean_gin):
 
     monkeypatch.chdir(folder)
     monkeypatch.setenv("ACCELERATE_USE_CPU", "true")
+    monkeypatch.setattr(torch.nn.Module, "compile", lambda part, **settings: None)  # a minute, and the same results
     monkeypatch.setattr("hiptrack.training.train.Run", UntrainedRun)
     monkeypatch.setattr("hiptrack.training.validation.evaluate_sequences", reached)
     monkeypatch.setattr("hiptrack.tracking.evaluate_checkpoint.evaluate_sequences", reached)
@@ -383,13 +386,14 @@ def practised(run, stage, model, dataset):
 
 
 def tracked(track):
-    """The names of the sequences that `track` would track, how many at a time, and its tracker's results on the first."""
+    """The sequences that `track` would track, how many at a time, whether compiled, and its tracker's results on the first."""
     with pytest.raises(Reached) as reached:
         track()
     tracker, sequences, batch = reached.value.what
     first, *frames = map(read_image_rgb, sequences[0].frames)
     tracker.init(first, sequences[0].boxes_xywh[0])
-    return [s.name for s in sequences], batch, [plain(list(vars(tracker.update(frame)).values())) for frame in frames]
+    results = [plain(list(vars(tracker.update(frame)).values())) for frame in frames]
+    return [s.name for s in sequences], batch, tracker.compile, results
 
 
 def plain(made):

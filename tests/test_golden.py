@@ -3,6 +3,7 @@
 HIPTRACK_GOLDEN=FILE runs the same checks on any other file of that form (another seed).
 """
 
+import copy
 import json
 import os
 import zlib
@@ -15,6 +16,7 @@ import torch
 from hiptrack import crops
 from hiptrack.losses import CenterFocalLoss, GIoULoss, L1Loss, center_heatmap
 from hiptrack.models.hiptrack import HIPTrack
+from hiptrack.models.inference import prepare
 from hiptrack.models.pretrained import load_published, to_published
 from hiptrack.tracking.memory import MemoryPolicy, TargetMemory, read_memories, update_memories
 from hiptrack.tracking.tracker import hann_window
@@ -119,6 +121,7 @@ def test_template_voters(model, golden):
 
 def test_tracking(model, golden, images):
     template, search = (part[:1] for part in images)
+    model = prepare(copy.deepcopy(model), "float32", compile=False, device="cpu")  # as a Tracker has it
     memory = TargetMemory(MemoryPolicy(), template, TEMPLATE_XYWH[:1])
     held = []
     with torch.inference_mode():

@@ -4,10 +4,11 @@ import numpy as np
 import pytest
 import torch
 import torch.nn.functional as F
+from torch.utils._python_dispatch import TorchDispatchMode
 from toy import toy_model
 
 from hiptrack.errors import ConfigError
-from hiptrack.models import history
+from hiptrack.models import history, products
 from hiptrack.models.history import HistoricalPrompt, MemoryBank
 from hiptrack.tracking.memory import MemoryPolicy, TargetMemory, read_memories, update_memories
 
@@ -48,12 +49,50 @@ def test_readout_is_softmax_over_squared_distances(prompt, monkeypatch, chunk, s
 
 def test_reading_in_chunks_changes_nothing_that_gradients_would_see(prompt, monkeypatch):
     monkeypatch.setattr(history, "CHUNK", 13)
-    query, keys, values = torch.randn(2, 20, 9), torch.randn(2, 100, 9), torch.randn(2, 100, 5)
+    query, keys, values = torch.randn(2, 20, 8), torch.randn(2, 100, 9), torch.randn(2, 100, 5)
     with_gradients = history.readout(query, keys, values, 0.7)
     with torch.no_grad():
         in_chunks = history.readout(query, keys, values, 0.7)
     torch.testing.assert_close(in_chunks, with_gradients, rtol=0, atol=1e-5)
     assert history.readout(query, keys, values.bfloat16(), 0.7).dtype == torch.bfloat16
+
+
+@pytest.mark.parametrize(
+    "distance", [0.0, 30.0, 3000.0]
+)  # keys so far away that exp(-distance^2) is 0, or its square huge
+@pytest.mark.parametrize("places", [1, 12, 13, 14, 100])
+@pytest.mark.parametrize("convolution", [True, False])
+def test_readout_in_chunks_is_plain_attention_however_far_the_keys(monkeypatch, convolution, places, distance):
+    monkeypatch.setattr(history, "CHUNK", 13)
+    monkeypatch.setattr(products, "convolution_is_faster", lambda: convolution)
+    own, key, values = torch.randn(2, 20, 8), distance + torch.randn(2, places, 8), torch.randn(2, places, 5)
+    keys = torch.cat((key, -key.square().sum(-1, keepdim=True)), -1)
+    query = torch.cat((2 * own, torch.ones(2, 20, 1)), -1).double()
+    expected = F.scaled_dot_product_attention(query, keys.double(), values.double(), scale=0.35).float()
+    with torch.inference_mode():
+        read = history.readout(2 * own, keys, values, 0.35)
+    assert read.isfinite().all()
+    if distance < 1000:  # beyond, float32 no longer knows which key is nearest
+        torch.testing.assert_close(read, expected, rtol=0, atol=1e-2 if distance else 1e-5)
+    assert values.amin() - 1e-5 <= read.min() and read.max() <= values.amax() + 1e-5
+
+
+def test_the_affinity_of_a_long_memory_is_never_held():
+    class Largest(TorchDispatchMode):
+        elements = 0
+
+        def __torch_dispatch__(self, function, types, args=(), kwargs=None):
+            result = function(*args, **(kwargs or {}))
+            if isinstance(result, torch.Tensor) and result.untyped_storage().data_ptr() not in given:
+                self.elements = max(self.elements, result.untyped_storage().nbytes() // result.itemsize)
+            return result
+
+    query, keys, values = torch.randn(1, 64, 8), torch.randn(1, 20000, 9), torch.randn(1, 20000, 16)
+    given = {part.untyped_storage().data_ptr() for part in (query, keys, values)}
+    keys, values = keys[:, :19000], values[:, :19000]  # part of a bank: reading it must not copy it, either
+    with torch.no_grad(), Largest() as largest:
+        history.readout(query, keys, values, 0.35)
+    assert 0 < largest.elements <= 64 * history.CHUNK < 64 * 19000 / 10
 
 
 def test_a_frame_that_is_remembered_finds_itself(prompt):
@@ -62,8 +101,7 @@ def test_a_frame_that_is_remembered_finds_itself(prompt):
         keys, _ = prompt.remember(torch.zeros(1, 3, SIDE, SIDE), grid, torch.zeros(1, 1, SIDE, SIDE))
         own = prompt.key_proj(grid).flatten(2).transpose(1, 2)
         assert keys.shape == (1, 64, 9)
-        query = torch.cat((2 * own, torch.ones(1, 64, 1)), 2)
-        read = history.readout(query, keys, torch.eye(64).unsqueeze(0), prompt.scale)
+        read = history.readout(2 * own, keys, torch.eye(64).unsqueeze(0), prompt.scale)
     assert torch.equal(read[0].argmax(1), torch.arange(64))
 
 

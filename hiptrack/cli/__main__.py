@@ -18,6 +18,7 @@ COMMANDS = {  # the module of each, which is read only when it is asked for, and
     "compare-opencv": ("compare_opencv", "set a tracker beside OpenCV's"),
     "report": ("report", "set evaluations side by side on a page"),
     "catalogue": ("catalogue", "list what can be configured, and where a value comes from"),
+    "benchmark": ("benchmark", "time tracking, training, loading and evaluation"),
     "replay": ("replay", "run a step again whose loss was not finite"),
     "rank-hard": ("rank_hard", "list the frames most worth labelling"),
     "submit-check": ("submit_check", "check a zip before it is handed in"),

@@ -297,8 +297,12 @@ def attend_and_score(attention, x, index, weight, first):
     qkv = attention.qkv(x).reshape(rows, n_tokens, 3, attention.num_heads, attention.head_dim)
     query, key, value = qkv.permute(2, 0, 3, 1, 4).unbind(0)
     query, key = attention.q_norm(query), attention.k_norm(key)
-    dropout = attention.attn_drop.p if attention.training else 0.0
-    output = F.scaled_dot_product_attention(query, key, value, dropout_p=dropout)
+    if attention.fused_attn:
+        dropout = attention.attn_drop.p if attention.training else 0.0
+        output = F.scaled_dot_product_attention(query, key, value, dropout_p=dropout)
+    else:
+        matrix = ((query * attention.scale) @ key.transpose(-2, -1)).softmax(-1)
+        output = attention.attn_drop(matrix) @ value
     output = attention.norm(output.transpose(1, 2).reshape(rows, n_tokens, -1))
     output = attention.proj_drop(attention.proj(output))
 

@@ -55,7 +55,7 @@ class ConvTower(nn.Module):
 
     def forward(self, x):
         """[B, in, S, S] -> [B, out, S, S]."""
-        return self.out(self.layers(x))
+        return self.out(self.layers(x).to(self.out.weight.dtype))
 
 
 @gin.register(denylist=["in_width"])

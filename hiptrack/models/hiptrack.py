@@ -49,6 +49,7 @@ class HIPTrack(nn.Module):
     ):
         super().__init__()
         self.template_factor, self.search_factor = template_factor, search_factor
+        self.image_dtype = torch.float32  # of normalised images
         self.backbone = backbone()
         width, self.grid_side = self.backbone.width, self.backbone.search_side
         self.template_size, self.search_size = self.backbone.template_size, self.backbone.search_size
@@ -73,8 +74,8 @@ class HIPTrack(nn.Module):
         return self
 
     def normalise(self, images):
-        """[..., 3, H, W] uint8 RGB -> float32, ImageNet mean 0 and deviation 1."""
-        return (images.float() / 255 - self.mean) / self.std
+        """[..., 3, H, W] uint8 RGB -> ImageNet mean 0 and deviation 1."""
+        return ((images.float() / 255 - self.mean) / self.std).to(self.image_dtype)
 
     def template_memory(self, template, features, template_box_xywh):
         """The memory of a target's first frames: its template, upsampled to the search size.

@@ -15,8 +15,9 @@ from torch import nn
 from hiptrack.boxes import cxcywh_to_xyxy
 from hiptrack.errors import ConfigError
 from hiptrack.models.layers import CBAM, ResidualBlock, ResNetTrunk
+from hiptrack.models.products import linear, product
 
-CHUNK = 4096  # memory places read at a time where no fused kernel serves
+CHUNK = 1536  # memory places read at a time where no fused kernel serves: affinity and values stay in the cache
 
 
 @gin.register(denylist=["grid_width", "stride", "search_size"])
@@ -48,7 +49,7 @@ class HistoricalPrompt(nn.Module):
         images: [B, 3, H, H] normalised; grid: [B, C, S, S]; mask: [B, 1, H, H] in {0, 1}.
         Returns keys [B, N, key_width + 1] and values [B, N, C/2].
         """
-        key = self.key_proj(grid).flatten(2).transpose(1, 2).float()
+        key = self._project(grid)
         keys = torch.cat((key, -key.square().sum(-1, keepdim=True)), -1)
         values = self.value_encoder(images, mask, grid).flatten(2).transpose(1, 2)
         return keys, values
@@ -58,13 +59,16 @@ class HistoricalPrompt(nn.Module):
 
         memories: a list of (keys [b, M, K+1], values [b, M, C/2]), whose rows b together are the B rows; each has its own M.
         """
-        query = self.key_proj(grid).flatten(2).transpose(1, 2).float()
-        query = torch.cat((2 * query, torch.ones_like(query[..., :1])), -1)
+        query = 2 * self._project(grid)
         queries = query.split([len(keys) for keys, _ in memories])
         history = torch.cat([readout(rows, *memory, self.scale) for rows, memory in zip(queries, memories)])
         history = history.transpose(1, 2).reshape(len(grid), -1, *grid.shape[2:])
         prompt = torch.cat((history, self.key_comp(grid)), 1)
         return self.fuse(grid + prompt)
+
+    def _project(self, grid):
+        """[B, C, S, S] -> keys or queries [B, N, key_width], float32."""
+        return self.key_proj(grid.to(self.key_proj.weight.dtype)).flatten(2).transpose(1, 2).float()
 
     def box_mask(self, box_cxcywh, kept=None):
         """Where the target is: [B, 1, H, H] float, 1 inside the box, 0 in the cells of eliminated tokens.
@@ -96,7 +100,7 @@ class ValueEncoder(nn.Module):
 
     def forward(self, images, mask, grid):
         """images [B, 3, H, H], mask [B, 1, H, H], grid [B, C, S, S] -> [B, C/2, S, S]."""
-        x = self.trunk(torch.cat((images, mask), 1))
+        x = self.trunk(torch.cat((images, mask.to(images.dtype)), 1))
         if x.shape[2:] != grid.shape[2:]:  # strides that are no power of two
             x = F.interpolate(x, grid.shape[2:], mode="bilinear", align_corners=False)
         r = self.block1(torch.cat((x, grid), 1))
@@ -130,28 +134,39 @@ class MemoryBank:
 def readout(query, keys, values, scale):
     """Softmax attention over the memory, in float32 for the keys.
 
-    query: [B, N, K]; keys: [B, M, K]; values: [B, M, V]. Returns [B, N, V] in the values' type. On the
-    CPU no fused kernel takes keys and values of unequal width: without gradients the memory is read in chunks with a
-    running softmax (Milakov and Gimelshein, 2018), so that the [N, M] affinity is never held.
+    query: [B, N, K]; keys: [B, M, K + 1], the last column added to the affinity (HistoricalPrompt.remember); values: [B, M, V].
+    Returns [B, N, V] in the values' type. On the CPU no fused kernel takes keys and values of unequal width: without
+    gradients the memory is read in chunks there, so that the [N, M] affinity is never held.
     """
-    dtype = values.dtype
     with torch.autocast(query.device.type, enabled=False):
         query, keys = query.float(), keys.float()
-        if query.device.type != "cpu" or torch.is_grad_enabled() or keys.shape[1] <= CHUNK:
-            # the ONNX exporter and the fused kernels ask for four dimensions: one head
-            parts = [part.unsqueeze(1) for part in (query, keys, values.float())]
-            return F.scaled_dot_product_attention(*parts, scale=scale).squeeze(1).to(dtype)
-        top = total = output = None
-        for key, value in zip(keys.split(CHUNK, 1), values.float().split(CHUNK, 1), strict=True):
-            affinity = torch.baddbmm(query.new_zeros(1), query, key.transpose(1, 2), beta=0, alpha=scale)
-            best = affinity.amax(-1, keepdim=True)
-            new_top = best if top is None else torch.maximum(top, best)
-            weight = affinity.sub_(new_top).exp_()
-            if top is None:
-                total, output = weight.sum(-1, keepdim=True), weight @ value
-            else:
-                fade = (top - new_top).exp_()
-                total = total * fade + weight.sum(-1, keepdim=True)
-                output = torch.baddbmm(output * fade, weight, value)
-            top = new_top
-        return (output / total).to(dtype)
+        if query.device.type == "cpu" and not torch.is_grad_enabled():
+            rows = [_read_in_chunks(*row, scale) for row in zip(query, keys, values)]
+            return torch.stack(rows).to(values.dtype)
+        query = torch.cat((query, torch.ones_like(query[..., :1])), -1)
+        if query.device.type != "cpu":  # the memory-efficient kernel wants aligned rows
+            query, keys = (F.pad(rows, (0, -rows.shape[-1] % 8)) for rows in (query, keys))
+        # the ONNX exporter and the fused kernels ask for four dimensions: one head
+        parts = [part.unsqueeze(1) for part in (query, keys, values.float())]
+        return F.scaled_dot_product_attention(*parts, scale=scale).squeeze(1).to(values.dtype)
+
+
+def _read_in_chunks(query, keys, values, scale):
+    """`readout` of one row: a softmax for each chunk of the memory, and a running mean of them by their mass.
+
+    After Milakov and Gimelshein, "Online normalizer calculation for softmax" (2018). The mass of a chunk is the sum of the
+    exponentials of its affinities; the largest weight of its softmax is exp(largest affinity) / mass.
+    """
+    query = query * scale
+    output = log_mass = None
+    for key, value in zip(keys.split(CHUNK), values.split(CHUNK)):
+        affinity = linear(query, key[:, :-1], key[:, -1] * scale)
+        weight = affinity.softmax(-1)
+        read = product(weight.to(value.dtype), value).float()
+        log_chunk = affinity.amax(-1, keepdim=True) - weight.amax(-1, keepdim=True).log()
+        if output is None:
+            output, log_mass = read, log_chunk
+        else:
+            output = output.lerp_(read, (log_chunk - log_mass).sigmoid())
+            log_mass = torch.logaddexp(log_mass, log_chunk)
+    return output

@@ -11,11 +11,11 @@ from pathlib import Path
 import torch
 import torch.nn.functional as F
 
-DILATION = (
-    2  # means nothing to a 1x1 kernel, but on a single thread PyTorch leaves undilated 1x1 convolutions to MKL, too
-)
+# Means nothing to a 1x1 kernel, but on a single thread PyTorch leaves undilated 1x1 convolutions to MKL, too.
+DILATION = 2
 
 
+@torch.compiler.assume_constant_result
 @functools.cache
 def convolution_is_faster():
     """Whether this machine's float32 products are faster as 1x1 convolutions."""
@@ -37,11 +37,8 @@ def _by_convolution(x):
 
 def linear(x, weight, bias=None):
     """x [..., K], weight [M, K], bias [M] -> x weight^T + bias [..., M]."""
-    return linear_by_convolution(x, weight, bias) if _by_convolution(x) else F.linear(x, weight, bias)
-
-
-def linear_by_convolution(x, weight, bias=None):
-    """`linear` by oneDNN."""
+    if not _by_convolution(x):
+        return F.linear(x, weight, bias)
     # One image of a single row, its pixels the rows of x, channels last: nothing is copied.
     rows = x.reshape(1, 1, -1, x.shape[-1]).permute(0, 3, 1, 2)
     y = F.conv2d(rows, weight[:, :, None, None], bias, dilation=DILATION)

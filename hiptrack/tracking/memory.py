@@ -74,7 +74,7 @@ def read_memories(model, memories, features):
         templates = torch.cat([memories[row].template for row in fresh])
         boxes = torch.cat([memories[row].template_box_xywh for row in fresh])
         for row, *of_template in zip(fresh, *_rows(model.template_memory(templates, features.rows(fresh), boxes))):
-            memories[row].of_template = of_template
+            memories[row].of_template = [part.clone() for part in of_template]  # outlives the step
     return [memory.read() for memory in memories]
 
 

@@ -10,6 +10,7 @@ import torch
 
 from hiptrack import crops
 from hiptrack.errors import CheckpointError, ConfigError, DataError, HiptrackError
+from hiptrack.models.inference import prepare
 from hiptrack.models.weights import load_model
 from hiptrack.tracking.adaptation import Action, Adaptation, follow_size
 from hiptrack.tracking.hub import TrackerHubMixin, WeightsFile
@@ -59,7 +60,11 @@ class Tracker(TrackerHubMixin):
         smoothing: share of the class probabilities of the frame before in those of a frame (an exponential moving average),
             in [0, 1); 0 takes each frame as it is. The boxes do not depend on it unless rules of `adaptation` do.
         adaptation: what is done otherwise while a challenge is likely or the score low; None: the published tracker.
+        precision: "float32", or "bf16", which is faster where the processor computes in it.
+        compile: whether to track with torch.compile (on GPUs with CUDA graphs); it takes a minute before the first frame.
         device: torch device name; "auto" takes a GPU where there is one.
+
+    The tracker has a copy of the model, made ready for it (hiptrack/models/inference.py).
     """
 
     def __init__(
@@ -70,6 +75,8 @@ class Tracker(TrackerHubMixin):
         margin: int = 10,
         smoothing: float = 0.0,
         adaptation: Adaptation | None = None,
+        precision: Literal["float32", "bf16"] = "float32",
+        compile: bool = False,
         device: str = "auto",
     ):
         if branch not in ("off", "on", "folded"):
@@ -82,26 +89,41 @@ class Tracker(TrackerHubMixin):
         if branch != "on" and (smoothing or named):
             asked = f"a Rule names the challenge '{named[0]}'" if named else f"Tracker.smoothing = {smoothing}"
             raise ConfigError(f"{asked}, but only Tracker.branch = 'on' predicts challenges, not '{branch}'.")
-        if branch == "folded":
-            model = copy.deepcopy(model)  # the caller's keeps its branch
-            model.fold_challenge()
+        if precision not in ("float32", "bf16"):
+            raise ConfigError(f'Tracker.precision = {precision!r}: "float32" or "bf16" was expected.')
         if device == "auto":
             device = "cuda" if torch.cuda.is_available() else "cpu"
         self.device = torch.device(device)
+        if isinstance(model, torch.nn.Module):
+            model = copy.deepcopy(model)  # the caller may go on training
+            if branch == "folded":
+                model.fold_challenge()
+            model = prepare(model, precision, compile, self.device)
         self.model = model.to(self.device).eval()
-        self.branch, self.margin = branch, margin
+        self.branch, self.margin, self.compile = branch, margin, compile
         self.smoothing, self.adaptation = smoothing, adaptation
         self.policy = memory or MemoryPolicy()
         self.window = hann_window(model.grid_side).to(self.device)
         self.target = None
 
     @classmethod
-    def from_checkpoint(cls, path, device="auto", branch="off", memory=None, margin=10, smoothing=0.0, adaptation=None):
+    def from_checkpoint(
+        cls,
+        path,
+        device="auto",
+        branch="off",
+        memory=None,
+        margin=10,
+        smoothing=0.0,
+        adaptation=None,
+        precision="float32",
+        compile=False,
+    ):
         """A tracker from a weights file, which says itself how to build its model.
 
         Raises NotFoundError or CheckpointError.
         """
-        tracker = cls(load_model(path), branch, memory, margin, smoothing, adaptation, device)
+        tracker = cls(load_model(path), branch, memory, margin, smoothing, adaptation, precision, compile, device)
         tracker.weights_file = WeightsFile(path)
         return tracker
 
@@ -171,6 +193,8 @@ class Tracker(TrackerHubMixin):
 
     def _step(self, targets, search, frame_sizes):
         """`step` on crops [B, 3, Hs, Hs], normalised, of frames of (width, height)."""
+        if self.compile and self.device.type == "cuda":
+            torch.compiler.cudagraph_mark_step_begin()  # the graphs may write over what they returned in the last step
         memories = [target.memory for target in targets]
         features = self.model.backbone(
             torch.cat([target.template_tokens for target in targets]),
