@@ -1,6 +1,7 @@
 """Several sequences tracked side by side: as one by one, each failing alone, frames decoded ahead."""
 
 import threading
+from types import SimpleNamespace
 
 import cv2
 import numpy as np
@@ -113,6 +114,31 @@ def test_a_tracker_that_breaks_names_all_it_was_tracking(sequences, caplog):
     assert "Traceback" in caplog.text
 
 
+@pytest.mark.parametrize("batch", [1, 3])
+def test_a_defect_in_one_sequence_leaves_the_others(sequences, batch, monkeypatch, caplog):
+    """No HiptrackError, but what nobody foresaw: in decoding one film, and in what the tracker found in another."""
+    expected, read = tracked(tracker_of(), sequences, 1), read_ahead.read_image_rgb
+
+    def reads(path):
+        if path == sequences[0].frames[4]:
+            raise MemoryError("no room")
+        return read(path)
+
+    tracker = tracker_of()
+    step = tracker.step
+
+    def steps(targets, frames):
+        return [None if frame.shape[1] == 128 else found for found, frame in zip(step(targets, frames), frames)]
+
+    monkeypatch.setattr(read_ahead, "read_image_rgb", reads)
+    tracker.step = steps
+    outcomes = tracked(tracker, sequences, batch)
+    assert str(outcomes[0]) == "MemoryError: no room" and isinstance(outcomes[0], HiptrackError)
+    assert str(outcomes[1]).startswith("AttributeError: ") and "film1 failed" in caplog.text
+    for index in (2, 3, 4):
+        np.testing.assert_allclose(outcomes[index].boxes_xywh, expected[index].boxes_xywh, atol=1e-3)
+
+
 def test_batches_need_a_tracker_of_several_targets(sequences):
     with pytest.raises(ConfigError, match="evaluate.batch = 2"):
         tracked(StillBox(), sequences, 2)
@@ -162,6 +188,8 @@ def test_a_small_model_leaves_a_core_to_the_decoder(width, expected, monkeypatch
         assert torch.get_num_threads() == 2
         with pytest.raises(KeyError), core_for_decoding(tracker):
             raise KeyError
+        with core_for_decoding(SimpleNamespace(model=object(), device=torch.device("cpu"))):  # one that was exported
+            assert torch.get_num_threads() == 2
         assert torch.get_num_threads() == 2
     finally:
         torch.set_num_threads(before)

@@ -16,9 +16,15 @@ def core_for_decoding(tracker):
     than by a measured time, because the number of threads decides how sums are rounded, and results must repeat.
     """
     threads = torch.get_num_threads()
-    model, device = getattr(tracker, "model", None), getattr(tracker, "device", None)
-    shares = model is not None and device.type == "cpu" and 1 < threads == os.cpu_count()
-    if shares and sum(parameter.numel() for parameter in model.parameters()) < LARGE:
+    model = getattr(tracker, "model", None)
+    in_torch = (
+        isinstance(model, torch.nn.Module) and tracker.device.type == "cpu"
+    )  # an exported one has its own threads
+    if (
+        in_torch
+        and 1 < threads == os.cpu_count()
+        and sum(parameter.numel() for parameter in model.parameters()) < LARGE
+    ):
         torch.set_num_threads(threads - 1)
     try:
         yield

@@ -3,6 +3,7 @@
 import logging
 import time
 from collections import deque
+from contextlib import contextmanager
 
 import numpy as np
 
@@ -96,23 +97,27 @@ class _Run:
         self.index, self.sequence, self.error = index, sequence, None
         self.moments = Moments(sequence)
         started = time.perf_counter()
-        try:
+        with self._ended_by_errors():
             given = _first_box(sequence)
             self._frames = iter(reader.frames(sequence.frames))
             frame = next(self._frames)
             before = time.perf_counter()
             self.target = tracker.start(frame, given.copy())
+            now = time.perf_counter()
+            self.image_size = frame.shape[1::-1]  # width, height
+            self.boxes, self.scores, self.challenges, self.seconds = [given], [1.0], [None], [now - before]
+            self.end_to_end_seconds = now - started
+
+    @contextmanager
+    def _ended_by_errors(self):
+        """Within it, an exception of any kind ends this run, and no other."""
+        try:
+            yield
         except HiptrackError as error:
             self.error = error
-            return
         except Exception as error:  # as in _step
-            logger.exception("%s failed", sequence.name)
+            logger.exception("%s failed", self.sequence.name)
             self.error = _named(error)
-            return
-        now = time.perf_counter()
-        self.image_size = frame.shape[1::-1]  # width, height
-        self.boxes, self.scores, self.challenges, self.seconds = [given], [1.0], [None], [now - before]
-        self.end_to_end_seconds = now - started
 
     @property
     def goes_on(self):
@@ -121,34 +126,28 @@ class _Run:
 
     def read(self):
         """Take the next frame."""
-        try:
+        with self._ended_by_errors():
             self.frame = next(self._frames)
-        except HiptrackError as error:
-            self.error = error
-            return
-        if self.frame.shape[1::-1] != self.image_size:
-            (width, height), (first_width, first_height) = self.frame.shape[1::-1], self.image_size
-            self.error = DataError(
-                f"{self.sequence.frames[len(self.boxes)]}: the frame has {width}x{height} pixels, those before it "
-                f"{first_width}x{first_height}. Expected one size throughout a sequence; correct the image, or leave the "
-                "sequence out with `exclude`."
-            )
+            if self.frame.shape[1::-1] != self.image_size:
+                (width, height), (first_width, first_height) = self.frame.shape[1::-1], self.image_size
+                raise DataError(
+                    f"{self.sequence.frames[len(self.boxes)]}: the frame has {width}x{height} pixels, those before it "
+                    f"{first_width}x{first_height}. Expected one size throughout a sequence; correct the image, or leave the "
+                    "sequence out with `exclude`."
+                )
 
     def take(self, found, seconds):
         """What the tracker found in the frame, in so many seconds."""
         index = len(self.boxes)
-        try:
+        with self._ended_by_errors():
             if isinstance(found, HiptrackError):
                 raise found
             _require_finite(found, f"{self.sequence.name}: in frame {index + 1} ({self.sequence.frames[index]})")
-        except HiptrackError as error:
-            self.error = error
-            return
-        self.boxes.append(np.array(found.box, np.float64))
-        self.scores.append(float(found.score))
-        self.challenges.append(found.challenge)
-        self.seconds.append(seconds)
-        self.moments.look(index, self.boxes[-1], self.target)
+            self.boxes.append(np.array(found.box, np.float64))
+            self.scores.append(float(found.score))
+            self.challenges.append(found.challenge)
+            self.seconds.append(seconds)
+            self.moments.look(index, self.boxes[-1], self.target)
 
     def outcome(self):
         """The SequenceResult, or the HiptrackError."""
