@@ -5,13 +5,13 @@ import tempfile
 from pathlib import Path
 
 from hiptrack.data.sequences import FolderDataset
-from hiptrack.tracking.baselines import StillBox
+from hiptrack.tracking.baselines import MIL, StillBox
 from hiptrack.tracking.contrib import evaluate_contrib
 from hiptrack.tracking.evaluate import evaluate_sequences
 from hiptrack.tracking.report_text import compare_table
 from hiptrack.tracking.tracker import Tracker
 
-OPENCV = ("MIL", "KCF", "CSRT")
+CONTRIB = ("KCF", "CSRT")
 
 
 def main():
@@ -25,8 +25,12 @@ def main():
     dataset = FolderDataset(args.root)
     tracker = Tracker.from_checkpoint(args.checkpoint)
     with tempfile.TemporaryDirectory() as folder:
-        reports = {name: evaluate_contrib(name, args.python, dataset, Path(folder, name)) for name in OPENCV}
-    reports = {"still box": evaluate_sequences(StillBox(), dataset.sequences), **reports}
-    reports[args.checkpoint.stem] = evaluate_sequences(tracker, dataset.sequences)
+        contrib = {name: evaluate_contrib(name, args.python, dataset, Path(folder, name)) for name in CONTRIB}
+    reports = {
+        "still box": evaluate_sequences(StillBox(), dataset.sequences),
+        "MIL": evaluate_sequences(MIL(), dataset.sequences),
+        **contrib,
+        args.checkpoint.stem: evaluate_sequences(tracker, dataset.sequences),
+    }
     print(compare_table(reports))
     return int(any(report.failures for report in reports.values()))
