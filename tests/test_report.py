@@ -117,6 +117,22 @@ def test_moments_show_boxes_and_the_score_map(sequences):
     assert redder[30:100, 1:6].mean() > 60 > abs(redder[30:100, 100:150].mean())  # the peak, at the region's left
 
 
+def test_a_region_far_larger_than_the_frame_costs_no_memory(sequences):
+    """As a box that has grown out of all bounds searches it."""
+    report = evaluated(sequences[:1], lost=8)
+    far = 1e6
+    report.scores[0].result.moments[8] = np.eye(8, dtype=np.float32), np.array([80 - far / 2, 60 - far / 2, far, far])
+    picture = summarise_run("mine", report, sequences[:1]).moments[0].jpeg
+    assert cv2.imdecode(np.frombuffer(picture, np.uint8), cv2.IMREAD_COLOR) is not None
+
+
+@pytest.mark.parametrize("name", ["a$b$c", r"$\frac{$", "_best"])
+def test_a_run_of_any_name_is_drawn(name, sequences, tmp_path, recwarn):
+    write_report({name: evaluated(sequences, lost=8)}, sequences, tmp_path, "val")
+    assert cv2.imread(str(tmp_path / "success.png")).std() > 5
+    assert not [warning for warning in recwarn if "legend" in str(warning.message)]
+
+
 def test_a_sequence_that_was_never_lost_shows_its_lowest_overlap(sequences):
     class Slipping(Wandering):
         """Half a box aside in frame 9."""

@@ -60,6 +60,13 @@ def test_an_array_of_another_form_is_named(tmp_path, details, name, value):
     assert failure(tmp_path).startswith(f"{details}: holds no {name} of 3 frames. Move the sequence's")
 
 
+@pytest.mark.parametrize("side, place", [(0, 1.0), (4, np.nan), (4, np.inf)])
+def test_score_maps_without_size_or_place_are_refused(tmp_path, details, side, place):
+    moments = {"moment_frames": np.array([2]), "moment_maps": np.zeros((1, side, side), np.float16)}
+    np.savez(details, **np.load(details), **moments, moment_regions=np.full((1, 4), place))
+    assert failure(tmp_path).startswith(f"{details}: holds score maps without size or place. Move the sequence's")
+
+
 def test_pickled_objects_are_refused(tmp_path, details):
     np.savez(details, **(dict(np.load(details)) | {"scores": np.array([1, None, "x"], object)}))
     assert f"{details}: cannot be read (Object arrays cannot be loaded" in failure(tmp_path)

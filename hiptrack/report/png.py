@@ -17,7 +17,7 @@ def curves_png(charts):
         axes = figure.add_subplot(1, len(charts), place)
         for run in sorted(chart.lines, key=lambda run: -chart.numbers[run]):
             curve = chart.lines[run]
-            axes.plot(np.linspace(0, chart.most, len(curve)), curve, label=f"{run} [{chart.numbers[run]:.3f}]")
+            axes.plot(np.linspace(0, chart.most, len(curve)), curve, label=f"[{chart.numbers[run]:.3f}] {_plain(run)}")
         axes.set(xlabel=chart.threshold, ylabel=chart.name, xlim=(0, chart.most), ylim=(0, 1.02))
         axes.grid(alpha=0.3)
         axes.legend(fontsize=8)
@@ -49,7 +49,7 @@ def _draw_confusion(axes, run):
         )
     axes.set_xticks(range(len(NAMES)), NAMES, rotation=45, ha="right", fontsize=8)
     axes.set_yticks(range(len(NAMES)), NAMES, fontsize=8)
-    axes.set(xlabel="predicted", ylabel="true", title=run.name)
+    axes.set(xlabel="predicted", ylabel="true", title=_plain(run.name))
 
 
 def _draw_calibration(axes, calibration):
@@ -61,6 +61,11 @@ def _draw_calibration(axes, calibration):
         place, height = [row["confidence"] for row in bins], [row["accuracy"] for row in bins]
         axes.bar(place, height, 0.09 * np.sqrt(frames / frames.max()), alpha=0.6)
         axes.set_title(f"expected calibration error {calibration['error']:.3f}")
+
+
+def _plain(text):
+    """A text of which matplotlib takes no part for a formula."""
+    return text.replace("$", r"\$")
 
 
 def _png(figure):

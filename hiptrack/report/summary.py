@@ -111,8 +111,15 @@ def _overlaid(image, score_map, search_xywh):
     left, top, right, bottom = max(x, 0), max(y, 0), min(x + side, width), min(y + side, height)
     if left >= right or top >= bottom:
         return image
-    whole = cv2.resize(np.asarray(score_map, np.float32), (side, side), interpolation=cv2.INTER_LINEAR)
-    shown = whole[top - y : bottom - y, left - x : right - x]
+    cells = len(score_map) / side  # of the map, for a pixel
+    to_map = np.array([[cells, 0, (left - x + 0.5) * cells - 0.5], [0, cells, (top - y + 0.5) * cells - 0.5]])
+    shown = cv2.warpAffine(
+        np.asarray(score_map, np.float32),
+        to_map,
+        (right - left, bottom - top),
+        flags=cv2.INTER_LINEAR | cv2.WARP_INVERSE_MAP,
+        borderMode=cv2.BORDER_REPLICATE,
+    )
     image = image.copy()
     image[top:bottom, left:right] = score_overlay(image[top:bottom, left:right], shown)
     return image

@@ -175,6 +175,8 @@ def _read_details(path, num_frames):
         kinds = "iu" if name in ("image_size", "moment_frames") else "f"
         if name not in details or details[name].shape != shape or details[name].dtype.kind not in kinds:
             raise DataError(_damaged(path, f"holds no {name} of {num_frames} frames"))
+    if "moment_frames" in details and not (side and np.isfinite(details["moment_regions"]).all()):
+        raise DataError(_damaged(path, "holds score maps without size or place"))
     return details
 
 
