@@ -97,6 +97,14 @@ def test_the_weights_are_the_file_that_was_read(folder, checkpoint, tmp_path):
     assert "HIPTrack.challenge = None" in read_metadata(tmp_path / "folded" / "model.safetensors")["model"]
 
 
+def test_a_folded_tracker_does_not_overwrite_the_branch_it_was_read_with(folder):
+    before = {path.name: path.read_bytes() for path in folder.iterdir()}
+    tracker = Tracker.from_pretrained(folder, branch="folded", smoothing=0.0, adaptation=None)
+    with pytest.raises(ConfigError, match=f"{folder}/model.safetensors holds the branch .* Expected another folder"):
+        tracker.save_pretrained(folder)
+    assert {path.name: path.read_bytes() for path in folder.iterdir()} == before
+
+
 def test_weights_that_changed_since_are_not_saved(checkpoint, folder, tmp_path):
     source = tmp_path / "source.safetensors"
     shutil.copy(checkpoint, source)

@@ -127,13 +127,19 @@ class TrackerHubMixin(
     def save_pretrained(self, save_directory, **options):
         """Write weights, settings and, where there is none, a model card to a folder; the options are ModelHubMixin's.
 
-        Raises ConfigError for a tracker that was not read from a weights file, and CheckpointError or NotFoundError where that
-        file has changed since.
+        Raises ConfigError for a tracker that was not read from a weights file, and for a folded one in the folder it was read
+        from, and CheckpointError or NotFoundError where the weights file has changed since.
         """
         if self.weights_file is None:
             raise ConfigError(
                 "This tracker's model was given to it, so that nothing says how to build it again. Only a tracker of "
                 "Tracker.from_checkpoint or Tracker.from_pretrained can be saved."
+            )
+        target = Path(save_directory, WEIGHTS)
+        if self.branch == "folded" and target.exists() and target.samefile(self.weights_file.path):
+            raise ConfigError(
+                f"{target} holds the branch that this tracker folded: saved there, the branch would be lost. Expected another "
+                "folder."
             )
         self.weights_file.require_same()  # before the mixin removes what stands in the folder
         return super().save_pretrained(save_directory, **options)
