@@ -285,6 +285,10 @@ def test_the_command_exports_and_the_video_tracker_takes_the_folder(tmp_path, hi
     assert "challenge" in json.loads(lines.read_text().splitlines()[1])
     code, _, err = hiptrack(*given, "Tracker.branch=on")
     assert code == 1 and f"{folder} tracks as it was exported: Tracker.branch=on can change nothing" in err
+    kept = (folder / "tracker.json").read_bytes()
+    code, _, err = hiptrack(*given, "--jsonl", folder / "tracker.json")
+    assert code == 1 and "tracker.json is a file of the export. Expected another path" in err
+    assert (folder / "tracker.json").read_bytes() == kept
     code, _, err = hiptrack("export", "--checkpoint", weights, "--out", folder)
     assert code == 1 and f"{folder} is there and not empty" in err
 
@@ -334,6 +338,24 @@ def test_files_that_are_there_stay(tmp_path):
         with pytest.raises(ConfigError, match="is there and not empty"):
             export(toy_model(), out, "torch", [1])
     assert [path.name for path in tmp_path.iterdir()] == ["notes.txt"]
+
+
+def test_an_empty_folder_is_taken_by_whatever_name(tmp_path, monkeypatch):
+    (tmp_path / "empty").mkdir()
+    (tmp_path / "link").symlink_to(tmp_path / "empty")
+    export(toy_model(), tmp_path / "link", "torch", [1], say=lambda line: None)
+    assert (tmp_path / "empty" / "tracker.json").is_file() and (tmp_path / "link").is_symlink()
+    (tmp_path / "here").mkdir()
+    monkeypatch.chdir(tmp_path / "here")
+    export(toy_model(), ".", "torch", [1], say=lambda line: None)
+    assert (tmp_path / "here" / "tracker.json").is_file()
+    assert sorted(path.name for path in tmp_path.iterdir()) == ["empty", "here", "link"]
+
+
+def test_a_folder_that_cannot_be_made_is_named(tmp_path):
+    (tmp_path / "file").touch()
+    with pytest.raises(HiptrackError, match=f"{tmp_path}/file/out cannot be written"):
+        export(toy_model(), tmp_path / "file" / "out", "torch", [1])
 
 
 def test_a_missing_package_is_named(tmp_path, monkeypatch):

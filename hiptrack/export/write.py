@@ -28,23 +28,29 @@ def export(model, out, form="onnx", capacities=(150,), branch="off", say=print):
 
     form: "onnx" or "torch". capacities: frames that the memory holds, a step graph for each. branch: "off", "on" or "folded".
     say: takes a line for each comparison with PyTorch. Raises ConfigError, and HiptrackError where a package is missing or a
-    graph's answer differs from PyTorch's; then there is no `out`.
+    graph's answer differs from PyTorch's or `out` cannot be written; then there is no `out`.
     """
-    out = Path(out)
+    out = Path(out).resolve()
     check_request(out, form, capacities, branch)
     model = with_branch(model, branch)
-    out.parent.mkdir(parents=True, exist_ok=True)
-    with torch.no_grad(), tempfile.TemporaryDirectory(prefix=f".{out.name}.", dir=out.parent) as unfinished:
-        folder = Path(unfinished) / out.name
-        folder.mkdir()
-        parts = build_parts(model, sorted(set(capacities)))
-        tensors = example_tensors(parts)
-        entries = {part.name: write_part(part, form, folder, tensors, say) for part in parts}
-        settings = {"hiptrack": hiptrack.__version__, "format": form, **tracker_settings(model, branch, capacities)}
-        (folder / SETTINGS).write_text(json.dumps({**settings, "graphs": entries}, indent=1) + "\n")
-        if out.is_dir():
-            out.rmdir()
-        os.replace(folder, out)
+    try:
+        out.parent.mkdir(parents=True, exist_ok=True)
+        with torch.no_grad(), tempfile.TemporaryDirectory(prefix=f".{out.name}.", dir=out.parent) as unfinished:
+            folder = Path(unfinished) / out.name
+            folder.mkdir()
+            write_folder(model, folder, form, sorted(set(capacities)), branch, say)
+            os.replace(folder, out)
+    except OSError as error:
+        raise HiptrackError(f"{out} cannot be written: {error}") from error
+
+
+def write_folder(model, folder, form, capacities, branch, say):
+    """Write the graphs and the settings into an empty folder, as `export` does."""
+    parts = build_parts(model, capacities)
+    tensors = example_tensors(parts)
+    entries = {part.name: write_part(part, form, folder, tensors, say) for part in parts}
+    settings = {"hiptrack": hiptrack.__version__, "format": form, **tracker_settings(model, branch, capacities)}
+    (folder / SETTINGS).write_text(json.dumps({**settings, "graphs": entries}, indent=1) + "\n")
 
 
 def check_request(out, form, capacities, branch):

@@ -164,7 +164,8 @@ def _check(request):
             raise ConfigError(f"{option} {value}: a number from 1 on was expected.")
     if request.out is not None:
         codec_of(request.out)
-    taken = {os.path.realpath(request.checkpoint): "the weights file"}
+    taken = {os.path.realpath(file): "a file of the export" for file in request.checkpoint.glob("*")}
+    taken[os.path.realpath(request.checkpoint)] = "the weights file"
     for option, path in (("--out", request.out), ("--jsonl", request.jsonl)):
         if path is None:
             continue
