@@ -15,7 +15,7 @@ from hiptrack.data.dataset import SequenceDataset
 from hiptrack.errors import NotFoundError
 from hiptrack.files import write_atomically
 from hiptrack.models.weights import content_hash, load_model
-from hiptrack.processes import PATIENCE, check_processes
+from hiptrack.processes import PATIENCE, check_processes, on_main
 from hiptrack.report.write import write_report
 from hiptrack.tracking.evaluate import as_dict, evaluate_sequences
 from hiptrack.tracking.report_text import format_table
@@ -63,16 +63,21 @@ def evaluate(options: EvaluationOptions, tracker: Callable = Tracker, batch: int
         protocol=options.dataset.PROTOCOL,
         batch=batch,
     )
-    if accelerator.is_main_process:
+
+    def tell():
         made_with = {"weights": weights, "data": _digest(data), "tracking": used_values("evaluate")}
         values = {**as_dict(report), "made_with": made_with}
         write_atomically(out / "report.json", (json.dumps(values, indent=2, allow_nan=False) + "\n").encode())
-        write_report({options.checkpoint.stem: report}, sequences, out, options.dataset.name)
         accelerator.print(format_table(report))
+        write_report({options.checkpoint.stem: report}, sequences, out, options.dataset.name)
         accelerator.print(f"results: {out} (report.html shows them)")
         if options.dataset.is_handed_in and not report.failures:
             write_submission(out, expected_of(sequences), out / SUBMISSION)
             accelerator.print(f"to hand in: {out / SUBMISSION}")
+
+    on_main(
+        accelerator, tell, f"The report in {out}"
+    )  # the others wait: the first to exit with 1 has all of them killed
     accelerator.end_training()
     return 1 if report.failures else 0
 
