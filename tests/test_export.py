@@ -394,13 +394,36 @@ def test_a_damaged_folder_is_named(exported, tmp_path):
     (folder / "features.onnx").unlink()
     with pytest.raises(NotFoundError, match=r"features\.onnx"):
         ExportedModel(folder)
-    for text in ("{", "[]", "{}", '{"format": "onnx", "graphs": {"step-x": {}}}', "\x00"):
+    for text in ("{", "[]", "{}", '{"format": "onnx", "graphs": {"step-x": {}}}', "\x00", "[" * 99999):
         (folder / "tracker.json").write_text(text)
         with pytest.raises(CheckpointError, match=r"tracker\.json"):
             ExportedModel(folder)
     (folder / "tracker.json").unlink()
     with pytest.raises(NotFoundError, match=r"tracker\.json"):
         ExportedModel(folder)
+
+
+@pytest.mark.parametrize(
+    ("change", "said"),
+    [
+        ({"template_size": "x"}, "template_size = 'x': a whole number above 0"),
+        ({"search_size": -1}, "search_size = -1: a whole number above 0"),
+        ({"grid_side": 8.0}, "grid_side = 8.0: a whole number above 0"),
+        ({"margin": 10**9}, "margin = 1000000000: a whole number above 0, up to 16384"),
+        ({"search_factor": float("nan")}, "search_factor = nan: a number above 0"),
+        ({"branch": "fold"}, 'branch = \'fold\': "off", "on" or "folded"'),
+        ({"memory": None}, "{name: value} was expected, not None"),
+        ({"memory": {"intervall": 3}}, 'no setting "intervall"; the nearest valid name is "interval"'),
+        ({"memory": {"interval": "x"}}, "interval expects int, not 'x'"),
+    ],
+)
+def test_settings_that_no_export_has_are_named(exported, tmp_path, change, said):
+    folder = damaged(exported, tmp_path)
+    settings = json.loads((folder / "tracker.json").read_text())
+    (folder / "tracker.json").write_text(json.dumps({**settings, **change}))
+    with pytest.raises(CheckpointError, match=re.escape(said)) as raised:
+        ExportedModel(folder)
+    assert str(raised.value).startswith(f"{folder / 'tracker.json'}: ")
 
 
 def test_what_the_files_do_not_hold_is_an_error(exported, tmp_path):

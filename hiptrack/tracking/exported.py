@@ -3,6 +3,7 @@
 The reference for programs that drive the graphs themselves; docs/export.md has the same loop without this package.
 """
 
+import inspect
 import json
 from pathlib import Path
 from types import SimpleNamespace
@@ -11,6 +12,7 @@ import torch
 
 from hiptrack import bounded
 from hiptrack.boxes import xywh_to_cxcywh
+from hiptrack.component import MAX_NUMBER
 from hiptrack.errors import CheckpointError, ConfigError, HiptrackError, NotFoundError
 from hiptrack.export.formats import FORMATS
 from hiptrack.export.write import SETTINGS
@@ -19,9 +21,11 @@ from hiptrack.models.challenge import ChallengeOutput
 from hiptrack.models.heads import HeadMaps
 from hiptrack.models.hiptrack import Prediction
 from hiptrack.tracking.memory import MemoryPolicy
+from hiptrack.tracking.settings import read_settings
 from hiptrack.tracking.tracker import Tracker
 
 MAX_SETTINGS = 2**20  # bytes
+LARGEST_FACTOR = 100  # sides of a crop in those of its box
 
 
 def exported_tracker(folder):
@@ -44,14 +48,18 @@ class ExportedModel:
     def __init__(self, folder):
         folder = Path(folder)
         path = folder / SETTINGS
-        settings = read_settings(path)
+        settings = _read_json(path)
         try:
+            _check(settings, path)
             load, graphs = FORMATS[settings["format"]].load, settings["graphs"]
             self.capacities = sorted(int(name.split("-")[1]) for name in graphs if name.startswith("step-"))
             self.template_size, self.template_factor = settings["template_size"], settings["template_factor"]
             self.search_size, self.search_factor = settings["search_size"], settings["search_factor"]
             self.grid_side, self.margin = settings["grid_side"], settings["margin"]
-            self.memory, self.branch = MemoryPolicy(**settings["memory"]), settings["branch"]
+            policy = read_settings(
+                settings["memory"], inspect.signature(MemoryPolicy, eval_str=True).parameters, str(path)
+            )
+            self.memory, self.branch = MemoryPolicy(**policy), settings["branch"]
             self.challenge = None if self.branch != "on" else SimpleNamespace(activation=settings["activation"])
             largest = self.capacities[-1]
             files = {name: folder / graph["file"] for name, graph in graphs.items()}
@@ -169,11 +177,35 @@ def join(rows):
     return {name: torch.cat([row[name] for row in rows]) for name in rows[0]}
 
 
-def read_settings(path):
+def _read_json(path):
     """The settings of an export. Raises NotFoundError or CheckpointError."""
     if not path.is_file():
-        raise NotFoundError(f"not found: {path} (a folder written by hiptrack export was expected)", str(path))
+        raise NotFoundError(
+            f"not found: {path} (a folder written by hiptrack export was expected; of any other, name its weights file)",
+            str(path),
+        )
     try:
         return json.loads(bounded.read_text(path, MAX_SETTINGS))
-    except (OSError, ValueError) as error:
-        raise CheckpointError(f"{path}: {error}; the settings written by hiptrack export were expected.") from error
+    except (OSError, ValueError, RecursionError) as error:
+        raise CheckpointError(
+            f"{path}: {bounded.excerpt(str(error))}; the settings written by hiptrack export were expected."
+        ) from error
+
+
+def _check(settings, path):
+    """Raise CheckpointError for a number or a branch that no export has."""
+    wanted = {
+        **dict.fromkeys(("template_size", "search_size", "grid_side", "margin"), (int, MAX_NUMBER)),
+        **dict.fromkeys(("template_factor", "search_factor"), ((int, float), LARGEST_FACTOR)),
+    }
+    for name, (kind, most) in wanted.items():
+        value = settings[name]
+        if isinstance(value, bool) or not isinstance(value, kind) or not 0 < value <= most:
+            what = "a whole number" if kind is int else "a number"
+            raise CheckpointError(
+                f"{path}: {name} = {bounded.excerpt(repr(value))}: {what} above 0, up to {most}, was expected."
+            )
+    if settings["branch"] not in ("off", "on", "folded"):
+        raise CheckpointError(
+            f'{path}: branch = {bounded.excerpt(repr(settings["branch"]))}: "off", "on" or "folded" was expected.'
+        )
