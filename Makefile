@@ -26,6 +26,7 @@ lint: $(INSTALLED)
 # ROOT: a folder of sequences; CHECKPOINT: a weights file. OpenCV's further trackers live in an environment of their own, since
 # their package and opencv-python own one name.
 compare-opencv: $(INSTALLED) $(CONTRIB)
+	@test -n "$(ROOT)" -a -n "$(CHECKPOINT)" || { echo "expected: make compare-opencv ROOT=FOLDER CHECKPOINT=FILE" >&2; exit 2; }
 	$(BIN)/python tools/compare_opencv.py "$(ROOT)" --checkpoint "$(CHECKPOINT)" --python $(CONTRIB)
 
 $(CONTRIB):

@@ -109,7 +109,7 @@ def test_the_command_sets_five_trackers_side_by_side(dataset, tmp_path, monkeypa
     save_toy(tmp_path / "model.safetensors")
     answers = script(tmp_path / "python", f"exec {sys.executable} {tmp_path / 'answers.py'}")
     (tmp_path / "answers.py").write_text(
-        "import json, sys\nasked = json.load(sys.stdin)\nn = len(asked['frames'])\n"
+        "import json, sys\nprint('a word of a library')\nasked = json.load(sys.stdin)\nn = len(asked['frames'])\n"
         "print(json.dumps({'boxes': [asked['box']] * n, 'seconds': [0.01] * n, 'end_to_end_seconds': 1, 'image_size': [120, 90]}))"
     )
     given = [str(tmp_path / "data"), "--checkpoint", str(tmp_path / "model.safetensors"), "--python", str(answers)]

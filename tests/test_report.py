@@ -264,6 +264,9 @@ def test_the_tool_reads_results_back(synthetic, sequences, tmp_path):
     assert f"two: {sequences[1].name}: it has no result files here" in text and "frame 8: lost" in text
     absent = subprocess.run([*command, "nowhere", *data], capture_output=True, text=True, timeout=120, check=False)
     assert absent.returncode == 1 and "not found: nowhere" in absent.stderr
+    shutil.rmtree(tmp_path / "two" / sequences[0].name)
+    empty = subprocess.run([*command, *data], capture_output=True, text=True, timeout=120, check=False)
+    assert empty.returncode == 1 and "two holds no result of the 2 sequences of" in empty.stderr
 
 
 @pytest.mark.skipif(CHROMIUM is None, reason="no Chromium is installed")

@@ -30,8 +30,8 @@ class Moment:
 class RunSummary:
     """One evaluation under its name; numbers as in report.json (`evaluate.as_dict`).
 
-    sequences: {name: {"frames", "AO", "SR0.5", "SR0.75", the benchmark's own metrics, "lost"}}; groups: {"challenge" | "size" | "speed": {group: {"frames",
-    "AO", "SR0.5", "SR0.75"}}}; losses: of `analysis.find_losses`.
+    sequences: {name: {"frames", "AO", "SR0.5", "SR0.75", the benchmark's own metrics, "lost"}}; groups: {"challenge" | "size" |
+    "speed": {group: {"frames", "AO", "SR0.5", "SR0.75"}}}; losses: of `analysis.find_losses`.
     """
 
     name: str

@@ -59,7 +59,7 @@ def _track(name, python, sequence):
     if done.returncode > 0:
         said = excerpt(" ".join(done.stderr.split())[-300:], 300)
         raise HiptrackError(f"OpenCV's {name} cannot be run by {python} (exit code {done.returncode}): {said}")
-    answer = json.loads(done.stdout)
+    answer = json.loads(done.stdout.splitlines()[-1])  # what a library says stands before it
     if "error" in answer:
         raise DataError(f"{sequence.name}: OpenCV's {name} failed: {answer['error']}")
     boxes = np.array(answer["boxes"], np.float64)

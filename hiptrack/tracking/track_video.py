@@ -52,7 +52,8 @@ class Tracked:
 class TrackRequest:
     """What `track` is asked for: the options of tools/track.py.
 
-    source: what `open_source` takes. checkpoint: a weights file, or the folder of an export. box_xywh: [4] in the pixels of frame `start`, None: drawn by mouse. frames: how many at most.
+    source: what `open_source` takes. checkpoint: a weights file, or the folder of an export. box_xywh: [4] in the pixels of frame
+    `start`, None: drawn by mouse. frames: how many at most.
     """
 
     source: str
