@@ -10,9 +10,9 @@ import gin
 from accelerate import Accelerator
 from accelerate.utils import gather_object
 
-from hiptrack.config import config_text, used_values
+from hiptrack.config import bound_values, config_text, used_values
 from hiptrack.data.dataset import SequenceDataset
-from hiptrack.errors import NotFoundError
+from hiptrack.errors import ConfigError, NotFoundError
 from hiptrack.files import write_atomically
 from hiptrack.models.weights import content_hash, load_model
 from hiptrack.processes import PATIENCE, check_processes, on_main
@@ -83,7 +83,13 @@ def evaluate(options: EvaluationOptions, tracker: Callable = Tracker, batch: int
 
 
 def configured_tracker() -> Callable:
-    """What the loaded configuration (root `evaluate`) tracks with: called with a model and, if not "auto", a device."""
+    """What the loaded configuration (root `evaluate`) tracks with: called with a model and, if not "auto", a device.
+
+    Raises ConfigError for a setting of `evaluate` itself: whoever tracks without it would pass over that.
+    """
+    idle = [name for name in bound_values() if name.startswith("evaluate.") and name != "evaluate.tracker"]
+    if idle:
+        raise ConfigError(f"{idle[0]} belongs to tools/eval.py and changes nothing here. Leave it out.")
     return gin.query_parameter("evaluate.tracker").scoped_configurable_fn
 
 
