@@ -51,35 +51,54 @@ def _reduction(wanted):
 def _crop_reduced(image, reduction, size, box_xywh, factor, side_out):
     """crops.crop of an image of (width, height) `size`, of which `image` has one cell for reduction x reduction pixels."""
     left, top, right, bottom = crops.shown(box_xywh, factor, size)
-    side = crops.crop_side(box_xywh, factor)
-    x1, y1 = (max(start // reduction - 1, 0) for start in (left, top))
-    x2, y2 = (-(-end // reduction) + 1 for end in (right, bottom))
-    # The centres of the crop's pixels from the image's corner, in pixels; the first cell's centre lies 0.5 cells from it.
-    xs, ys = (start + side / side_out * (np.arange(side_out) + 0.5) for start in (left, top))
-    scale, shift = side / side_out / reduction, np.array([xs[0], ys[0]]) / reduction - 0.5 - (x1, y1)
-    matrix, flags = np.array([[scale, 0, shift[0]], [0, scale, shift[1]]]), cv2.INTER_LINEAR | cv2.WARP_INVERSE_MAP
-    crop = cv2.warpAffine(
-        image[y1:y2, x1:x2], matrix, (side_out, side_out), flags=flags, borderMode=cv2.BORDER_REPLICATE
+    scale = crops.crop_side(box_xywh, factor) / side_out
+    columns, shares_x = _lines(left, right, scale, side_out)
+    rows, shares_y = _lines(top, bottom, scale, side_out)
+    crop = np.zeros((side_out, side_out, 3), np.uint8)
+    seen = crop[rows, columns]
+    if seen.size == 0:
+        return crop
+    cells_x, first_x = _cells(left, right, columns.start, scale, reduction)
+    cells_y, first_y = _cells(top, bottom, rows.start, scale, reduction)
+    step = scale / reduction
+    cv2.warpAffine(
+        image[cells_y, cells_x],
+        np.array([[step, 0, first_x], [0, step, first_y]]),
+        seen.shape[1::-1],
+        seen,
+        cv2.INTER_LINEAR | cv2.WARP_INVERSE_MAP,
+        cv2.BORDER_REPLICATE,
     )
-    _blacken(crop, _share_shown(ys, top, bottom, side))
-    _blacken(crop.swapaxes(0, 1), _share_shown(xs, left, right, side))
+    _darken(seen, shares_y)
+    _darken(seen.swapaxes(0, 1), shares_x)
     return crop
 
 
-def _share_shown(centres, start, end, side):
-    """The share that the picture has, 0..1, in the pixels at `centres` of a crop from `start` that shows it up to `end`.
+def _lines(start, end, scale, side_out):
+    """Those of a crop's lines (columns or rows) that show the picture, a slice, and the share in each that is not black.
 
-    Where the crop reaches past the picture, pixel and black are interpolated as in the whole image.
+    The crop starts at pixel `start` and shows the picture up to `end`. Where it reaches past the picture, pixel and black
+    are interpolated as in the whole image.
     """
+    centres = start + scale * (np.arange(side_out) + 0.5)  # pixels from the image's corner
     first = 0 if start < 0 else -np.inf
-    last = end if start + side > end else np.inf
-    return np.clip(np.minimum(centres - first, last - centres) + 0.5, 0, 1)
+    last = end if end < start + scale * side_out else np.inf
+    shares = np.minimum(centres - first, last - centres) + 0.5
+    seen = np.flatnonzero(shares > 0)
+    lines = slice(seen[0], seen[-1] + 1) if seen.size else slice(0, 0)
+    return lines, shares[lines]
 
 
-def _blacken(lines, shares):
+def _cells(start, end, line, scale, reduction):
+    """The cells around the pixels from `start` to `end`, a slice, and where the centre of a crop's line lies in them."""
+    first = max(start // reduction - 1, 0)
+    centre = (start + scale * (line + 0.5)) / reduction  # from the image's corner, 0.5 before the first cell's centre
+    return slice(first, -(-end // reduction) + 1), centre - 0.5 - first
+
+
+def _darken(lines, shares):
     """Darken each of a crop's lines to its share, in place."""
-    lines[shares == 0] = 0
-    for line in np.flatnonzero((shares > 0) & (shares < 1)):
+    for line in np.flatnonzero(shares < 1):
         lines[line] = lines[line] * shares[line] + 0.5
 
 
