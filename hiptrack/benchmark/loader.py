@@ -2,10 +2,12 @@
 
 import os
 import tempfile
+from functools import partial
 
 import cv2
 import numpy as np
 import torch
+from torch.utils.data import default_collate
 
 from hiptrack import crops
 from hiptrack.benchmark.repeat import interleaved, ratio
@@ -14,9 +16,10 @@ from hiptrack.data.crop_reading import read_crops
 PURPOSE = "loader: samples a second of one thread, beside full decoding and conversion in the worker"
 
 SIZE = 1920, 1080
-QUALITIES = (25, 70, 85)  # of JPEG: about 110, 240 and 340 kB a picture
+QUALITIES = (8, 25, 70, 85)  # of JPEG: about 47 (as in GOT-10k: 66 GB for 1.4 M frames), 110, 240 and 340 kB a picture
 PICTURES = 12
 SEARCH_FRAMES = 5
+BATCH = 8  # samples
 SIDES = (40, 400)  # pixels
 TEMPLATE, SEARCH = (2.0, 192), (5.0, 384)  # factor and size of the crops of HIPTrack B/384
 MEAN = torch.tensor((0.485, 0.456, 0.406))[:, None, None]
@@ -33,7 +36,7 @@ def measure(args):
     settings = {
         "pictures": f"{PICTURES} JPEGs of {SIZE[0]}x{SIZE[1]}",
         "sample": f"1 template of {TEMPLATE[1]} px, {SEARCH_FRAMES} search crops of {SEARCH[1]} px, one a picture",
-        "samples": args.samples,
+        "samples": f"{args.samples}, in batches of {BATCH}",
         "repetitions": args.repetitions,
     }
     return settings, compare_loaders(args.samples, args.repetitions)
@@ -43,7 +46,8 @@ def compare_loaders(samples: int = 24, repetitions: int = 7, seed: int = 0) -> l
     """Read the same samples in the plain way and in ours, in turn, with one thread and the files in the system's cache.
 
     A sample is a template and SEARCH_FRAMES search crops around a target of a side drawn from SIDES, anywhere in the picture,
-    each from another picture, and the search crops stacked. The plain way is that of published trackers: it decodes the whole
+    each from another picture, and the search crops stacked; BATCH of them are collated, as a loader's worker does. The plain
+    way is that of published trackers: it decodes the whole
     picture, makes it RGB, pads and crops, and makes of the crop a normalised float tensor; ours leaves the crop uint8, to be
     normalised on the device. Returns a row for each of QUALITIES, for what both must do, undoing Huffman's code, grows with the
     file: its size, samples a second, the median of their ratio over the repetitions, and the mean absolute difference
@@ -65,8 +69,8 @@ def _compare(quality, samples, repetitions, seed):
         paths = _write_pictures(folder, rng, quality)
         size = np.mean([os.path.getsize(path) for path in paths])
         wanted = _draw(rng, paths, samples)
-        times = interleaved({way: _Reading(way, wanted) for way in (_plain, _ours)}, repetitions)
-        difference = np.mean([_difference(*crop) for crop in wanted])
+        times = interleaved({way: partial(_read, way, wanted) for way in (_plain, _ours)}, repetitions)
+        difference = np.mean([_difference(*crop) for sample in wanted for crop in sample])
     plain, ours = times[_plain], times[_ours]
     return {
         "kB a picture": float(size / 1e3),
@@ -77,16 +81,14 @@ def _compare(quality, samples, repetitions, seed):
     }
 
 
-class _Reading:
-    """Reads samples in one way."""
+def _read(way, wanted):
+    """Reads samples in one way, in batches."""
+    for first in range(0, len(wanted), BATCH):
+        default_collate([_sample([way(*crop) for crop in sample]) for sample in wanted[first : first + BATCH]])
 
-    def __init__(self, way, wanted):
-        self.way, self.wanted = way, wanted
 
-    def __call__(self):
-        for first in range(0, len(self.wanted), 1 + SEARCH_FRAMES):
-            read = [self.way(*crop) for crop in self.wanted[first : first + 1 + SEARCH_FRAMES]]
-            torch.stack(read[1:])
+def _sample(tensors):
+    return {"template": tensors[0], "search": torch.stack(tensors[1:])}
 
 
 def _plain(path, box_xywh, factor, size):
@@ -110,12 +112,13 @@ def _difference(path, *crop):
 
 
 def _draw(rng, paths, samples):
-    """The crops (path, box, factor, size) of some samples."""
+    """The crops (path, box, factor, size) of each sample."""
     drawn = []
     for _ in range(samples):
-        side = rng.uniform(*SIDES)
+        side, sample = rng.uniform(*SIDES), []
         for path, crop in zip(rng.permutation(paths), (TEMPLATE, *[SEARCH] * SEARCH_FRAMES)):
-            drawn.append((str(path), np.array([*rng.uniform(0, np.subtract(SIZE, side)), side, side]), *crop))
+            sample.append((str(path), np.array([*rng.uniform(0, np.subtract(SIZE, side)), side, side]), *crop))
+        drawn.append(sample)
     return drawn
 
 
