@@ -39,7 +39,7 @@ def read_crops(path, wanted, reduce=True):
     image = decode_bgr(path, head.upper_rows(data, rows), REDUCTIONS[reduction])
     if reduction == 1:
         return [_rgb(crops.crop(image, *crop, height=head.height)) for crop in wanted]
-    return [_rgb(_crop_reduced(image, reduction, size, *crop)) for crop in wanted]
+    return [_crop_reduced(image, reduction, size, *crop) for crop in wanted]
 
 
 def _reduction(wanted):
@@ -49,29 +49,23 @@ def _reduction(wanted):
 
 
 def _crop_reduced(image, reduction, size, box_xywh, factor, side_out):
-    """crops.crop of an image of (width, height) `size`, of which `image` has one cell for reduction x reduction pixels."""
+    """crops.crop in RGB of an image of (width, height) `size`, of which `image` has, in BGR, a cell for reduction^2 pixels."""
     left, top, right, bottom = crops.shown(box_xywh, factor, size)
     scale = crops.crop_side(box_xywh, factor) / side_out
     columns, shares_x = _lines(left, right, scale, side_out)
     rows, shares_y = _lines(top, bottom, scale, side_out)
-    crop = np.zeros((side_out, side_out, 3), np.uint8)
+    crop = np.zeros((side_out, side_out, 4), np.uint8)  # OpenCV interpolates four channels in half the time of three
     seen = crop[rows, columns]
-    if seen.size == 0:
-        return crop
-    cells_x, first_x = _cells(left, right, columns.start, scale, reduction)
-    cells_y, first_y = _cells(top, bottom, rows.start, scale, reduction)
-    step = scale / reduction
-    cv2.warpAffine(
-        image[cells_y, cells_x],
-        np.array([[step, 0, first_x], [0, step, first_y]]),
-        seen.shape[1::-1],
-        seen,
-        cv2.INTER_LINEAR | cv2.WARP_INVERSE_MAP,
-        cv2.BORDER_REPLICATE,
-    )
-    _darken(seen, shares_y)
-    _darken(seen.swapaxes(0, 1), shares_x)
-    return crop
+    if seen.size:
+        cells_x, first_x = _cells(left, right, columns.start, scale, reduction)
+        cells_y, first_y = _cells(top, bottom, rows.start, scale, reduction)
+        cells = cv2.cvtColor(image[cells_y, cells_x], cv2.COLOR_BGR2BGRA)
+        matrix = np.array([[scale, 0, first_x], [0, scale, first_y]]) / [reduction, reduction, 1]
+        flags = cv2.INTER_LINEAR | cv2.WARP_INVERSE_MAP
+        cv2.warpAffine(cells, matrix, seen.shape[1::-1], seen, flags, cv2.BORDER_REPLICATE)
+        _darken(seen, shares_y)
+        _darken(seen.swapaxes(0, 1), shares_x)
+    return cv2.cvtColor(crop, cv2.COLOR_BGRA2RGB)
 
 
 def _lines(start, end, scale, side_out):
