@@ -16,7 +16,7 @@ from hiptrack.data.crop_reading import read_crops
 PURPOSE = "loader: samples a second of one thread, beside full decoding and conversion in the worker"
 
 SIZE = 1920, 1080
-QUALITIES = (8, 25, 70, 85)  # of JPEG: about 47 (as in GOT-10k: 66 GB for 1.4 M frames), 110, 240 and 340 kB a picture
+QUALITIES = (8, 25, 70, 85)  # of JPEG: about 47 (as in GOT-10k, docs/performance.md), 110, 240 and 340 kB a picture
 PICTURES = 12
 SEARCH_FRAMES = 5
 BATCH = 8  # samples
