@@ -22,9 +22,10 @@ BOXES = [(1, 2, 10, 8), (2, 2, 10, 8), (3, 2, 10.5, 8)]
 
 @pytest.fixture(autouse=True)
 def cache(tmp_path, monkeypatch):
-    """The folder of the cache, in which small data sets are kept, too."""
+    """The folder of the cache, in which small data sets are kept, too, and those that were just written."""
     monkeypatch.setenv("HIPTRACK_CACHE", str(tmp_path / "cache"))
     monkeypatch.setattr(annotation_cache, "FEWEST_SOURCES", 0)
+    monkeypatch.setattr(annotation_cache, "SETTLED", -10.0)
     return tmp_path / "cache"
 
 
@@ -120,6 +121,16 @@ def same_time(root):
     os.utime(truth, ns=(times.st_atime_ns, times.st_mtime_ns))
 
 
+def same_size_and_time(root):
+    """As by a copy that keeps the time; that of the status is another, whatever the clock."""
+    truth = root / "train" / "a" / "groundtruth.txt"
+    times = truth.stat()
+    text = truth.read_text().replace("1,2,10,8", "5,2,10,8")
+    while truth.stat().st_ctime_ns == times.st_ctime_ns:
+        truth.write_text(text)
+        os.utime(truth, ns=(times.st_atime_ns, times.st_mtime_ns))
+
+
 def in_a_folder(change):
     """`change(folder of a)`, after which the folder's time is another, whatever the clock."""
 
@@ -140,6 +151,7 @@ def one_more(folder):
 CHANGES = {
     "boxes of the same size": same_size,
     "boxes of the same time": same_time,
+    "boxes of the same size and time": same_size_and_time,
     "an image renamed": in_a_folder(lambda folder: (folder / "00000003.jpg").rename(folder / "00000009.jpg")),
     "an image more": in_a_folder(one_more),
     "a label file more": in_a_folder(lambda folder: write_lines(folder / "absence.label", [0, 1, 0])),
@@ -181,6 +193,15 @@ def test_other_settings_and_another_folder_of_the_same_name_have_their_own(root,
         monkeypatch.chdir(tmp_path / place)
         relative = FolderDataset("data", "train")
         assert is_read(relative, caplog) and relative.sequences[0].frames[0] == f"data/train/{place}/00000001.jpg"
+
+
+def test_what_was_written_just_now_is_not_kept_yet(root, cache, caplog, monkeypatch):
+    monkeypatch.setattr(annotation_cache, "SETTLED", 2.0)
+    now = max(path.stat().st_ctime for path in root.rglob("*"))
+    monkeypatch.setattr("time.time", lambda: now + 1)
+    assert is_read(dataset(root), caplog) and is_read(dataset(root), caplog) and not cache.exists()
+    monkeypatch.setattr("time.time", lambda: now + 3)
+    assert is_read(dataset(root), caplog) and not is_read(dataset(root), caplog)
 
 
 def test_a_malformed_source_is_no_start_of_a_cache(root, cache):

@@ -17,7 +17,7 @@ from toy import moving_target, save_toy, toy_model
 
 from hiptrack import Tracker, config
 from hiptrack.errors import CheckpointError, ConfigError, HiptrackError, NotFoundError
-from hiptrack.models.weights import read_metadata
+from hiptrack.models.weights import load_model, read_metadata
 from hiptrack.tracking.adaptation import Adaptation, Rule
 from hiptrack.tracking.memory import MemoryPolicy
 
@@ -111,12 +111,27 @@ def test_weights_that_changed_since_are_not_saved(checkpoint, folder, tmp_path):
     tracker = Tracker.from_checkpoint(source)
     save_toy(source, seed=9)
     before = {path.name: path.read_bytes() for path in folder.iterdir()}
-    with pytest.raises(CheckpointError, match=f"{source} was written anew"):
+    with pytest.raises(CheckpointError, match=f"{source} has changed"):
         tracker.save_pretrained(folder)
     source.unlink()
     with pytest.raises(NotFoundError, match=f"not found: {source}"):
         tracker.save_pretrained(folder)
     assert {path.name: path.read_bytes() for path in folder.iterdir()} == before
+
+
+def test_weights_that_changed_while_they_were_read_are_not_saved(checkpoint, tmp_path, monkeypatch):
+    source = tmp_path / "source.safetensors"
+    shutil.copy(checkpoint, source)
+
+    def slowly(path):
+        model = load_model(path)
+        source.write_bytes(b"another's")
+        return model
+
+    monkeypatch.setattr("hiptrack.tracking.tracker.load_model", slowly)
+    tracker = Tracker.from_checkpoint(source)
+    with pytest.raises(CheckpointError, match=f"{source} has changed"):
+        tracker.save_pretrained(tmp_path / "saved")
 
 
 def test_the_card_says_how_to_use_it_and_is_not_overwritten(folder):

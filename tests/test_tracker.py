@@ -8,7 +8,7 @@ import pytest
 import torch
 from toy import moving_target, randomise, save_toy, toy_branch, toy_model
 
-from hiptrack.errors import ConfigError, DataError, HiptrackError
+from hiptrack.errors import CheckpointError, ConfigError, DataError, HiptrackError
 from hiptrack.tracking.memory import MemoryPolicy
 from hiptrack.tracking.tracker import Tracker, hann_window
 
@@ -298,3 +298,21 @@ def test_a_model_that_answers_nan_is_an_error():
     tracker.init(pictures[0], box)
     with pytest.raises(HiptrackError, match="(?i)nan|finite"):
         tracker.update(pictures[1])
+
+
+def test_class_probabilities_that_are_nan_are_the_same_error():
+    model = trained_toy()
+    with torch.no_grad():
+        model.challenge.classifier.bias[3] = float("nan")  # boxes and scores are sound
+    pictures, box = moving_target(2)
+    tracker = tracker_of(model, branch="on")
+    tracker.init(pictures[0], box)
+    with pytest.raises(CheckpointError, match="not finite"):
+        tracker.update(pictures[1])
+    track(tracker_of(model, branch="off"))
+
+
+@pytest.mark.parametrize("margin", [0, -3, float("nan")])
+def test_a_margin_below_a_pixel_is_refused(margin):
+    with pytest.raises(ConfigError, match="Tracker.margin = .*at least 1 pixel"):
+        Tracker(toy_model(), margin=margin, device="cpu")

@@ -1,8 +1,9 @@
 """The annotations of a data set in one memory-mapped file, so that thousands of small files are not parsed at every start.
 
-The file is a checksum and, behind it, arrays in safetensors' format: nothing in it can run. It holds the size and time of every
+The file is a checksum and, behind it, arrays in safetensors' format: nothing in it can run. It holds the size and times of every
 file and folder that was read; if one of them differs, or the file is damaged, the data set is read and the file
-written anew. All processes share its pages.
+written anew. What was changed just before it was read is not kept: by its time a change just after could not be told. All processes
+share the file's pages.
 """
 
 import hashlib
@@ -10,6 +11,7 @@ import json
 import logging
 import mmap
 import os
+import time
 import zlib
 from pathlib import Path
 
@@ -24,6 +26,7 @@ from hiptrack.files import write_atomically
 
 VARIABLE = "HIPTRACK_CACHE"
 FEWEST_SOURCES = 200  # fewer are read in no time
+SETTLED = 2.0  # seconds after which a change shows in the time of a file on any file system (FAT counts in twos)
 MAX_BYTES = 2**36
 MAX_HEADER_BYTES = 2**16
 MAGIC = b"hiptrack annotations 1\n\0"  # 24 bytes; the number is that of the format
@@ -63,9 +66,10 @@ def read_cached(name: str, key: str, make, read) -> list:
             logger.info("%s: %s has changed, the annotations are read anew", name, changed)
         except (OSError, ValueError, KeyError, TypeError, IndexError) as error:
             logger.warning("%s: %s is damaged (%s), the annotations are read anew", name, path, error)
+    settled = time.time() - SETTLED
     with noting_sources() as sources:
         sequences = read()
-    if len(sources) < FEWEST_SOURCES:
+    if len(sources) < FEWEST_SOURCES or max(max(times) for _, *times in sources.values()) > settled * 1e9:
         return sequences
     try:
         write_atomically(path, _sealed(save(_pack(sequences, sources))))

@@ -4,14 +4,14 @@ import contextlib
 import contextvars
 import os
 
-ABSENT = (-1, -1)
+ABSENT = (-1, -1, -1)
 
 _noted = contextvars.ContextVar("noted", default=None)
 
 
 @contextlib.contextmanager
 def noting_sources():
-    """Gives a dict {path: (size, mtime_ns)} that holds, at the end, everything `note_source` was told within the context."""
+    """Gives a dict {path: signature} that holds, at the end, everything `note_source` was told within the context."""
     noted = {}
     token = _noted.set(noted)
     try:
@@ -30,10 +30,13 @@ def note_source(path: str) -> None:
         noted[path] = signature(path)
 
 
-def signature(path: str) -> tuple[int, int]:
-    """(size in bytes, time of the last change in ns) of a file or folder; ABSENT where it is not there."""
+def signature(path: str) -> tuple[int, int, int]:
+    """(size in bytes, times of the last change of content and of status in ns) of a file or folder; ABSENT where it is not there.
+
+    The time of the content can be set, and is by whatever copies a file with its time; that of the status cannot.
+    """
     try:
         status = os.stat(path)
     except OSError:
         return ABSENT
-    return status.st_size, status.st_mtime_ns
+    return status.st_size, status.st_mtime_ns, status.st_ctime_ns

@@ -9,13 +9,13 @@ Nothing of it can run code, so that a folder from elsewhere is as safe as a pict
 
 import inspect
 import json
-import os
 from pathlib import Path
 
 from huggingface_hub import ModelHubMixin, snapshot_download
 from huggingface_hub.errors import HTTPError
 
 from hiptrack.bounded import excerpt, read_text
+from hiptrack.data.sources import signature
 from hiptrack.errors import CheckpointError, ConfigError, HiptrackError, NotFoundError
 from hiptrack.files import write_atomically
 from hiptrack.models.strip import strip_branch
@@ -60,18 +60,14 @@ class WeightsFile:
 
     def __init__(self, path):
         self.path = Path(path).absolute()
-        self._stamp = self._stamped()
+        self._stamp = signature(self.path)
 
     def require_same(self):
         """Raise NotFoundError where the file is gone, CheckpointError where it is another one than was read."""
         if not self.path.is_file():
             raise NotFoundError(f"not found: {self.path} (the weights that this tracker was read from)", str(self.path))
-        if self._stamped() != self._stamp:
-            raise CheckpointError(f"{self.path} was written anew since this tracker was read from it; read it again.")
-
-    def _stamped(self):
-        status = os.stat(self.path)
-        return status.st_size, status.st_mtime_ns
+        if signature(self.path) != self._stamp:
+            raise CheckpointError(f"{self.path} has changed since this tracker was read from it; read it again.")
 
 
 class TrackerHubMixin(

@@ -83,6 +83,10 @@ class Tracker(TrackerHubMixin):
             raise ConfigError(f'Tracker.branch = {branch!r}: "off", "on" or "folded" was expected.')
         if branch == "on" and model.challenge is None:
             raise ConfigError('branch="on" needs a model with a challenge branch; this one has none.')
+        if not margin >= 1:
+            raise ConfigError(
+                f"Tracker.margin = {margin}: at least 1 pixel was expected (a narrower box cannot be tracked)."
+            )
         if not 0 <= smoothing < 1:
             raise ConfigError(f"Tracker.smoothing = {smoothing}: a share in [0, 1) was expected.")
         named = adaptation.challenges if adaptation else []
@@ -121,10 +125,11 @@ class Tracker(TrackerHubMixin):
     ):
         """A tracker from a weights file, which says itself how to build its model.
 
-        Raises NotFoundError or CheckpointError.
+        Raises NotFoundError, CheckpointError or ConfigError.
         """
+        weights_file = WeightsFile(path)  # ahead of reading it: what is written meanwhile is another file
         tracker = cls(load_model(path), branch, memory, margin, smoothing, adaptation, precision, compile, device)
-        tracker.weights_file = WeightsFile(path)
+        tracker.weights_file = weights_file
         return tracker
 
     @property
@@ -222,13 +227,12 @@ class Tracker(TrackerHubMixin):
         """
         windowed = score_maps * self.window
         peak = windowed.flatten(1).argmax(1, keepdim=True)
-        finite = score_maps.flatten(1).isfinite().all(1, keepdim=True)
-        finite = finite & prediction.box_cxcywh.isfinite().all(1, keepdim=True)
-        parts = [prediction.maps.box_at_peak(windowed), score_maps.flatten(1).gather(1, peak), finite.float()]
-        if prediction.challenge is not None:
-            parts.append(prediction.challenge.probabilities)
+        rest = [] if prediction.challenge is None else [prediction.challenge.probabilities]
+        checked = torch.cat([score_maps.flatten(1), prediction.box_cxcywh, *rest], 1)
+        finite = checked.isfinite().all(1, keepdim=True).float()
+        parts = [prediction.maps.box_at_peak(windowed), score_maps.flatten(1).gather(1, peak), finite, *rest]
         for row in torch.cat(parts, 1).cpu().numpy():
-            yield row[:4], float(row[4]), None if prediction.challenge is None else row[6:], bool(row[5])
+            yield row[:4], float(row[4]), row[6:] if rest else None, bool(row[5])
 
     def _follow(self, target, box_cxcywh, score, probabilities, finite, frame_size):
         """Move a target to what was found -> (TrackResult or CheckpointError, whether the frame may be remembered)."""
