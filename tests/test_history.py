@@ -50,9 +50,9 @@ def test_readout_is_softmax_over_squared_distances(prompt, monkeypatch, chunk, s
 def test_reading_in_chunks_changes_nothing_that_gradients_would_see(prompt, monkeypatch):
     monkeypatch.setattr(history, "CHUNK", 13)
     query, keys, values = torch.randn(2, 20, 8), torch.randn(2, 100, 9), torch.randn(2, 100, 5)
-    with_gradients = history.readout(query, keys, values, 0.7)
-    with torch.no_grad():
-        in_chunks = history.readout(query, keys, values, 0.7)
+    with_gradients = history.readout(query.clone().requires_grad_(), keys, values, 0.7)
+    assert with_gradients.requires_grad
+    in_chunks = history.readout(query, keys, values, 0.7)
     torch.testing.assert_close(in_chunks, with_gradients, rtol=0, atol=1e-5)
     assert history.readout(query, keys, values.bfloat16(), 0.7).dtype == torch.bfloat16
 
@@ -77,7 +77,10 @@ def test_readout_in_chunks_is_plain_attention_however_far_the_keys(monkeypatch, 
     assert values.amin() - 1e-5 <= read.min() and read.max() <= values.amax() + 1e-5
 
 
-def test_the_affinity_of_a_long_memory_is_never_held():
+@pytest.mark.parametrize("mode", [torch.no_grad, torch.inference_mode, torch.enable_grad])
+def test_the_affinity_of_a_long_memory_is_never_held(mode):
+    """With gradients neither, where none passes: in the branch stage."""
+
     class Largest(TorchDispatchMode):
         elements = 0
 
@@ -90,7 +93,7 @@ def test_the_affinity_of_a_long_memory_is_never_held():
     query, keys, values = torch.randn(1, 64, 8), torch.randn(1, 20000, 9), torch.randn(1, 20000, 16)
     given = {part.untyped_storage().data_ptr() for part in (query, keys, values)}
     keys, values = keys[:, :19000], values[:, :19000]  # part of a bank: reading it must not copy it, either
-    with torch.no_grad(), Largest() as largest:
+    with mode(), Largest() as largest:
         history.readout(query, keys, values, 0.35)
     assert 0 < largest.elements <= 64 * history.CHUNK < 64 * 19000 / 10
 

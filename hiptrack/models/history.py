@@ -135,12 +135,13 @@ def readout(query, keys, values, scale):
     """Softmax attention over the memory, in float32 for the keys.
 
     query: [B, N, K]; keys: [B, M, K + 1], the last column added to the affinity (HistoricalPrompt.remember); values: [B, M, V].
-    Returns [B, N, V] in the values' type. On the CPU no fused kernel takes keys and values of unequal width: without
-    gradients the memory is read in chunks there, so that the [N, M] affinity is never held.
+    Returns [B, N, V] in the values' type. On the CPU no fused kernel takes keys and values of unequal width: where no
+    gradient passes the memory is read in chunks there, so that the [N, M] affinity is never held.
     """
+    in_graph = torch.is_grad_enabled() and any(part.requires_grad for part in (query, keys, values))
     with torch.autocast(query.device.type, enabled=False):
         query, keys = query.float(), keys.float()
-        if query.device.type == "cpu" and not torch.is_grad_enabled():
+        if query.device.type == "cpu" and not in_graph:
             rows = [_read_in_chunks(*row, scale) for row in zip(query, keys, values)]
             return torch.stack(rows).to(values.dtype)
         query = torch.cat((query, torch.ones_like(query[..., :1])), -1)
