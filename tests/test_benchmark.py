@@ -1,6 +1,7 @@
 """The benchmark: what it counts and how it repeats, and its command on a toy."""
 
 import json
+import re
 import sys
 from collections import Counter
 
@@ -10,6 +11,7 @@ import torch
 import torch.nn.functional as F
 from toy import save_toy
 
+from hiptrack.benchmark.eval import track_frames
 from hiptrack.benchmark.machine import peak_memory_mb
 from hiptrack.benchmark.repeat import Timing, interleaved, ratio
 from hiptrack.benchmark.roofline import Attention, Ceilings, Convolution, Product, flops, record
@@ -18,6 +20,7 @@ from hiptrack.benchmark.track import _in_a_process
 from hiptrack.cli import benchmark
 from hiptrack.errors import ConfigError, HiptrackError, NotFoundError
 from hiptrack.models import products
+from hiptrack.models.weights import load_model, read_metadata, save_weights
 
 F32 = torch.float32
 
@@ -135,13 +138,48 @@ def test_peak_memory_is_that_of_a_process_of_its_own():
     assert 100 < _in_a_process(peak_memory_mb) < peak_memory_mb() - ballast.nbytes / 1e6 / 2
 
 
-def test_benchmark_eval_sets_end_to_end_beside_the_model(toy, tmp_path, monkeypatch):
+def test_benchmark_eval_sets_end_to_end_beside_the_tracker_alone(toy, tmp_path, monkeypatch):
     file = tmp_path / "eval.json"
-    options = ["--sequences", 2, "--frames", 3, "--batch", 1, 2, "--repetitions", 1, "--json", file]
+    options = ["--sequences", 3, "--frames", 3, "--batch", 1, 2, "--repetitions", 1, "--json", file]
     run(monkeypatch, "eval", "--checkpoint", toy, *options)
-    rows = json.loads(file.read_text())["rows"]
-    assert [row["at once"] for row in rows] == [1, 2]
-    assert all(row[name] > 0 for row in rows for name in ("frames/s, end to end", "frames/s, model", "decode ms"))
+    result = json.loads(file.read_text())
+    assert [row["at once"] for row in result["rows"]] == [1, 2]
+    for row in result["rows"]:
+        frames_s = {name: row[f"frames/s, {name}"] for name in ("end to end", "tracker", "all threads")}
+        assert row["decode ms"] > 0 and min(frames_s.values()) > 0
+        assert row["end to end / tracker"] == pytest.approx(frames_s["end to end"] / frames_s["tracker"])
+    kilobytes = int(re.fullmatch(r"3 x 3 of 1280 x 720, (\d+) kB JPEG", result["settings"]["frames"])[1])
+    assert 60 <= kilobytes <= 180
+    assert 1 <= result["settings"]["threads of the tracker"] <= torch.get_num_threads()
+
+
+def test_the_tracker_alone_sees_every_frame_that_an_evaluation_tracks():
+    class Recorder:
+        def __init__(self):
+            self.seen = []
+
+        def start(self, frame, box):
+            self.seen.append([(frame, box)])
+            return self.seen[-1]
+
+        def step(self, targets, frames):
+            for target, frame in zip(targets, frames, strict=True):
+                target.append(frame)
+            return [None] * len(targets)
+
+    recorder = Recorder()
+    track_frames(recorder, [(("a1", "a2", "a3"), "a"), (("b1", "b2", "b3"), "b"), (("c1", "c2", "c3"), "c")], 2)
+    assert recorder.seen == [[("a1", "a"), "a2", "a3"], [("b1", "b"), "b2", "b3"], [("c1", "c"), "c2", "c3"]]
+
+
+def test_an_evaluation_that_fails_has_no_speed(tmp_path, monkeypatch):
+    path = tmp_path / "nan.safetensors"
+    save_toy(path)
+    model = load_model(path)
+    model.box_head.score.out.bias.data.fill_(float("nan"))
+    save_weights(path, model, read_metadata(path)["model"])
+    with pytest.raises(HiptrackError, match="not finite"):
+        run(monkeypatch, "eval", "--checkpoint", path, "--sequences", 1, "--frames", 2, "--repetitions", 1)
 
 
 @pytest.mark.parametrize(
