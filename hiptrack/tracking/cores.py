@@ -17,16 +17,16 @@ def core_for_decoding(tracker):
     """
     threads = torch.get_num_threads()
     model = getattr(tracker, "model", None)
-    in_torch = (
-        isinstance(model, torch.nn.Module) and tracker.device.type == "cpu"
-    )  # an exported one has its own threads
-    if (
-        in_torch
-        and 1 < threads == os.cpu_count()
-        and sum(parameter.numel() for parameter in model.parameters()) < LARGE
-    ):
+    # an exported model has threads of its own
+    is_small = isinstance(model, torch.nn.Module) and sum(part.numel() for part in model.parameters()) < LARGE
+    if is_small and tracker.device.type == "cpu" and 1 < threads == usable_cores():
         torch.set_num_threads(threads - 1)
     try:
         yield
     finally:
         torch.set_num_threads(threads)
+
+
+def usable_cores():
+    """The cores that this process may use: of a container or under `taskset` fewer than the machine has."""
+    return len(os.sched_getaffinity(0)) if hasattr(os, "sched_getaffinity") else os.cpu_count()
