@@ -9,7 +9,7 @@ import numpy as np
 import pytest
 import torch
 import torch.nn.functional as F
-from toy import save_toy
+from toy import moving_target, save_toy, toy_branch, toy_model
 
 from hiptrack.benchmark.eval import track_frames
 from hiptrack.benchmark.machine import peak_memory_mb
@@ -21,6 +21,8 @@ from hiptrack.cli import benchmark
 from hiptrack.errors import ConfigError, HiptrackError, NotFoundError
 from hiptrack.models import products
 from hiptrack.models.weights import load_model, read_metadata, save_weights
+from hiptrack.tracking.memory import MemoryPolicy
+from hiptrack.tracking.tracker import Tracker
 
 F32 = torch.float32
 
@@ -80,6 +82,21 @@ def test_flops_of_known_layers_are_exact(monkeypatch):
     assert flops(record(lambda: products.product(x[0], x[1].t()))) == 2 * 5 * 8 * 5
 
 
+def test_a_branch_that_is_off_or_folded_costs_no_product():
+    model, plain = toy_model(challenge=toy_branch), toy_model()
+    pictures, box = moving_target(5)
+
+    def work(model, branch):
+        policy = MemoryPolicy(template_frames=1, early=(1,), interval=2, capacity=2)
+        tracker = Tracker(model, branch=branch, memory=policy, device="cpu")
+        target = tracker.start(pictures[0], box)
+        return record(lambda: [tracker.step([target], [picture]) for picture in pictures[1:]])
+
+    without = work(plain, "off")
+    assert work(model, "off") == without and work(model, "folded") == without
+    assert flops(work(model, "on")) > flops(without)
+
+
 def test_the_estimate_is_the_sum_over_the_shapes():
     parts = [
         Product(1, 4, 5, 6, F32),
@@ -129,7 +146,11 @@ def test_benchmark_track_times_each_memory_and_writes_json(toy, tmp_path, monkey
     assert torch.__version__.startswith(result["machine"]["torch"]) and result["settings"]["model"] == str(toy)
     assert "float32, 5 in memory / 4" in result["settings"] and "float32 / bf16, 4 in memory" in result["settings"]
     printed = capsys.readouterr().out
-    assert "processor" in printed and "of roofline" in printed and "GFLOP" in printed
+    assert (
+        all(what in printed for what in ("processor", "load", "gpu", "torch"))
+        and "of roofline" in printed
+        and "GFLOP" in printed
+    )
 
 
 def test_peak_memory_is_that_of_a_process_of_its_own():

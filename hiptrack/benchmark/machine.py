@@ -1,4 +1,4 @@
-"""What a measurement was made on: processor, threads, memory, GPU, versions."""
+"""What a measurement was made on: processor, threads, load, memory, GPU, versions."""
 
 import importlib.metadata
 import platform
@@ -29,6 +29,7 @@ def describe_machine():
         "processor": cpuinfo.get("model name") or platform.processor() or platform.machine(),
         "cores": psutil.cpu_count(logical=False) or psutil.cpu_count(),
         "threads": torch.get_num_threads(),
+        "load": f"{psutil.getloadavg()[0]:.1f} (processes that computed in the minute before)",
         "instructions": " ".join(name for name in INSTRUCTIONS if name in cpuinfo.get("flags", "").split()),
         "memory": f"{psutil.virtual_memory().total / 2**30:.1f} GiB",
         "gpu": torch.cuda.get_device_name() if torch.cuda.is_available() else "none",

@@ -29,8 +29,9 @@ def main():
         raise ConfigError(f"--repetitions {args.repetitions}, --threads {args.threads}: at least 1 was expected.")
     if args.threads:
         torch.set_num_threads(args.threads)
+    machine = describe_machine()  # ahead of what is measured, which is a load itself
     settings, rows = BENCHMARKS[args.benchmark].measure(args)
-    result = {"benchmark": args.benchmark, "machine": describe_machine(), "settings": settings, "rows": rows}
+    result = {"benchmark": args.benchmark, "machine": machine, "settings": settings, "rows": rows}
     print(format_result(result))
     if args.json:
         write_result(result, args.json)
