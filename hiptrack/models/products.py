@@ -16,9 +16,13 @@ DILATION = 2
 
 
 @torch.compiler.assume_constant_result
-@functools.cache
 def convolution_is_faster():
     """Whether this machine's float32 products are faster as 1x1 convolutions."""
+    return _convolution_is_faster()
+
+
+@functools.cache  # a function of its own: torch.compile would look into it, past the cache
+def _convolution_is_faster():
     cpuinfo = Path("/proc/cpuinfo")
     return (
         torch.backends.mkl.is_available()
