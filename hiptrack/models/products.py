@@ -34,9 +34,10 @@ def _convolution_is_faster():
 
 
 def _by_convolution(x):
-    in_float32 = x.dtype == torch.float32 and not torch.is_autocast_enabled(x.device.type)
+    if x.device.type != "cpu" or x.dtype != torch.float32 or torch.is_autocast_enabled("cpu"):
+        return False
     exported = torch.compiler.is_compiling() and not torch.compiler.is_dynamo_compiling()
-    return x.device.type == "cpu" and in_float32 and not exported and convolution_is_faster()
+    return not exported and convolution_is_faster()
 
 
 def linear(x, weight, bias=None):
