@@ -5,7 +5,7 @@ BIN = $(VENV)/bin
 INSTALLED = $(VENV)/.hiptrack-installed
 CONTRIB = .venv-contrib/bin/python
 
-.PHONY: demo test soak lint clean compare-opencv
+.PHONY: demo test soak lint clean compare-opencv compare-arguments
 
 export PYTHONPATH := $(CURDIR)
 
@@ -25,13 +25,15 @@ lint: $(INSTALLED)
 
 # ROOT: a folder of sequences; CHECKPOINT: a weights file. OpenCV's further trackers live in an environment of their own, since
 # their package and opencv-python own one name.
-compare-opencv: $(INSTALLED) $(CONTRIB)
-	@test -n "$(ROOT)" -a -n "$(CHECKPOINT)" || { echo "expected: make compare-opencv ROOT=FOLDER CHECKPOINT=FILE" >&2; exit 2; }
+compare-opencv: compare-arguments $(INSTALLED) $(CONTRIB)
 	$(BIN)/python tools/compare_opencv.py "$(ROOT)" --checkpoint "$(CHECKPOINT)" --python $(CONTRIB)
+
+compare-arguments:
+	@test -n "$(ROOT)" -a -n "$(CHECKPOINT)" || { echo "expected: make compare-opencv ROOT=FOLDER CHECKPOINT=FILE" >&2; exit 2; }
 
 $(CONTRIB):
 	$(PYTHON) -m venv .venv-contrib
-	$(CONTRIB) -m pip install --quiet 'opencv-contrib-python>=4.8,<5' numpy || (rm -r .venv-contrib && exit 1)
+	env -u PYTHONPATH $(CONTRIB) -m pip install --quiet 'opencv-contrib-python>=4.8,<5' numpy || (rm -r .venv-contrib && exit 1)
 
 $(INSTALLED): setup.cfg pyproject.toml
 	test -x $(BIN)/python || $(PYTHON) -m venv $(VENV)

@@ -11,7 +11,7 @@ from helpers_data import write_image
 from toy import save_toy
 
 from hiptrack.config import REPO_ROOT
-from hiptrack.errors import ConfigError
+from hiptrack.errors import ConfigError, DataError
 
 
 @pytest.fixture
@@ -59,3 +59,14 @@ def test_what_a_server_scores_is_tracked_alone(run_eval, tmp_path, capsys):
 def test_a_split_where_there_is_none_is_refused(run_eval):
     with pytest.raises(ConfigError, match="--split val: lasot_ext has no splits"):
         run_eval("lasot_ext", "--split", "val")
+
+
+def test_annotations_of_other_data_are_an_error(run_eval, tmp_path):
+    (tmp_path / "notes").mkdir()
+    with pytest.raises(DataError, match="notes annotates no frame of lasot"):
+        run_eval("lasot", "--annotations", str(tmp_path / "notes"))
+
+
+def test_a_folder_is_no_weights_file(run_eval, tmp_path):
+    with pytest.raises(ConfigError, match="is a folder: --checkpoint expects a weights file"):
+        run_eval("lasot", "--checkpoint", str(tmp_path))

@@ -284,3 +284,10 @@ def test_what_the_files_do_not_hold_is_an_error(exported, tmp_path):
     longer = MemoryPolicy(**{**POLICY, "capacity": 9})
     with pytest.raises(ConfigError, match="A memory of 4 frames, but the largest step of the export holds 3"):
         track(Tracker(ExportedModel(folder), memory=longer, device="cpu"))
+
+
+def test_an_exported_model_has_its_precision(exported):
+    folder = exported("onnx")[0]
+    for settings in ({"precision": "bf16"}, {"compile": True}):
+        with pytest.raises(ConfigError, match="no effect on an exported model"):
+            Tracker(ExportedModel(folder), **settings)

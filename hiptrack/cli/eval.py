@@ -6,6 +6,7 @@ from pathlib import Path
 
 from hiptrack import config
 from hiptrack.data.readers import BENCHMARKS, open_benchmark
+from hiptrack.errors import DataError
 from hiptrack.tracking.evaluate_checkpoint import EvaluationOptions, evaluate
 
 
@@ -27,4 +28,9 @@ def main():
     logging.basicConfig(level=logging.INFO, format="%(message)s")
     config.load(["gin/eval/tracker.gin", *args.gin], args.overrides, root="evaluate")
     dataset = open_benchmark(args.dataset, args.root, args.split, args.annotations)
+    if args.annotations and not dataset.labelled_frames:
+        raise DataError(
+            f"{args.annotations} annotates no frame of {dataset.name}. Expected a folder of <sequence>/<sequence>.jsonl files, or no "
+            "--annotations."
+        )
     return evaluate(EvaluationOptions(args.checkpoint, dataset, args.out))

@@ -4,7 +4,7 @@ import argparse
 from pathlib import Path
 
 from hiptrack.data.readers import BENCHMARKS, open_benchmark
-from hiptrack.errors import ConfigError, DataError
+from hiptrack.errors import ConfigError
 from hiptrack.report.write import write_report
 from hiptrack.tracking.read_back import read_back
 
@@ -24,11 +24,6 @@ def main():
         if name in reports:
             raise ConfigError(f"{folder} is named twice.")
         reports[name] = read_back(folder, dataset)
-        if not reports[name].scores:
-            raise DataError(
-                f"{folder} holds no result of the {len(dataset.sequences)} sequences of {dataset.name}. Expected the --root and "
-                "--split that it was made with."
-            )
     files = write_report(reports, dataset.sequences, args.out, dataset.name)
     print(f"written: {', '.join(files)} in {args.out}")
     return 0

@@ -29,11 +29,13 @@ def strip_branch(source, output, fold=False, form="safetensors"):
 
     fold: keep the branch's mean effect as a bias of the layer that feeds the box head.
     form: "safetensors" (ours) or "published" (torch file with the published names under `net`).
-    Raises CheckpointError where there is nothing to fold or the published form cannot hold the model.
+    Raises CheckpointError where there is nothing to fold, the published form cannot hold the model, or the output is the source.
     """
     if (Path(output).suffix == ".safetensors") != (form == "safetensors"):
         suffix = "must end in .safetensors" if form == "safetensors" else "must not end in .safetensors"
         raise CheckpointError(f"{output}: the output of --format {form} {suffix}.")
+    if os.path.realpath(output) == os.path.realpath(source):
+        raise CheckpointError(f"{output} is what is read: its branch would be lost. Name another output.")
     model, bindings = load_any(source)
     if fold:
         try:

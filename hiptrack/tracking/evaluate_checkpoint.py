@@ -46,6 +46,8 @@ def evaluate(options: EvaluationOptions, tracker: Callable = Tracker, batch: int
     """
     accelerator = Accelerator(kwargs_handlers=[PATIENCE])
     check_processes(accelerator)
+    if options.checkpoint.is_dir():
+        raise ConfigError(f"{options.checkpoint} is a folder: --checkpoint expects a weights file (.safetensors).")
     if not options.checkpoint.is_file():
         raise NotFoundError(f"not found: {options.checkpoint} (--checkpoint: a weights file)", str(options.checkpoint))
     sequences = options.dataset.sequences

@@ -103,6 +103,10 @@ class Tracker(TrackerHubMixin):
             if branch == "folded":
                 model.fold_challenge()
             model = prepare(model, precision, compile, self.device)
+        elif precision != "float32" or compile:
+            raise ConfigError(
+                "Tracker.precision and Tracker.compile have no effect on an exported model: leave them out."
+            )
         self.model = model.to(self.device).eval()
         self.branch, self.margin, self.compile = branch, margin, compile
         self.smoothing, self.adaptation = smoothing, adaptation
