@@ -11,7 +11,7 @@ from toy import moving_target, randomise, toy_branch, toy_model
 
 from hiptrack.data.sequences import Sequence
 from hiptrack.errors import ConfigError, DataError, HiptrackError
-from hiptrack.tracking import read_ahead
+from hiptrack.tracking import cores, read_ahead
 from hiptrack.tracking.adaptation import Adaptation, Rule
 from hiptrack.tracking.baselines import StillBox
 from hiptrack.tracking.cores import core_for_decoding
@@ -146,8 +146,10 @@ def test_batches_need_a_tracker_of_several_targets(sequences):
         tracked(tracker_of(), sequences, 0)
 
 
-def test_frames_are_decoded_ahead_but_not_without_bound(sequences, monkeypatch):
-    """While the tracker looks at a frame, the three after it are decoded, and no other; all in other threads."""
+@pytest.mark.parametrize(("small", "ahead"), [(0, 3), (640 * 480, 0)])
+def test_large_frames_are_decoded_ahead_but_not_without_bound(sequences, monkeypatch, small, ahead):
+    """While the tracker looks at a large frame, the three after it are decoded, and no other; small ones when asked for."""
+    monkeypatch.setattr(cores, "SMALL_FRAME", small)
     decoded, more, here = [], threading.Condition(), threading.get_ident()
     read = read_ahead.read_image_rgb
 
@@ -164,7 +166,7 @@ def test_frames_are_decoded_ahead_but_not_without_bound(sequences, monkeypatch):
 
         def update(self, frame_rgb):
             self.frame += 1
-            expected = min(self.frame + read_ahead.AHEAD, 14)
+            expected = min(self.frame + ahead, 14)
             with more:
                 assert more.wait_for(lambda: len(decoded) >= expected, timeout=30)
                 assert len(decoded) == expected

@@ -5,7 +5,24 @@ from contextlib import contextmanager
 
 import torch
 
+from hiptrack.data.reading import read_image_rgb
+from hiptrack.errors import DataError
+
 LARGE = 20e6  # parameters from which on a step takes so long that decoding beside it does not show
+
+SMALL_FRAME = 640 * 480  # pixels, up to which decoding takes less than a thread costs that does it beside the tracker
+
+
+def decodes_ahead(tracker, sequence):
+    """Whether frames like the first of a Sequence are better decoded beside the tracker than in between: on a GPU always."""
+    device = getattr(tracker, "device", None)
+    if device is not None and device.type != "cpu":
+        return True
+    try:
+        height, width = read_image_rgb(sequence.frames[0]).shape[:2]
+    except DataError:  # told when its turn comes
+        return True
+    return height * width > SMALL_FRAME
 
 
 @contextmanager

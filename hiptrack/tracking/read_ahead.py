@@ -10,11 +10,11 @@ AHEAD = 3  # frames of a sequence that wait at most
 
 
 class ReadAhead:
-    """Decodes up to AHEAD frames of each of several sequences while the tracker works on those before; used within a `with`."""
+    """Decodes up to `ahead` frames of each of several sequences while the tracker works on those before; used within a `with`."""
 
-    def __init__(self, sequences):
-        """sequences: how many are read side by side."""
-        self._pool = ThreadPoolExecutor(min(sequences, os.cpu_count() or 1), "decode")
+    def __init__(self, sequences, ahead=AHEAD):
+        """sequences: how many are read side by side; ahead: 0 decodes each frame when it is asked for."""
+        self._pool, self._ahead = ThreadPoolExecutor(min(sequences, os.cpu_count() or 1), "decode"), ahead
 
     def __enter__(self):
         return self
@@ -30,7 +30,7 @@ class ReadAhead:
         waiting = deque()
         for path in paths:
             waiting.append(self._pool.submit(read_image_rgb, path))
-            if len(waiting) > AHEAD:
+            if len(waiting) > self._ahead:
                 yield waiting.popleft().result()
         while waiting:
             yield waiting.popleft().result()

@@ -3,15 +3,15 @@
 import logging
 import time
 from collections import deque
-from contextlib import contextmanager
+from contextlib import contextmanager, nullcontext
 
 import numpy as np
 
 from hiptrack.data.labels import CLASSES
 from hiptrack.errors import ConfigError, DataError, HiptrackError
-from hiptrack.tracking.cores import core_for_decoding
+from hiptrack.tracking.cores import core_for_decoding, decodes_ahead
 from hiptrack.tracking.moments import Moments
-from hiptrack.tracking.read_ahead import ReadAhead
+from hiptrack.tracking.read_ahead import AHEAD, ReadAhead
 from hiptrack.tracking.results import SequenceResult
 
 logger = logging.getLogger(__name__)
@@ -43,7 +43,8 @@ def run_sequences(tracker, sequences, batch=1):
         if batch > 1:
             raise ConfigError(f"evaluate.batch = {batch}: this tracker follows one target at a time.")
     waiting, runs = deque(enumerate(sequences)), []
-    with ReadAhead(batch) as reader, core_for_decoding(tracker):
+    ahead = bool(sequences) and decodes_ahead(tracker, sequences[0])
+    with ReadAhead(batch, AHEAD if ahead else 0) as reader, core_for_decoding(tracker) if ahead else nullcontext():
         while waiting or runs:
             while waiting and len(runs) < batch:
                 index, sequence = waiting.popleft()
