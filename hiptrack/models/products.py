@@ -13,6 +13,7 @@ import torch.nn.functional as F
 
 # Means nothing to a 1x1 kernel, but on a single thread PyTorch leaves undilated 1x1 convolutions to MKL, too.
 DILATION = 2
+LEAST = 20480  # numbers in an image of one row; PyTorch leaves smaller ones to its own convolutions, which are slow
 
 
 @torch.compiler.assume_constant_result
@@ -34,7 +35,8 @@ def _convolution_is_faster():
 
 
 def _by_convolution(x):
-    if x.device.type != "cpu" or x.dtype != torch.float32 or torch.is_autocast_enabled("cpu"):
+    """Whether a product that takes x for the image is better a convolution."""
+    if x.numel() <= LEAST or x.device.type != "cpu" or x.dtype != torch.float32 or torch.is_autocast_enabled("cpu"):
         return False
     exported = torch.compiler.is_compiling() and not torch.compiler.is_dynamo_compiling()
     return not exported and convolution_is_faster()
@@ -52,6 +54,6 @@ def linear(x, weight, bias=None):
 
 def product(a, b):
     """a [N, K], b [K, M] -> a b [N, M]."""
-    if not _by_convolution(a):
+    if not _by_convolution(b):
         return a @ b
     return F.conv2d(b.reshape(1, len(b), 1, -1), a[:, :, None, None], dilation=DILATION).reshape(len(a), -1)
