@@ -65,6 +65,7 @@ def test_reading_in_chunks_changes_nothing_that_gradients_would_see(prompt, monk
 def test_readout_in_chunks_is_plain_attention_however_far_the_keys(monkeypatch, convolution, places, distance):
     monkeypatch.setattr(history, "CHUNK", 13)
     monkeypatch.setattr(products, "convolution_is_faster", lambda: convolution)
+    monkeypatch.setattr(products, "LEAST", 0)
     own, key, values = torch.randn(2, 20, 8), distance + torch.randn(2, places, 8), torch.randn(2, places, 5)
     keys = torch.cat((key, -key.square().sum(-1, keepdim=True)), -1)
     query = torch.cat((2 * own, torch.ones(2, 20, 1)), -1).double()

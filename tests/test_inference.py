@@ -16,6 +16,7 @@ from hiptrack.models.backbone import ConvStem
 from hiptrack.models.inference import prepare
 from hiptrack.tracking.tracker import Tracker
 
+conv2d = F.conv2d
 BOX = torch.tensor([[0.5, 0.4375, 0.25, 0.375]])
 
 
@@ -40,6 +41,7 @@ def outputs(model, use_challenge=False):
 )
 def test_a_prepared_model_answers_as_before(described, convolution, monkeypatch):
     monkeypatch.setattr(products, "convolution_is_faster", lambda: convolution)
+    monkeypatch.setattr(products, "LEAST", 0)
     model = toy_model(**described)
     expected = outputs(model)
     ready = prepare(copy.deepcopy(model), "float32", compile=False, device="cpu")
@@ -91,9 +93,24 @@ def test_an_unknown_precision_is_refused():
 def test_products_by_convolution_are_products(size, monkeypatch):
     rows, inner, columns = size
     monkeypatch.setattr(products, "convolution_is_faster", lambda: True)
+    monkeypatch.setattr(products, "LEAST", 0)
     x, weight, bias = torch.randn(2, rows, inner), torch.randn(columns, inner), torch.randn(columns)
     with torch.inference_mode():
         torch.testing.assert_close(products.linear(x, weight, bias), F.linear(x, weight, bias), rtol=1e-4, atol=1e-4)
         torch.testing.assert_close(products.product(x[0], weight.t()), x[0] @ weight.t(), rtol=1e-4, atol=1e-4)
         b = weight.t().contiguous()
         torch.testing.assert_close(products.product(x[0], b), x[0] @ b, rtol=1e-4, atol=1e-4)
+
+
+@pytest.mark.parametrize(("rows", "expected"), [(640, 0), (641, 2)])
+def test_small_products_are_no_convolutions(rows, expected, monkeypatch):
+    """PyTorch computes convolutions of up to 20,480 numbers by itself, many times slower."""
+    by_convolution = []
+    monkeypatch.setattr(products, "convolution_is_faster", lambda: True)
+    monkeypatch.setattr(
+        F, "conv2d", lambda *given, **options: by_convolution.append(conv2d(*given, **options)) or by_convolution[-1]
+    )
+    x, weight = torch.randn(rows, 32), torch.randn(5, 32)
+    products.linear(x, weight)
+    products.product(weight, x.t().contiguous())
+    assert len(by_convolution) == expected
