@@ -21,7 +21,9 @@ def test_an_entry_has_parameters_defaults_meaning_and_files():
     assert "        schedule of the keep ratio; None trains with the backbone's own.\n" in text
     assert "{epoch of the stage: modules}. All others are frozen: in eval mode" in text  # of two lines
     batch = text[text.index("    .batch: int = 32") : text.index("    .clips:")]
-    assert {"        set in gin/stage/adamw.gin", "        set in experiments/demo.gin"} <= set(batch.splitlines())
+    assert {"        set in gin/stage/adamw.gin", "        set in experiments/from_scratch.gin"} <= set(
+        batch.splitlines()
+    )
 
 
 def test_what_the_code_gives_itself_is_not_listed():

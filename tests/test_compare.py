@@ -21,14 +21,14 @@ from hiptrack.models.weights import content_hash
 from hiptrack.run_folder import record
 from hiptrack.training import train  # noqa: F401  registers everything
 
-DEMO = ["experiments/demo.gin"]
+FROM_SCRATCH = ["experiments/from_scratch.gin"]
 
 pytestmark = pytest.mark.usefixtures("clean_gin")
 
 
 def make_run(folder, *overrides, validation=None, seconds=(0.2, 0.3, 0.4), steps=30, end=30, evaluation=None):
     """A run's folder: steps so far, the last step that its weights have (None: no weights), results of either kind."""
-    config.load(DEMO, overrides, root="train")
+    config.load(FROM_SCRATCH, overrides, root="train")
     folder.mkdir(parents=True)
     record(folder, config.config_text(), ["train.py"])
     entries = [
@@ -225,7 +225,7 @@ def test_an_incomplete_evaluation_is_marked(tmp_path):
 
 
 def test_a_sweep_is_its_runs_and_those_that_have_not_begun_are_told(tmp_path):
-    plan = make_plan(DEMO, [], ["ChallengeLoss.weight=[0.5, 1.0]"], 2)
+    plan = make_plan(FROM_SCRATCH, [], ["ChallengeLoss.weight=[0.5, 1.0]"], 2)
     claim(plan, tmp_path, check_runs(plan))
     for name in list(plan.runs)[:3]:
         make_run(tmp_path / name, *plan.runs[name], validation={"AO": 0.5})
@@ -248,7 +248,7 @@ def test_what_else_differs_is_told(tmp_path):
 def test_the_newest_configuration_of_a_run_counts(tmp_path):
     folder = make_run(tmp_path / "a", validation={"AO": 0.5})
     for number in range(2, 12):
-        config.load(DEMO, [f"Stage.grad_clip={number}.0"], root="train")
+        config.load(FROM_SCRATCH, [f"Stage.grad_clip={number}.0"], root="train")
         record(folder, config.config_text(), ["train.py"])
     make_run(tmp_path / "b", validation={"AO": 0.6})
     assert [variant.values for variant in comparison_of(folder, tmp_path / "b").variants] == [
@@ -283,7 +283,7 @@ def test_what_cannot_be_compared(tmp_path):
     (blind / "metrics.jsonl").write_text("")
     with pytest.raises(DataError, match="blind is no folder of a run that has logged something"):
         read_runs([blind])
-    plan = make_plan(DEMO, [], [], 2)
+    plan = make_plan(FROM_SCRATCH, [], [], 2)
     claim(plan, tmp_path / "sweep", check_runs(plan))
     with pytest.raises(DataError, match="there are no runs yet"):
         comparison_of(tmp_path / "sweep")

@@ -5,7 +5,7 @@ import re
 
 import numpy as np
 import pytest
-from training_runs import launch, run_here, same_log, same_tensors, tensorboard_scalars, toy_demo
+from training_runs import launch, run_here, same_log, same_tensors, tensorboard_scalars, toy_stages
 
 from hiptrack.data import clips
 from hiptrack.data.synthetic import write_dataset
@@ -13,7 +13,7 @@ from hiptrack.errors import DataError
 from hiptrack.training.data_faults import DataFaults
 from hiptrack.training.log import read_metrics
 
-DEMO = ["experiments/demo.gin"]
+FROM_SCRATCH = ["experiments/from_scratch.gin"]
 FRAMES = 300
 
 pytestmark = pytest.mark.usefixtures("clean_gin")
@@ -48,8 +48,8 @@ def test_one_percent_of_corrupt_frames_is_survived_and_counted(data, tmp_path, m
         return read(path, *wanted)
 
     monkeypatch.setattr(clips, "read_crops", watched)
-    folder, overrides = tmp_path / "run", [*toy_demo(data, tracker=2), "Stage.clips=60"]
-    assert run_here(DEMO, overrides, folder) == 0
+    folder, overrides = tmp_path / "run", [*toy_stages(data, tracker=2), "Stage.clips=60"]
+    assert run_here(FROM_SCRATCH, overrides, folder) == 0
     assert met
     told = capsys.readouterr().out
     assert f"{len(met)} of {120 + len(met)} drawn clips were rejected" in told
@@ -63,8 +63,8 @@ def test_one_percent_of_corrupt_frames_is_survived_and_counted(data, tmp_path, m
 
 def test_twenty_percent_of_corrupt_frames_end_the_run_with_the_list(data, tmp_path):
     corrupted = corrupt(data, 0.2)
-    overrides = [*toy_demo(data, tracker=2), "Stage.clips=60", "train.workers=1"]
-    done = launch(["--gin", *DEMO, "--run", str(tmp_path / "run"), *overrides])
+    overrides = [*toy_stages(data, tracker=2), "Stage.clips=60", "train.workers=1"]
+    done = launch(["--gin", *FROM_SCRATCH, "--run", str(tmp_path / "run"), *overrides])
     assert done.returncode == 1 and "Traceback" not in done.stderr
     assert "met an unreadable image, more than train.max_unreadable = 0.1" in done.stderr
     listed = {line.strip().rpartition(" (")[0] for line in done.stderr.splitlines() if line.startswith("  /")}
@@ -74,16 +74,16 @@ def test_twenty_percent_of_corrupt_frames_end_the_run_with_the_list(data, tmp_pa
 
 def test_two_processes_count_together_and_go_on_exactly(data, tmp_path, monkeypatch):
     corrupt(data, 0.02)
-    overrides = [*toy_demo(data, tracker=2), "Stage.clips=32", "train.workers=1", "train.save_steps=1"]
+    overrides = [*toy_stages(data, tracker=2), "Stage.clips=32", "train.workers=1", "train.save_steps=1"]
     whole, cut = tmp_path / "whole", tmp_path / "cut"
     one = tmp_path / "one"
-    assert launch(["--gin", *DEMO, "--run", str(whole), *overrides], 2).returncode == 0
-    assert run_here(DEMO, overrides, one) == 0
+    assert launch(["--gin", *FROM_SCRATCH, "--run", str(whole), *overrides], 2).returncode == 0
+    assert run_here(FROM_SCRATCH, overrides, one) == 0
     monkeypatch.setenv("SIGNAL_AT_STEP", "6")
     monkeypatch.setenv("SIGNAL", "SIGKILL")
-    launch(["--gin", *DEMO, "--run", str(cut), *overrides], 2, "tests/signalled_training.py")
+    launch(["--gin", *FROM_SCRATCH, "--run", str(cut), *overrides], 2, "tests/signalled_training.py")
     assert not (cut / "model.safetensors").exists()
-    assert launch(["--gin", *DEMO, "--run", str(cut), *overrides], 2).returncode == 0
+    assert launch(["--gin", *FROM_SCRATCH, "--run", str(cut), *overrides], 2).returncode == 0
     assert same_tensors(whole / "model.safetensors", cut / "model.safetensors") and same_log(whole, cut)
     rejected = [(run / "rejected.jsonl").read_text() for run in (whole, cut)]
     assert rejected[0] == rejected[1] and rejected[0]
@@ -119,8 +119,8 @@ def test_empty_crops_are_counted_but_are_no_fault():
 @pytest.mark.parametrize("fault, words", [("dies", "was killed by signal 9"), ("hangs", "has given nothing for 2 s")])
 def test_a_worker_of_one_process_that_fails_stops_all(synthetic, tmp_path, monkeypatch, fault, words):
     monkeypatch.setenv("WORKER", fault)
-    overrides = [*toy_demo(synthetic), "Stage.clips=40", "train.workers=1", "train.loader_timeout=2"]
-    done = launch(["--gin", *DEMO, "--run", str(tmp_path / "run"), *overrides], 2, "tests/faulty_workers.py")
+    overrides = [*toy_stages(synthetic), "Stage.clips=40", "train.workers=1", "train.loader_timeout=2"]
+    done = launch(["--gin", *FROM_SCRATCH, "--run", str(tmp_path / "run"), *overrides], 2, "tests/faulty_workers.py")
     assert done.returncode != 0
     assert done.stderr.count("error: loader worker 0") == 1 and words in done.stderr
     assert re.search(r"(while|been) reading \S+/0000\d+\.jpg", done.stderr)

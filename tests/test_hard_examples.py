@@ -6,7 +6,7 @@ from collections import Counter
 import numpy as np
 import pytest
 import torch
-from training_runs import launch, run_here, same_log, same_tensors, toy_demo
+from training_runs import launch, run_here, same_log, same_tensors, toy_stages
 
 from hiptrack.data.clips import ClipData, ClipDataset, Geometry
 from hiptrack.data.loader import ShardedBatches, make_loader
@@ -17,7 +17,7 @@ from hiptrack.training.checkpoint import Checkpoint, finished_checkpoints
 from hiptrack.training.difficulty import Difficulty, flags_difficulty, label_difficulty
 from hiptrack.training.log import read_metrics
 
-DEMO = ["experiments/demo.gin"]
+FROM_SCRATCH = ["experiments/from_scratch.gin"]
 HARD = ["ClipData.priority=@HardExamples()", "HardExamples.uniform=0.1"]
 
 pytestmark = pytest.mark.usefixtures("clean_gin")
@@ -82,14 +82,14 @@ def states(run):
 
 def test_a_run_keeps_difficulties_and_resumes_from_anywhere_bitwise(synthetic, tmp_path):
     overrides = [
-        *toy_demo(synthetic, branch=3),
+        *toy_stages(synthetic, branch=3),
         *HARD,
         "train.workers=2",
         "train.save_steps=1",
         "train.keep_checkpoints=99",
     ]
     whole = tmp_path / "whole"
-    assert run_here(DEMO, overrides, whole) == 0
+    assert run_here(FROM_SCRATCH, overrides, whole) == 0
     kept = states(whole)
     assert not kept[0]["known"] and kept[0]["sums"]  # in the first epoch
     assert kept[-1]["known"] and not kept[-1]["sums"] and all(0 < d < 1 for d in kept[-1]["known"].values())
@@ -98,7 +98,7 @@ def test_a_run_keeps_difficulties_and_resumes_from_anywhere_bitwise(synthetic, t
         cut = tmp_path / checkpoint.name
         shutil.copytree(whole, cut, ignore=shutil.ignore_patterns("*.safetensors", "step-*", "tensorboard"))
         shutil.copytree(checkpoint, cut / "checkpoints" / checkpoint.name)
-        assert run_here(DEMO, overrides, cut) == 0
+        assert run_here(FROM_SCRATCH, overrides, cut) == 0
         assert same_tensors(whole / "model.safetensors", cut / "model.safetensors"), checkpoint.name
         assert same_log(whole, cut) and states(cut)[-1] == kept[-1]
 
@@ -109,16 +109,16 @@ def test_the_draws_of_a_run_depend_on_the_priority(synthetic, tmp_path):
         "hard": [*HARD, "HardExamples.exponent=50.0"],
         "alike": [HARD[0], "HardExamples.exponent=0.0"],
     }.items():
-        assert run_here(DEMO, [*toy_demo(synthetic, branch=2), *settings], tmp_path / name) == 0
+        assert run_here(FROM_SCRATCH, [*toy_stages(synthetic, branch=2), *settings], tmp_path / name) == 0
         runs[name] = read_metrics(tmp_path / name)["Loss/total"]
     assert runs["hard"][:3] == runs["alike"][:3] and runs["hard"][3:] != runs["alike"][3:]
 
 
 def test_processes_share_the_difficulties(synthetic, tmp_path):
-    overrides = [*toy_demo(synthetic, branch=2), *HARD, "ChallengeBranch.dropout=0.0", "Backbone.drop_path=0.0"]
+    overrides = [*toy_stages(synthetic, branch=2), *HARD, "ChallengeBranch.dropout=0.0", "Backbone.drop_path=0.0"]
     one, two = tmp_path / "one", tmp_path / "two"
-    assert run_here(DEMO, overrides, one) == 0
-    done = launch(["--gin", *DEMO, "--run", str(two), *overrides], processes=2)
+    assert run_here(FROM_SCRATCH, overrides, one) == 0
+    done = launch(["--gin", *FROM_SCRATCH, "--run", str(two), *overrides], processes=2)
     assert done.returncode == 0, done.stderr
     known, shared = states(one)[-1]["known"], states(two)[-1]["known"]
     assert known.keys() == shared.keys() and known == pytest.approx(shared, abs=1e-4)
@@ -140,15 +140,15 @@ def test_sums_of_all_processes_are_saved_once(monkeypatch):
 def test_two_killed_processes_hand_on_what_each_has_seen(synthetic, tmp_path, monkeypatch, processes):
     """In mid-epoch; resumed by two, bitwise; by one, with the same clips seen by then."""
     still = ["ChallengeBranch.dropout=0.0", "Backbone.drop_path=0.0"]
-    overrides = [*toy_demo(synthetic, branch=2), *HARD, *still, "train.save_steps=1", "Stage.clips=16"]
+    overrides = [*toy_stages(synthetic, branch=2), *HARD, *still, "train.save_steps=1", "Stage.clips=16"]
     whole, cut = tmp_path / "whole", tmp_path / "cut"
-    assert launch(["--gin", *DEMO, "--run", str(whole), *overrides], processes=2).returncode == 0
+    assert launch(["--gin", *FROM_SCRATCH, "--run", str(whole), *overrides], processes=2).returncode == 0
     monkeypatch.setenv("SIGNAL_AT_STEP", "2")
     monkeypatch.setenv("SIGNAL", "SIGKILL")
-    launch(["--gin", *DEMO, "--run", str(cut), *overrides], 2, "tests/signalled_training.py")
+    launch(["--gin", *FROM_SCRATCH, "--run", str(cut), *overrides], 2, "tests/signalled_training.py")
     kept = states(cut)[-1]
     assert kept["sums"] and not kept["known"]
-    resumed = launch(["--gin", *DEMO, "--run", str(cut), *overrides], processes)
+    resumed = launch(["--gin", *FROM_SCRATCH, "--run", str(cut), *overrides], processes)
     assert resumed.returncode == 0, resumed.stderr
     if processes == 2:
         assert same_tensors(whole / "model.safetensors", cut / "model.safetensors") and same_log(whole, cut)
@@ -167,8 +167,8 @@ def test_data_sets_of_one_name_are_told_apart(synthetic):
 def test_a_priority_needs_a_branch_and_labels(synthetic, tmp_path):
     plain = ["FolderDataset.annotations=None", "Stage.losses=[@GIoULoss()]"]
     with pytest.raises(ConfigError, match="ClipData.priority draws by how sure .* its data have none"):
-        overrides = [text for text in toy_demo(synthetic, tracker=1) if not text.startswith("ANNOTATIONS")]
-        run_here(DEMO, [*overrides, *HARD, *plain], tmp_path / "unlabelled")
+        overrides = [text for text in toy_stages(synthetic, tracker=1) if not text.startswith("ANNOTATIONS")]
+        run_here(FROM_SCRATCH, [*overrides, *HARD, *plain], tmp_path / "unlabelled")
     with pytest.raises(ConfigError, match="the model has no branch"):
-        overrides = [text for text in toy_demo(synthetic, tracker=1) if not text.startswith("ChallengeBranch")]
-        run_here(DEMO, [*overrides, *HARD, "HIPTrack.challenge=None", plain[1]], tmp_path / "plain")
+        overrides = [text for text in toy_stages(synthetic, tracker=1) if not text.startswith("ChallengeBranch")]
+        run_here(FROM_SCRATCH, [*overrides, *HARD, "HIPTrack.challenge=None", plain[1]], tmp_path / "plain")

@@ -4,12 +4,12 @@ import json
 
 import pytest
 import torch
-from training_runs import launch, run_here, toy_demo
+from training_runs import launch, run_here, toy_stages
 
 from hiptrack.errors import HiptrackError
 from hiptrack.training.checkpoint import finished_checkpoints
 
-DEMO = ["experiments/demo.gin"]
+FROM_SCRATCH = ["experiments/from_scratch.gin"]
 DIVERGES = ["tracker/Stage.lr=1e30", "tracker/Stage.grad_clip=None", "train.save_steps=1"]
 
 pytestmark = pytest.mark.usefixtures("clean_gin")
@@ -19,7 +19,7 @@ pytestmark = pytest.mark.usefixtures("clean_gin")
 def failed(synthetic, tmp_path_factory):
     """A run over two processes whose second step is not finite: (its folder, the launch)."""
     folder = tmp_path_factory.mktemp("runs") / "run"
-    done = launch(["--gin", *DEMO, "--run", str(folder), *toy_demo(synthetic), *DIVERGES], 2)
+    done = launch(["--gin", *FROM_SCRATCH, "--run", str(folder), *toy_stages(synthetic), *DIVERGES], 2)
     return folder, done
 
 
@@ -55,7 +55,7 @@ def test_replay_says_when_all_is_finite(synthetic, tmp_path, monkeypatch):
     with monkeypatch.context() as patch:
         patch.setattr(module, "require_finite", broken)
         with pytest.raises(HiptrackError, match="the last checkpoint is none yet") as error:
-            run_here(DEMO, toy_demo(synthetic), tmp_path / "run")
+            run_here(FROM_SCRATCH, toy_stages(synthetic), tmp_path / "run")
     assert "Run the step again with: python tools/replay.py" in str(error.value)
     again = launch([str(tmp_path / "run" / "fault-step-00000001")], script="tools/replay.py")
     assert again.returncode == 0, again.stderr
@@ -79,7 +79,7 @@ def test_replay_runs_the_very_step(synthetic, tmp_path, monkeypatch, capsys):
 
     monkeypatch.setattr(module, "require_finite", refuse_third)
     with pytest.raises(HiptrackError):
-        run_here(DEMO, toy_demo(synthetic), tmp_path / "run")
+        run_here(FROM_SCRATCH, toy_stages(synthetic), tmp_path / "run")
     kept = tmp_path / "run" / "fault-step-00000003"
     AcceleratorState._reset_state(reset_partial_state=True)
     torch.rand(3)  # the generators stand elsewhere
@@ -93,7 +93,7 @@ def test_replay_runs_the_very_step(synthetic, tmp_path, monkeypatch, capsys):
 @pytest.mark.parametrize("content", [None, "{}", "no json"])
 def test_replay_of_something_else_is_a_clear_error(tmp_path, content):
     if content is not None:
-        (tmp_path / "config.gin").write_text("include 'experiments/demo.gin'\n")
+        (tmp_path / "config.gin").write_text("include 'experiments/from_scratch.gin'\n")
         (tmp_path / "fault.json").write_text(content)
     done = launch([str(tmp_path)], script="tools/replay.py")
     assert done.returncode == 1 and "error: " in done.stderr and "Traceback" not in done.stderr

@@ -8,7 +8,7 @@ import sys
 from dataclasses import replace
 
 import pytest
-from training_runs import run_here, same_log, same_tensors, toy_demo
+from training_runs import run_here, same_log, same_tensors, toy_stages
 
 from hiptrack import config
 from hiptrack.comparing.plan import PLAN, check_runs, claim, make_plan, read_plan
@@ -24,7 +24,7 @@ from hiptrack.tracking import evaluate_checkpoint  # noqa: F401  registers its n
 from hiptrack.training.log import read_metrics
 from hiptrack.training.stage_run import StageRun
 
-DEMO = ["experiments/demo.gin"]
+FROM_SCRATCH = ["experiments/from_scratch.gin"]
 WEIGHTS = "ChallengeLoss.weight=[0.5, 1.0]"
 
 pytestmark = pytest.mark.usefixtures("clean_gin")
@@ -35,7 +35,7 @@ pytestmark = pytest.mark.usefixtures("clean_gin")
 
 def test_every_combination_is_a_run_with_its_own_name():
     fusions = "ChallengeBranch.fusion=[@ResidualFusion, None]"
-    plan = make_plan(DEMO, ["train.workers=0"], [WEIGHTS, fusions], seeds=2)
+    plan = make_plan(FROM_SCRATCH, ["train.workers=0"], [WEIGHTS, fusions], seeds=2)
     assert list(plan.runs) == [
         "weight=0.5,fusion=ResidualFusion,seed=0",
         "weight=0.5,fusion=ResidualFusion,seed=1",
@@ -63,17 +63,17 @@ def test_every_combination_is_a_run_with_its_own_name():
     ],
 )
 def test_names_are_short_and_fit_a_file_system(axes, names):
-    assert list(make_plan(DEMO, [], axes, 1).runs) == names.split(" ")
+    assert list(make_plan(FROM_SCRATCH, [], axes, 1).runs) == names.split(" ")
 
 
 def test_names_differ_where_values_do():
     long = "x" * 60
     axis = f"DATA_ROOT=['a/b', 'a:b', '', '@', '{long}1', '{long}2']"
-    names = list(make_plan(DEMO, [], [axis], 1).runs)
+    names = list(make_plan(FROM_SCRATCH, [], [axis], 1).runs)
     assert len(set(names)) == 6 and all(len(name) < 60 and "/" not in name for name in names)
-    assert names == list(make_plan(DEMO, [], [axis], 1).runs)
+    assert names == list(make_plan(FROM_SCRATCH, [], [axis], 1).runs)
     many = [f"{scope}/AdamW.weight_decay=[0.{'1' * 30}]" for scope in "abcdefgh"]
-    assert all(len(name) <= 200 for name in make_plan(DEMO, [], many, 2).runs)
+    assert all(len(name) <= 200 for name in make_plan(FROM_SCRATCH, [], many, 2).runs)
 
 
 @pytest.mark.parametrize(
@@ -106,7 +106,7 @@ def test_names_differ_where_values_do():
 )
 def test_axes_that_are_wrong(axes, overrides, words):
     with pytest.raises(ConfigError) as error:
-        make_plan(DEMO, overrides, axes, seeds=3)
+        make_plan(FROM_SCRATCH, overrides, axes, seeds=3)
     assert words in str(error.value)
 
 
@@ -120,16 +120,16 @@ def test_axes_that_are_wrong(axes, overrides, words):
 )
 def test_a_combination_that_is_wrong_stops_the_sweep_before_anything_is_written(axis, words, tmp_path):
     with pytest.raises(ConfigError, match=words):
-        sweep(make_plan(DEMO, [], [axis], 1), tmp_path / "sweep")
+        sweep(make_plan(FROM_SCRATCH, [], [axis], 1), tmp_path / "sweep")
     assert not (tmp_path / "sweep").exists()
 
 
 def test_another_plan_is_refused_with_the_difference(tmp_path):
-    plan = make_plan(DEMO, [], [WEIGHTS], 1)
+    plan = make_plan(FROM_SCRATCH, [], [WEIGHTS], 1)
     claim(plan, tmp_path, check_runs(plan))
     assert read_plan(tmp_path) == plan
     claim(plan, tmp_path, check_runs(plan))
-    wider = make_plan(DEMO, ["train.workers=0"], ["ChallengeLoss.weight=[0.5, 2.0]"], 2)
+    wider = make_plan(FROM_SCRATCH, ["train.workers=0"], ["ChallengeLoss.weight=[0.5, 2.0]"], 2)
     with pytest.raises(ConfigError) as error:
         claim(wider, tmp_path, check_runs(wider))
     for line in (
@@ -146,7 +146,7 @@ def test_another_plan_is_refused_with_the_difference(tmp_path):
 
 def test_runs_of_another_configuration_are_never_taken_for_the_planned(tmp_path):
     """The gin file was changed between two calls of one command."""
-    plan = make_plan(DEMO, [], [WEIGHTS], 1)
+    plan = make_plan(FROM_SCRATCH, [], [WEIGHTS], 1)
     bindings = check_runs(plan)
     changed = bindings["weight=1.0,seed=0"].values | {"Stage.batch": "64", "train.workers": "5"}
     (tmp_path / "weight=1.0,seed=0").mkdir()
@@ -159,15 +159,13 @@ def test_runs_of_another_configuration_are_never_taken_for_the_planned(tmp_path)
 
 def test_the_folder_of_a_single_run_is_no_place_for_a_sweep(tmp_path):
     (tmp_path / "config.gin").write_text("")
-    plan = make_plan(DEMO, [], [], 1)
+    plan = make_plan(FROM_SCRATCH, [], [], 1)
     with pytest.raises(HiptrackError, match="is the folder of a single run"):
         claim(plan, tmp_path, check_runs(plan))
 
 
 def test_evaluation_tracks_as_the_validation_of_the_run_does(tmp_path, synthetic):
-    plan = make_plan(
-        ["experiments/demo_branch.gin"], ["Tracker.memory=@MemoryPolicy()", "MemoryPolicy.interval=7"], [], 1
-    )
+    plan = make_plan(["experiments/demo.gin"], ["Tracker.memory=@MemoryPolicy()", "MemoryPolicy.interval=7"], [], 1)
     data = EvaluationData(str(synthetic), "val", str(synthetic / "annotations"))
     (work,) = works_of(plan, tmp_path, check_runs(plan), data)
     assert work.evaluate[-4] == "evaluate.tracker=@Tracker"
@@ -206,7 +204,7 @@ def test_evaluation_tracks_as_the_validation_of_the_run_does(tmp_path, synthetic
     ],
 )
 def test_evaluation_tracks_in_the_scope_of_the_validation(overrides, tracking):
-    (found,) = check_runs(make_plan(DEMO, overrides, [], 1)).values()
+    (found,) = check_runs(make_plan(FROM_SCRATCH, overrides, [], 1)).values()
     assert found.tracking == tracking
     config.load(["gin/eval/tracker.gin"], found.tracking, root="evaluate")  # tools/eval.py takes them
 
@@ -228,7 +226,7 @@ def start(*arguments, signal_parent="- 0 SIGTERM"):
 
 def test_a_sweep_that_runs_is_not_started_twice(tmp_path):
     with run_lock(tmp_path):
-        second = start("--gin", *DEMO, "--out", tmp_path)
+        second = start("--gin", *FROM_SCRATCH, "--out", tmp_path)
         assert second.returncode == 1 and "Traceback" not in second.stderr
         assert f"error: the sweep's folder {tmp_path} is in use by process {os.getpid()} on" in second.stderr
         assert "--out DIR" in second.stderr and not (tmp_path / PLAN).exists()
@@ -244,8 +242,8 @@ def test_a_sweep_that_is_killed_twice_ends_as_if_it_had_not_been(synthetic, tmp_
     monkeypatch.setattr(StageRun, "_optimize", StageRun._optimize)  # what base.gin imports replaces it
     monkeypatch.setenv("OMP_NUM_THREADS", "1")
     base, out = tmp_path / "base.gin", tmp_path / "sweep"
-    base.write_text("import signalling_runs\ninclude 'experiments/demo.gin'\n")
-    overrides = [o for o in toy_demo(synthetic, tracker=1, branch=1) if not o.startswith("train.validation")]
+    base.write_text("import signalling_runs\ninclude 'experiments/from_scratch.gin'\n")
+    overrides = [o for o in toy_stages(synthetic, tracker=1, branch=1) if not o.startswith("train.validation")]
     arguments = ["--gin", base, "--axis", WEIGHTS, "--seeds", 2, "--out", out, *overrides]
 
     killed = start(*arguments, signal_parent="weight=0.5,seed=1 4 SIGKILL")
@@ -273,7 +271,7 @@ def test_a_sweep_that_is_killed_twice_ends_as_if_it_had_not_been(synthetic, tmp_
     for name in ("weight=0.5,seed=1", "weight=1.0,seed=0"):
         weight, seed = (part.partition("=")[2] for part in name.split(","))
         whole = tmp_path / "whole" / name
-        assert run_here(DEMO, [*overrides, f"ChallengeLoss.weight={weight}", f"train.seed={seed}"], whole) == 0
+        assert run_here(FROM_SCRATCH, [*overrides, f"ChallengeLoss.weight={weight}", f"train.seed={seed}"], whole) == 0
         assert same_tensors(whole / "model.safetensors", out / name / "model.safetensors")
         assert same_log(whole, out / name)
 
@@ -288,9 +286,9 @@ def test_a_sweep_that_is_killed_twice_ends_as_if_it_had_not_been(synthetic, tmp_
 
 def test_finished_runs_are_evaluated_once(synthetic, tmp_path, capsys, monkeypatch):
     monkeypatch.setenv("OMP_NUM_THREADS", "1")
-    overrides = [*toy_demo(synthetic, tracker=1), "train.validation=@Validation()", "Tracker.branch='on'"]
-    assert run_here(DEMO, [*overrides, "train.seed=0"], tmp_path / "seed=0") == 0
-    plan = make_plan(DEMO, overrides, [], 1)
+    overrides = [*toy_stages(synthetic, tracker=1), "train.validation=@Validation()", "Tracker.branch='on'"]
+    assert run_here(FROM_SCRATCH, [*overrides, "train.seed=0"], tmp_path / "seed=0") == 0
+    plan = make_plan(FROM_SCRATCH, overrides, [], 1)
     data = EvaluationData(str(synthetic), "val", str(synthetic / "annotations"))
     assert sweep(plan, tmp_path, data=data) == 0
     assert "seed=0: evaluation\n" in capsys.readouterr().out

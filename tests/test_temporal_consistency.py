@@ -7,7 +7,7 @@ import numpy as np
 import pytest
 import torch
 from toy import moving_target, randomise, toy_branch, toy_model
-from training_runs import run_here, toy_demo
+from training_runs import run_here, toy_stages
 
 from hiptrack.data.clips import ClipData, ClipDataset, Geometry
 from hiptrack.data.loader import collate
@@ -70,8 +70,8 @@ def test_a_run_logs_the_consistency_and_a_large_weight_makes_it_small(synthetic,
     ends = {}
     for weight in (0.0, 1000.0):
         run = tmp_path / f"run{weight}"
-        overrides = [*toy_demo(synthetic, branch=6), CONSISTENT, f"ConsistencyLoss.weight={weight}"]
-        run_here(["experiments/demo.gin"], [*overrides, "branch/Stage.lr=1e-2"], run)
+        overrides = [*toy_stages(synthetic, branch=6), CONSISTENT, f"ConsistencyLoss.weight={weight}"]
+        run_here(["experiments/from_scratch.gin"], [*overrides, "branch/Stage.lr=1e-2"], run)
         curves = read_metrics(run)
         assert "Loss/classification" in curves and "Accuracy" in curves
         ends[weight] = np.mean([value for _, value in curves["Loss/consistency"][-6:]])
@@ -79,9 +79,9 @@ def test_a_run_logs_the_consistency_and_a_large_weight_makes_it_small(synthetic,
 
 
 def test_clips_of_one_search_frame_have_nothing_to_tie(synthetic, tmp_path):
-    overrides = [*toy_demo(synthetic, branch=1), CONSISTENT, "CausalSampler.search_frames=1"]
+    overrides = [*toy_stages(synthetic, branch=1), CONSISTENT, "CausalSampler.search_frames=1"]
     with pytest.raises(ConfigError, match="search_frames is 1: at least 2"):
-        run_here(["experiments/demo.gin"], overrides, tmp_path / "run")
+        run_here(["experiments/from_scratch.gin"], overrides, tmp_path / "run")
 
 
 def trained_toy():

@@ -6,7 +6,7 @@ import shutil
 import numpy as np
 import pytest
 from helpers_data import CLIPS, annotation, write_annotations
-from training_runs import TOY_BRANCH, TOY_MODEL, TOY_RUN, launch, run_here, toy_demo
+from training_runs import TOY_BRANCH, TOY_MODEL, TOY_RUN, launch, run_here, toy_stages
 
 from hiptrack.training.log import read_metrics
 
@@ -17,7 +17,7 @@ real_clips = pytest.mark.skipif(not CLIPS.is_dir(), reason="the real clips are n
 @pytest.fixture(scope="module")
 def weights(synthetic, tmp_path_factory):
     folder = tmp_path_factory.mktemp("runs") / "demo"
-    run_here(["experiments/demo.gin"], toy_demo(synthetic), folder)
+    run_here(["experiments/from_scratch.gin"], toy_stages(synthetic), folder)
     return folder / "model.safetensors"
 
 

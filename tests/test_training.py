@@ -5,46 +5,46 @@ import torch
 from gradients import gradients
 from tensorboard.backend.event_processing.event_accumulator import EventAccumulator
 from tensorboard.plugins.hparams import metadata
-from training_runs import launch, run_here, same_tensors, toy_demo
+from training_runs import launch, run_here, same_tensors, toy_stages
 
 from hiptrack.errors import ConfigError, HiptrackError
 from hiptrack.models.pretrained import read_tensors
 from hiptrack.training.log import read_metrics
 
-DEMO = ["experiments/demo.gin"]
+FROM_SCRATCH = ["experiments/from_scratch.gin"]
 SEVEN = {"Loss/total", "Loss/giou", "Loss/l1", "Loss/location", "Loss/classification", "IoU", "Accuracy"}
 
 pytestmark = pytest.mark.usefixtures("clean_gin")
 
 
 @pytest.fixture(scope="module")
-def demo_run(synthetic, tmp_path_factory):
+def staged_run(synthetic, tmp_path_factory):
     folder = tmp_path_factory.mktemp("runs") / "demo"
-    assert run_here(DEMO, toy_demo(synthetic), folder) == 0
+    assert run_here(FROM_SCRATCH, toy_stages(synthetic), folder) == 0
     return folder
 
 
-def test_branch_stage_changes_the_branch_alone(demo_run):
-    before, after = read_tensors(demo_run / "tracker.safetensors"), read_tensors(demo_run / "branch.safetensors")
+def test_branch_stage_changes_the_branch_alone(staged_run):
+    before, after = read_tensors(staged_run / "tracker.safetensors"), read_tensors(staged_run / "branch.safetensors")
     changed = {name for name in before if not torch.equal(before[name], after[name])}
     assert changed and all(name.startswith("challenge.") for name in changed)
 
 
-def test_frozen_branch_keeps_still_while_the_tracker_trains(demo_run):
-    after = read_tensors(demo_run / "tracker.safetensors")
+def test_frozen_branch_keeps_still_while_the_tracker_trains(staged_run):
+    after = read_tensors(staged_run / "tracker.safetensors")
     assert not after["challenge.to_grid.project.weight"].any()
     assert int(after["challenge.updates"]) == 0
 
 
-def test_finetune_changes_everything(demo_run):
-    before, after = read_tensors(demo_run / "branch.safetensors"), read_tensors(demo_run / "finetune.safetensors")
+def test_finetune_changes_everything(staged_run):
+    before, after = read_tensors(staged_run / "branch.safetensors"), read_tensors(staged_run / "finetune.safetensors")
     for part in ("backbone.", "history.", "box_head.", "challenge."):
         assert any(not torch.equal(before[name], after[name]) for name in before if name.startswith(part))
-    assert same_tensors(demo_run / "finetune.safetensors", demo_run / "model.safetensors")
+    assert same_tensors(staged_run / "finetune.safetensors", staged_run / "model.safetensors")
 
 
-def test_run_folder_says_what_was_run_and_logged(demo_run):
-    names = {path.name for path in demo_run.iterdir()}
+def test_run_folder_says_what_was_run_and_logged(staged_run):
+    names = {path.name for path in staged_run.iterdir()}
     assert {
         "config.gin",
         "versions.json",
@@ -53,7 +53,7 @@ def test_run_folder_says_what_was_run_and_logged(demo_run):
         "metrics.jsonl",
         "tensorboard",
     } <= names
-    curves = read_metrics(demo_run)
+    curves = read_metrics(staged_run)
     assert SEVEN <= curves.keys()
     assert {"Time/data", "Time/compute"} <= curves.keys() and any(name.startswith("LR/") for name in curves)
     assert [step for step, _ in curves["Loss/total"]] == list(range(1, 10))
@@ -63,12 +63,12 @@ def test_run_folder_says_what_was_run_and_logged(demo_run):
 def test_a_model_in_a_scope_is_refused(synthetic, tmp_path):
     overrides = ["train.model=@wide/HIPTrack", "wide/HIPTrack.neck_width=8"]
     with pytest.raises(ConfigError, match='built in the scope "wide".* train.model = @HIPTrack'):
-        run_here(DEMO, [*toy_demo(synthetic), *overrides], tmp_path / "run")
+        run_here(FROM_SCRATCH, [*toy_stages(synthetic), *overrides], tmp_path / "run")
     assert not (tmp_path / "run").exists()
 
 
-def test_tensorboard_shows_the_configuration_as_text_and_as_hparams(demo_run):
-    events = EventAccumulator(str(demo_run / "tensorboard"))
+def test_tensorboard_shows_the_configuration_as_text_and_as_hparams(staged_run):
+    events = EventAccumulator(str(staged_run / "tensorboard"))
     events.Reload()
     text = events.Tensors("config/text_summary")[0].tensor_proto.string_val[0].decode()
     assert "tracker/Stage.lr = 0.001" in text
@@ -81,14 +81,14 @@ def test_tensorboard_shows_the_configuration_as_text_and_as_hparams(demo_run):
     assert {"Loss/total", "Accuracy"} <= tabled & set(events.Tags()["scalars"])
 
 
-def test_config_gin_of_a_run_trains_the_same_weights_again(demo_run, tmp_path):
-    assert run_here([str(demo_run / "config.gin")], [], tmp_path / "again") == 0
-    assert same_tensors(demo_run / "model.safetensors", tmp_path / "again" / "model.safetensors")
+def test_config_gin_of_a_run_trains_the_same_weights_again(staged_run, tmp_path):
+    assert run_here([str(staged_run / "config.gin")], [], tmp_path / "again") == 0
+    assert same_tensors(staged_run / "model.safetensors", tmp_path / "again" / "model.safetensors")
 
 
-def test_changing_the_number_of_workers_changes_nothing(demo_run, synthetic, tmp_path):
-    run_here(DEMO, [*toy_demo(synthetic), "train.workers=2"], tmp_path / "w")
-    assert same_tensors(demo_run / "model.safetensors", tmp_path / "w" / "model.safetensors")
+def test_changing_the_number_of_workers_changes_nothing(staged_run, synthetic, tmp_path):
+    run_here(FROM_SCRATCH, [*toy_stages(synthetic), "train.workers=2"], tmp_path / "w")
+    assert same_tensors(staged_run / "model.safetensors", tmp_path / "w" / "model.safetensors")
 
 
 @pytest.mark.parametrize("option", [[], ["checkpointing"]])
@@ -113,18 +113,18 @@ def test_gradients_do_not_depend_on_the_passes(synthetic):
 def test_processes_that_do_not_know_of_each_other_are_an_error(synthetic, tmp_path, monkeypatch):
     monkeypatch.setenv("WORLD_SIZE", "2")
     with pytest.raises(HiptrackError, match="2 processes were launched, but Accelerate joined 1"):
-        run_here(DEMO, toy_demo(synthetic), tmp_path / "run")
+        run_here(FROM_SCRATCH, toy_stages(synthetic), tmp_path / "run")
 
 
 def test_a_launch_that_starts_fewer_processes_than_asked_is_an_error(synthetic, tmp_path):
-    arguments = ["--gin", *DEMO, "--run", str(tmp_path / "run"), *toy_demo(synthetic)]
+    arguments = ["--gin", *FROM_SCRATCH, "--run", str(tmp_path / "run"), *toy_stages(synthetic)]
     done = launch(arguments, 2, accelerate=["--cpu"])
     assert done.returncode != 0
     assert "asked for 2 processes, but started 1" in done.stderr
 
 
 def test_bfloat16_trains_every_stage(synthetic, tmp_path):
-    assert run_here(DEMO, [*toy_demo(synthetic), "train.mixed_precision=bf16"], tmp_path / "run") == 0
+    assert run_here(FROM_SCRATCH, [*toy_stages(synthetic), "train.mixed_precision=bf16"], tmp_path / "run") == 0
     curves = read_metrics(tmp_path / "run")
     assert len(curves["Loss/total"]) == 9
 
@@ -152,7 +152,7 @@ def test_freeze_schedule_keeps_what_the_optimiser_knows(synthetic, tmp_path, mon
 
     monkeypatch.setattr(module.StageRun, "_optimize", spy)
     schedule = "joint/Stage.trainable={0: ['box_head', 'challenge'], 1: ['box_head', 'history']}"
-    run_here(DEMO, [*toy_demo(synthetic, joint=2), "joint/Stage.lr=1e-3", schedule], tmp_path / "run")
+    run_here(FROM_SCRATCH, [*toy_stages(synthetic, joint=2), "joint/Stage.lr=1e-3", schedule], tmp_path / "run")
     first, second = seen[2], seen[5]
     assert {name.split(".")[0] for name in first[1]} == {"box_head", "challenge"} and "classification" in first[2]
     assert {name.split(".")[0] for name in second[1]} == {"box_head", "history"} and "classification" not in second[2]
@@ -162,7 +162,7 @@ def test_freeze_schedule_keeps_what_the_optimiser_knows(synthetic, tmp_path, mon
 def test_a_classification_loss_without_any_label_is_an_error(synthetic, tmp_path):
     (tmp_path / "none").mkdir()
     with pytest.raises(ConfigError, match="finds no labelled frame in its whole data"):
-        run_here(DEMO, [*toy_demo(synthetic)[:-1], f"ANNOTATIONS={tmp_path / 'none'}"], tmp_path / "run")
+        run_here(FROM_SCRATCH, [*toy_stages(synthetic)[:-1], f"ANNOTATIONS={tmp_path / 'none'}"], tmp_path / "run")
 
 
 @pytest.mark.parametrize(
@@ -175,7 +175,7 @@ def test_a_classification_loss_without_any_label_is_an_error(synthetic, tmp_path
 )
 def test_stage_mistakes_are_named(synthetic, tmp_path, override, words):
     with pytest.raises(ConfigError, match=words):
-        run_here(DEMO, [*toy_demo(synthetic), override], tmp_path / "run")
+        run_here(FROM_SCRATCH, [*toy_stages(synthetic), override], tmp_path / "run")
 
 
 def test_batch_that_processes_cannot_divide_is_an_error():
@@ -190,8 +190,8 @@ def test_batch_that_processes_cannot_divide_is_an_error():
 
 
 def test_validation_reports_ao_and_accuracy(synthetic, tmp_path):
-    overrides = [o for o in toy_demo(synthetic, branch=1) if not o.startswith("train.validation")]
-    run_here(DEMO, [*overrides, "Tracker.branch=on"], tmp_path / "run")
+    overrides = [o for o in toy_stages(synthetic, branch=1) if not o.startswith("train.validation")]
+    run_here(FROM_SCRATCH, [*overrides, "Tracker.branch=on"], tmp_path / "run")
     curves = read_metrics(tmp_path / "run")
     assert {"Validation/AO", "Validation/SR0.5", "Validation/SR0.75", "Validation/accuracy"} <= curves.keys()
     assert [step for step, _ in curves["Validation/AO"]] == [3]
@@ -204,24 +204,24 @@ def test_mistakes_of_a_later_stage_stop_the_run_before_the_first(synthetic, tmp_
         ("finetune/Stage.lr_multipliers={'backbne': 0.1}", "Did you mean 'backbone'"),
     ):
         with pytest.raises(ConfigError, match=words):
-            run_here(DEMO, [*toy_demo(synthetic, tracker=1, finetune=2), override], tmp_path / "run")
+            run_here(FROM_SCRATCH, [*toy_stages(synthetic, tracker=1, finetune=2), override], tmp_path / "run")
     assert not (tmp_path / "run").exists()
 
 
 def test_stages_of_one_name_are_an_error(synthetic, tmp_path):
-    overrides = [*toy_demo(synthetic, tracker=1), "train.stages=[@tracker/Stage(), @tracker/Stage()]"]
+    overrides = [*toy_stages(synthetic, tracker=1), "train.stages=[@tracker/Stage(), @tracker/Stage()]"]
     with pytest.raises(ConfigError, match="the name 'tracker' is taken"):
-        run_here(DEMO, [o for o in overrides if o != "train.stages=[@tracker/Stage()]"], tmp_path / "run")
+        run_here(FROM_SCRATCH, [o for o in overrides if o != "train.stages=[@tracker/Stage()]"], tmp_path / "run")
 
 
 @pytest.mark.parametrize("parameter", ["CenterHead.in_width=5", "ConvStem.patch=16", "HistoricalPrompt.stride=4"])
 def test_what_the_model_derives_cannot_be_bound(synthetic, tmp_path, parameter):
     with pytest.raises(ConfigError, match="command line"):
-        run_here(DEMO, [*toy_demo(synthetic), parameter], tmp_path / "run")
+        run_here(FROM_SCRATCH, [*toy_stages(synthetic), parameter], tmp_path / "run")
 
 
 def test_two_processes_share_the_validation(synthetic, tmp_path):
-    overrides = [o for o in toy_demo(synthetic, tracker=1) if not o.startswith("train.validation")]
-    done = launch(["--gin", *DEMO, "--run", str(tmp_path / "run"), *overrides], 2)
+    overrides = [o for o in toy_stages(synthetic, tracker=1) if not o.startswith("train.validation")]
+    done = launch(["--gin", *FROM_SCRATCH, "--run", str(tmp_path / "run"), *overrides], 2)
     assert done.returncode == 0, done.stderr
     assert [step for step, _ in read_metrics(tmp_path / "run")["Validation/AO"]] == [3]

@@ -4,14 +4,14 @@ import pytest
 import torch
 from torch.autograd.graph import saved_tensors_hooks
 from toy import toy_branch, toy_model
-from training_runs import run_here, same_log, same_tensors, toy_demo
+from training_runs import run_here, same_log, same_tensors, toy_stages
 
 from hiptrack.losses import CenterFocalLoss, ChallengeLoss, GIoULoss, L1Loss
 from hiptrack.models.layers import Linear
 from hiptrack.training.loop import flatten_frames
 from hiptrack.training.stage import Stage
 
-DEMO = ["experiments/demo.gin"]
+FROM_SCRATCH = ["experiments/from_scratch.gin"]
 LOSSES = [GIoULoss(), L1Loss(), CenterFocalLoss(), ChallengeLoss()]
 CLIPS, FRAMES = 2, 3
 
@@ -116,9 +116,9 @@ def test_checkpointing_keeps_less_and_changes_no_gradient():
 def test_a_run_may_go_on_with_checkpointing_and_ends_the_same(synthetic, tmp_path, monkeypatch):
     from hiptrack.training import stage_run as module
 
-    overrides = toy_demo(synthetic, tracker=2)
+    overrides = toy_stages(synthetic, tracker=2)
     whole, cut = tmp_path / "whole", tmp_path / "cut"
-    assert run_here(DEMO, overrides, whole) == 0
+    assert run_here(FROM_SCRATCH, overrides, whole) == 0
     optimize = module.StageRun._optimize
 
     def crash(self, batches):
@@ -128,25 +128,25 @@ def test_a_run_may_go_on_with_checkpointing_and_ends_the_same(synthetic, tmp_pat
 
     with monkeypatch.context() as patch, pytest.raises(KeyboardInterrupt):
         patch.setattr(module.StageRun, "_optimize", crash)
-        run_here(DEMO, [*overrides, "train.save_steps=1"], cut)
-    assert run_here(DEMO, [*overrides, "tracker/Stage.activation_checkpointing=True"], cut) == 0
+        run_here(FROM_SCRATCH, [*overrides, "train.save_steps=1"], cut)
+    assert run_here(FROM_SCRATCH, [*overrides, "tracker/Stage.activation_checkpointing=True"], cut) == 0
     assert same_tensors(whole / "model.safetensors", cut / "model.safetensors") and same_log(whole, cut)
 
 
 def test_what_a_model_is_does_not_depend_on_checkpointing(synthetic, tmp_path):
     from hiptrack.models.weights import read_metadata
 
-    overrides = toy_demo(synthetic, tracker=1)
-    run_here(DEMO, overrides, tmp_path / "plain")
-    run_here(DEMO, [*overrides, "Stage.activation_checkpointing=True"], tmp_path / "less")
+    overrides = toy_stages(synthetic, tracker=1)
+    run_here(FROM_SCRATCH, overrides, tmp_path / "plain")
+    run_here(FROM_SCRATCH, [*overrides, "Stage.activation_checkpointing=True"], tmp_path / "less")
     plain, less = tmp_path / "plain" / "model.safetensors", tmp_path / "less" / "model.safetensors"
     assert read_metadata(plain) == read_metadata(less) and same_tensors(plain, less)
 
 
 def test_a_step_in_bfloat16_may_be_checkpointed(synthetic, tmp_path):
-    overrides = [*toy_demo(synthetic, tracker=1), "train.mixed_precision=bf16"]
-    run_here(DEMO, overrides, tmp_path / "plain")
-    run_here(DEMO, [*overrides, "Stage.activation_checkpointing=True"], tmp_path / "less")
+    overrides = [*toy_stages(synthetic, tracker=1), "train.mixed_precision=bf16"]
+    run_here(FROM_SCRATCH, overrides, tmp_path / "plain")
+    run_here(FROM_SCRATCH, [*overrides, "Stage.activation_checkpointing=True"], tmp_path / "less")
     assert same_tensors(tmp_path / "plain" / "model.safetensors", tmp_path / "less" / "model.safetensors")
 
 

@@ -34,8 +34,8 @@ TOY_BRANCH = ["ChallengeBranch.hidden_width=16", "ChallengeBranch.fusion_width=8
 TOY_RUN = ["Stage.batch=4", "Stage.clips=12", "train.validation=None", "train.log_every=1", "train.workers=0"]
 
 
-def toy_demo(root, **epochs):
-    """Overrides that make experiments/demo.gin a matter of seconds on the data below `root`.
+def toy_stages(root, **epochs):
+    """Overrides that make experiments/from_scratch.gin a matter of seconds on the data below `root`.
 
     epochs: the stages to run and their lengths, by default one epoch each of all three.
     """

@@ -8,13 +8,14 @@ import torch
 import hiptrack.training.train  # noqa: F401  registers `train` and what it reaches
 from hiptrack import config
 from hiptrack.models.weights import load_model
+from hiptrack.nano import weights_path
 
 DEFAULT = "gin/model/hiptrack_b384.gin"
 
 
 def add_model_arguments(parser):
     """`--checkpoint FILE`, or `--model FILE.gin` (repeatable)."""
-    parser.add_argument("--checkpoint", type=Path, metavar="FILE", help="weights file (.safetensors)")
+    parser.add_argument("--checkpoint", type=weights_path, metavar="FILE", help="weights file (.safetensors), or nano")
     parser.add_argument(
         "--model", action="append", metavar="FILE", help=f"gin files of a model with random weights ({DEFAULT})"
     )

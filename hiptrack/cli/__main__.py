@@ -12,6 +12,7 @@ COMMANDS = {  # the module of each, which is read only when it is asked for, and
     "eval": ("eval", "evaluate a checkpoint on a benchmark"),
     "track": ("track", "track a target in a video, a folder, a camera or a stream"),
     "strip": ("strip_cls", "write a checkpoint without its challenge branch"),
+    "halve": ("halve", "write a checkpoint in half precision"),
     "export": ("export", "write a tracker as ONNX or torch.export files"),
     "sweep": ("sweep", "train a grid of variants"),
     "compare": ("compare", "set runs side by side"),

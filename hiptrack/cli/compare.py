@@ -1,4 +1,4 @@
-"""Set runs side by side: `python tools/compare.py runs/sweep-demo_branch`, or the folders of several runs."""
+"""Set runs side by side: `python tools/compare.py runs/sweep-demo`, or the folders of several runs."""
 
 import argparse
 from pathlib import Path

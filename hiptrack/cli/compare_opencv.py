@@ -1,10 +1,11 @@
-"""Set a tracker beside OpenCV's and a box that keeps still: `make compare-opencv ROOT=data/got10k/val CHECKPOINT=model.safetensors`."""
+"""Set a tracker beside OpenCV's and a box that keeps still: `make compare-opencv ROOT=data/got10k/val`."""
 
 import argparse
 import tempfile
 from pathlib import Path
 
 from hiptrack.data.sequences import FolderDataset
+from hiptrack.nano import NAME, checkpoint_name, weights_path
 from hiptrack.tracking.baselines import MIL, StillBox
 from hiptrack.tracking.contrib import evaluate_contrib
 from hiptrack.tracking.evaluate import evaluate_sequences
@@ -17,7 +18,13 @@ CONTRIB = ("KCF", "CSRT")
 def main():
     parser = argparse.ArgumentParser(description=__doc__)
     parser.add_argument("root", help="folder of sequences: images and groundtruth.txt in one folder each")
-    parser.add_argument("--checkpoint", required=True, type=Path, metavar="FILE", help="weights file (.safetensors)")
+    parser.add_argument(
+        "--checkpoint",
+        default=NAME,
+        type=weights_path,
+        metavar="FILE",
+        help="weights file (.safetensors) (nano, which comes with the package)",
+    )
     parser.add_argument(
         "--python", required=True, type=Path, metavar="FILE", help="an interpreter that has opencv-contrib-python 4"
     )
@@ -30,7 +37,7 @@ def main():
         "still box": evaluate_sequences(StillBox(), dataset.sequences),
         "MIL": evaluate_sequences(MIL(), dataset.sequences),
         **contrib,
-        args.checkpoint.stem: evaluate_sequences(tracker, dataset.sequences),
+        checkpoint_name(args.checkpoint): evaluate_sequences(tracker, dataset.sequences),
     }
     print(compare_table(reports))
     return int(any(report.failures for report in reports.values()))

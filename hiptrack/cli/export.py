@@ -6,12 +6,17 @@ from pathlib import Path
 from hiptrack.export.formats import FORMATS
 from hiptrack.export.write import export
 from hiptrack.models.strip import load_any
+from hiptrack.nano import weights_path
 
 
 def main():
     parser = argparse.ArgumentParser(description=__doc__)
     parser.add_argument(
-        "--checkpoint", required=True, type=Path, metavar="FILE", help="weights file, ours or of the published form"
+        "--checkpoint",
+        required=True,
+        type=weights_path,
+        metavar="FILE",
+        help="weights file, ours or of the published form, or nano",
     )
     parser.add_argument("--out", required=True, type=Path, metavar="DIR", help="new folder for the files")
     parser.add_argument("--format", choices=FORMATS, default="onnx", help="ONNX, or torch.export's .pt2 (onnx)")

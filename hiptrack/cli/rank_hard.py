@@ -9,6 +9,7 @@ from hiptrack.data.sequences import FolderDataset
 from hiptrack.errors import ConfigError, HiptrackError, NotFoundError
 from hiptrack.files import write_atomically
 from hiptrack.models.weights import load_model
+from hiptrack.nano import weights_path
 from hiptrack.tracking.evaluate_checkpoint import configured_tracker
 from hiptrack.tracking.rank import MEASURES, as_csv, rank_frames
 
@@ -16,7 +17,9 @@ from hiptrack.tracking.rank import MEASURES, as_csv, rank_frames
 def main():
     parser = argparse.ArgumentParser(description=__doc__)
     config.add_arguments(parser)
-    parser.add_argument("--checkpoint", required=True, type=Path, help="weights file with a challenge branch")
+    parser.add_argument(
+        "--checkpoint", required=True, type=weights_path, help="weights file with a challenge branch, or nano"
+    )
     parser.add_argument("--root", required=True, help="folder of the data set")
     parser.add_argument("--split", help="train, val or test; without it the sequences lie in the root itself")
     parser.add_argument("--annotations", help="folder of the annotations there are; frames with a line are left out")

@@ -1,4 +1,4 @@
-"""Train a grid of variants: `python tools/sweep.py --gin experiments/demo_branch.gin --axis 'ChallengeLoss.weight=[0.5, 1.0]' --seeds 3`."""
+"""Train a grid of variants: `python tools/sweep.py --gin experiments/demo.gin --axis 'ChallengeLoss.weight=[0.5, 1.0]' --seeds 3`."""
 
 import argparse
 from pathlib import Path

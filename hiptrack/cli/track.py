@@ -1,10 +1,11 @@
-"""Track a target in a video, a folder of images, a camera or a stream: `python tools/track.py harbour.mp4 --checkpoint runs/demo/model.safetensors --box 554,184,129,174 --out tracked.mp4`."""
+"""Track a target in a video, a folder of images, a camera or a stream: `python tools/track.py harbour.mp4 --box 554,184,129,174 --out tracked.mp4`."""
 
 import argparse
 from pathlib import Path
 
 from hiptrack import config
 from hiptrack.errors import ConfigError
+from hiptrack.nano import NAME, weights_path
 from hiptrack.tracking.evaluate_checkpoint import configured_tracker
 from hiptrack.tracking.track_video import TrackRequest, parse_box, track
 
@@ -17,10 +18,10 @@ def main():
     config.add_arguments(parser)
     parser.add_argument(
         "--checkpoint",
-        required=True,
-        type=Path,
+        default=NAME,
+        type=weights_path,
         metavar="FILE",
-        help="weights file (.safetensors), or a folder of hiptrack export",
+        help="weights file (.safetensors), or a folder of hiptrack export (nano, which comes with the package)",
     )
     parser.add_argument(
         "--box", metavar="x,y,w,h", help="the target in the first frame tracked, in pixels; without it, drawn by mouse"

@@ -18,6 +18,7 @@ from hiptrack.errors import CheckpointError, NotFoundError
 from hiptrack.files import write_atomically
 from hiptrack.models import hiptrack as _  # noqa: F401  registers the model's parts
 from hiptrack.models.pretrained import load_exact, load_published, read_tensors, require_fit
+from hiptrack.nano import weights_path
 
 ROOT_COMPONENT = "HIPTrack"
 MAX_DESCRIPTION = 2**16  # characters
@@ -104,7 +105,8 @@ class TrackerWeights:
     A branch or a neck that the file does not hold keeps its initial values; everything else must fit.
 
     Args:
-        path: .safetensors of ours, or .pth, .pth.tar of the published form. None starts from random weights.
+        path: .safetensors of ours, .pth or .pth.tar of the published form, or "nano", the weights that come with the package. None
+            starts from random weights.
         branch: False leaves out the file's branch, for one that starts anew or has another form.
 
     Raises NotFoundError, or CheckpointError naming the tensors that do not fit.
@@ -120,13 +122,13 @@ class TrackerWeights:
 
     def missing_paths(self):
         """The file, where it is absent."""
-        return [] if self.path is None or Path(self.path).is_file() else [self.path]
+        return [] if self.path is None or weights_path(self.path).is_file() else [self.path]
 
     def __call__(self, model):
         """Fill the model; returns a line that says what was done."""
         if self.path is None:
             return "initial weights: random"
-        tensors = read_tensors(self.path)
+        tensors = read_tensors(weights_path(self.path))
         if not self.branch:
             tensors = {name: tensor for name, tensor in tensors.items() if not name.startswith("challenge.")}
         if any(name.startswith("HIP.") for name in tensors):

@@ -15,6 +15,7 @@ from hiptrack.data.dataset import SequenceDataset
 from hiptrack.errors import ConfigError, NotFoundError
 from hiptrack.files import write_atomically
 from hiptrack.models.weights import content_hash, load_model
+from hiptrack.nano import checkpoint_name
 from hiptrack.processes import PATIENCE, check_processes, on_main
 from hiptrack.report.write import write_report
 from hiptrack.tracking.evaluate import as_dict, evaluate_sequences
@@ -53,7 +54,7 @@ def evaluate(options: EvaluationOptions, tracker: Callable = Tracker, batch: int
     sequences = options.dataset.sequences
     weights, data = content_hash(options.checkpoint), [(s.name, len(s), s.boxes_xywh[0].tolist()) for s in sequences]
     key = _digest([weights, config_text(), data])  # of all that decides the results
-    out = options.out or Path("results") / options.checkpoint.stem / f"{options.dataset.name}-{key[:8]}"
+    out = options.out or Path("results") / checkpoint_name(options.checkpoint) / f"{options.dataset.name}-{key[:8]}"
     report = evaluate_sequences(
         tracker(model=load_model(options.checkpoint), device=str(accelerator.device)),
         sequences,
@@ -71,7 +72,7 @@ def evaluate(options: EvaluationOptions, tracker: Callable = Tracker, batch: int
         values = {**as_dict(report), "made_with": made_with}
         write_atomically(out / "report.json", (json.dumps(values, indent=2, allow_nan=False) + "\n").encode())
         accelerator.print(format_table(report))
-        write_report({options.checkpoint.stem: report}, sequences, out, options.dataset.name)
+        write_report({checkpoint_name(options.checkpoint): report}, sequences, out, options.dataset.name)
         accelerator.print(f"results: {out} (report.html shows them)")
         if options.dataset.is_handed_in and not report.failures:
             write_submission(out, expected_of(sequences), out / SUBMISSION)

@@ -12,6 +12,7 @@ from hiptrack import crops
 from hiptrack.errors import CheckpointError, ConfigError, DataError, HiptrackError
 from hiptrack.models.inference import prepare
 from hiptrack.models.weights import load_model
+from hiptrack.nano import FOLDER
 from hiptrack.tracking.adaptation import Action, Adaptation, follow_size
 from hiptrack.tracking.hub import TrackerHubMixin, WeightsFile
 from hiptrack.tracking.memory import MemoryPolicy, TargetMemory, read_memories, update_memories
@@ -135,6 +136,11 @@ class Tracker(TrackerHubMixin):
         tracker = cls(load_model(path), branch, memory, margin, smoothing, adaptation, precision, compile, device)
         tracker.weights_file = weights_file
         return tracker
+
+    @classmethod
+    def nano(cls, device="auto", **settings):
+        """hiptrack-nano, the tracker that comes with the package (hiptrack/nano/README.md); settings: the constructor's."""
+        return cls.from_pretrained(FOLDER, device=device, **settings)
 
     @property
     def multi_label(self):

@@ -4,7 +4,7 @@ import json
 from pathlib import Path
 
 from toy import save_toy
-from training_runs import launch, same_log, same_tensors, tensorboard_scalars, toy_demo
+from training_runs import launch, same_log, same_tensors, tensorboard_scalars, toy_stages
 
 from hiptrack.data.synthetic import write_dataset
 from hiptrack.training.checkpoint import Checkpoint, finished_checkpoints
@@ -24,7 +24,7 @@ def prepare(ground):
 
 
 class Training:
-    """A run of experiments/demo.gin over some processes, in ground/name; epochs: {stage: its length}."""
+    """A run of experiments/from_scratch.gin over some processes, in ground/name; epochs: {stage: its length}."""
 
     def __init__(self, ground, name, processes, epochs):
         self.ground, self.folder, self.processes, self.epochs = ground, ground / name, processes, epochs
@@ -33,9 +33,9 @@ class Training:
 
     def start(self, script="tools/train.py", before=(), overrides=()):
         """Train until it ends; returns the process with its output."""
-        toy = toy_demo(self.ground / "clips", **self.epochs)
+        toy = toy_stages(self.ground / "clips", **self.epochs)
         overrides = [*(o for o in toy if not o.startswith("train.validation")), *RUN, *overrides]
-        arguments = [*before, "--gin", "experiments/demo.gin", "--run", str(self.folder), *overrides]
+        arguments = [*before, "--gin", "experiments/from_scratch.gin", "--run", str(self.folder), *overrides]
         return launch(arguments, self.processes, script)
 
     def is_finished(self):

@@ -1,0 +1,18 @@
+"""hiptrack-nano, the tracker that comes with the package: a folder as `Tracker.from_pretrained` takes it. README.md is its model card."""
+
+from pathlib import Path
+
+NAME = "nano"
+FOLDER = Path(__file__).parent
+WEIGHTS = FOLDER / "model.safetensors"
+
+
+def weights_path(name):
+    """The weights file that a name stands for: "nano" is the packaged one, unless a file of that name is there; else a path."""
+    path = Path(name)
+    return WEIGHTS if str(name) == NAME and not path.exists() else path
+
+
+def checkpoint_name(path):
+    """What a weights file is called in reports: "nano", or its name without suffix."""
+    return NAME if path == WEIGHTS else path.stem

@@ -1,0 +1,104 @@
+"""hiptrack-nano: the weights in the package are those of its recipe, and track with no download."""
+
+import json
+import subprocess
+import sys
+from pathlib import Path
+
+import numpy as np
+import pytest
+import safetensors.torch
+import torch
+from small_videos import lines_of, write_video
+
+from hiptrack import Tracker, config
+from hiptrack.component import component_text
+from hiptrack.config import REPO_ROOT
+from hiptrack.data.reading import read_image_rgb
+from hiptrack.data.sequences import FolderDataset
+from hiptrack.data.world.files import write_world
+from hiptrack.models.weights import TrackerWeights, load_model, read_metadata
+from hiptrack.nano import FOLDER, WEIGHTS, checkpoint_name, weights_path
+from hiptrack.tracking.baselines import StillBox
+from hiptrack.tracking.evaluate import evaluate_sequences
+
+pytestmark = pytest.mark.usefixtures("clean_gin")
+CLIPS = REPO_ROOT.parent / "shared" / "clips" / "val"
+MIB = 2**20
+
+
+@pytest.fixture(scope="module")
+def scenes(tmp_path_factory):
+    """Four scenes of textures and shapes that nano was not trained on, of a seed that its validation does not use."""
+    root = tmp_path_factory.mktemp("world")
+    write_world(str(root), "test", 4, 30, (320, 180), 5)
+    return FolderDataset(str(root), "test").sequences
+
+
+def test_the_weights_are_small_half_precision_and_of_the_recipe():
+    tensors = safetensors.torch.load_file(WEIGHTS)
+    assert {t.dtype for t in tensors.values() if t.is_floating_point()} == {torch.float16}
+    assert sum(path.stat().st_size for path in FOLDER.iterdir() if path.is_file()) < 15 * MIB
+    config.load(["experiments/nano.gin"], [], root="train")
+    assert read_metadata(WEIGHTS)["model"] == component_text("HIPTrack")
+
+
+def test_it_tracks_what_it_never_saw(scenes):
+    nano, still = (evaluate_sequences(tracker, scenes).overall["AO"] for tracker in (Tracker.nano("cpu"), StillBox()))
+    assert nano > 0.5 and nano > still + 0.2, (nano, still)
+
+
+def test_its_branch_names_challenges(scenes):
+    frames = [read_image_rgb(path) for path in scenes[0].frames[:3]]
+    tracker = Tracker.nano("cpu", branch="on")
+    tracker.init(frames[0], scenes[0].boxes_xywh[0])
+    challenge = [tracker.update(frame).challenge for frame in frames[1:]]
+    assert np.allclose(np.sum(challenge, 1), 1, atol=1e-5)
+
+
+def test_a_video_is_tracked_without_naming_weights(scenes, tmp_path):
+    frames = [read_image_rgb(path) for path in scenes[1].frames[:6]]
+    video, lines = write_video(tmp_path / "video.mp4", frames), tmp_path / "boxes.jsonl"
+    box = ",".join(map(str, scenes[1].boxes_xywh[0]))
+    command = [sys.executable, REPO_ROOT / "tools" / "track.py", video, f"--box={box}", "--jsonl", lines]
+    done = subprocess.run(command, check=False, capture_output=True, text=True, cwd=tmp_path)
+    assert done.returncode == 0, done.stderr
+    assert len(lines_of(lines)) == 6
+
+
+def test_its_name_stands_for_its_weights_unless_a_file_has_it(tmp_path, monkeypatch):
+    monkeypatch.chdir(tmp_path)
+    assert weights_path("nano") == WEIGHTS and checkpoint_name(WEIGHTS) == "nano"
+    assert weights_path("runs/nano.safetensors") == Path("runs/nano.safetensors")
+    model = load_model(WEIGHTS)
+    with torch.no_grad():
+        model.box_head.score.out.bias.zero_()
+    assert TrackerWeights("nano").missing_paths() == []
+    TrackerWeights("nano", branch=False)(model)
+    assert model.box_head.score.out.bias.item() != 0
+    Path("nano").touch()
+    assert weights_path("nano") == Path("nano")
+
+
+def test_the_demo_starts_from_it(tmp_path):
+    command = [sys.executable, REPO_ROOT / "tools" / "train.py", "--gin", "experiments/demo.gin", "--dry-run"]
+    done = subprocess.run(
+        [*command, "--run", tmp_path / "run"], check=False, capture_output=True, text=True, cwd=REPO_ROOT
+    )
+    assert "initial weights: tracker <- nano, without its branch" in done.stdout, done.stderr
+    assert "not found: nano" not in done.stdout
+
+
+def test_the_kept_log_is_of_these_weights():
+    """docs/nano.jsonl is the run's metrics; its last step is the step that the weights say they are of."""
+    last = json.loads((REPO_ROOT / "docs" / "nano.jsonl").read_text().splitlines()[-1])
+    assert str(last["step"]) == read_metadata(WEIGHTS)["step"]
+
+
+@pytest.mark.skipif(not CLIPS.is_dir(), reason="the real clips are not in the project")
+def test_it_tracks_real_clips_better_than_a_box_that_keeps_still():
+    sequences = FolderDataset(str(CLIPS)).sequences
+    nano, still = (
+        evaluate_sequences(tracker, sequences).overall["AO"] for tracker in (Tracker.nano("cpu"), StillBox())
+    )
+    assert nano > still + 0.1, (nano, still)
