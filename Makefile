@@ -25,9 +25,8 @@ lint: $(INSTALLED)
 
 # ROOT: a folder of sequences; CHECKPOINT: a weights file, by default the one that comes with the package. OpenCV's further trackers live in an environment of their own, since
 # their package and opencv-python own one name.
-compare-opencv: CHECKPOINT ?= nano
 compare-opencv: compare-arguments $(INSTALLED) $(CONTRIB)
-	$(BIN)/python tools/compare_opencv.py "$(ROOT)" --checkpoint "$(CHECKPOINT)" --python $(CONTRIB)
+	$(BIN)/python tools/compare_opencv.py "$(ROOT)" $(if $(CHECKPOINT),--checkpoint "$(CHECKPOINT)") --python $(CONTRIB)
 
 compare-arguments:
 	@test -n "$(ROOT)" || { echo "expected: make compare-opencv ROOT=FOLDER [CHECKPOINT=FILE]" >&2; exit 2; }

@@ -110,7 +110,7 @@ TABLE = {
         ChallengeBranch.classes=7
         ChallengeBranch.activation=sigmoid
     """,
-    ("demo", *PARTS): """
+    ("from_scratch", *PARTS): """
         train.initial_weights=[@TimmWeights()] & TimmWeights.name=vit_base_patch16_224.mae
         HIPTrack.backbone=@wide/Backbone & wide/Backbone.depth=3
         HIPTrack.history=@wide/HistoricalPrompt & wide/HistoricalPrompt.key_width=16

@@ -104,7 +104,8 @@ def test_a_box_without_a_pixel_is_refused(box):
         contrib_worker.window(box, 120, 90)
 
 
-def test_the_command_sets_five_trackers_side_by_side(dataset, tmp_path, monkeypatch, capsys):
+@pytest.mark.parametrize("name", ["model", "nano"])
+def test_the_command_sets_five_trackers_side_by_side(dataset, tmp_path, monkeypatch, capsys, name):
     """A stand-in for the environment with opencv-contrib: its trackers keep the box."""
     save_toy(tmp_path / "model.safetensors")
     answers = script(tmp_path / "python", f"exec {sys.executable} {tmp_path / 'answers.py'}")
@@ -112,10 +113,12 @@ def test_the_command_sets_five_trackers_side_by_side(dataset, tmp_path, monkeypa
         "import json, sys\nprint('a word of a library')\nasked = json.load(sys.stdin)\nn = len(asked['frames'])\n"
         "print(json.dumps({'boxes': [asked['box']] * n, 'seconds': [0.01] * n, 'end_to_end_seconds': 1, 'image_size': [120, 90]}))"
     )
-    given = [str(tmp_path / "data"), "--checkpoint", str(tmp_path / "model.safetensors"), "--python", str(answers)]
+    given = [str(tmp_path / "data"), "--python", str(answers)]
+    if name == "model":
+        given += ["--checkpoint", str(tmp_path / "model.safetensors")]
     monkeypatch.setattr(sys, "argv", ["compare_opencv.py", *given])
     assert compare_opencv.main() == 0
     lines = capsys.readouterr().out.splitlines()
     assert lines[0].split() == ["tracker", "AO", "SR0.5", "SR0.75", "frames/s", "end", "to", "end"]
-    assert [line.split("  ")[0] for line in lines[1:]] == ["still box", "MIL", "KCF", "CSRT", "model"]
+    assert [line.split("  ")[0] for line in lines[1:]] == ["still box", "MIL", "KCF", "CSRT", name]
     assert lines[1].split()[2:5] == lines[3].split()[1:4] and lines[3].split()[4:] == ["100.0", "8.0"]

@@ -67,13 +67,14 @@ def test_every_stage_fits_the_model_of_its_experiment(experiment):
 def test_experiment_trains_and_validates(experiment, synthetic, tmp_path):
     """Narrow, but with all blocks, stages and freeze phases; two steps an epoch."""
     overrides = [*narrow(experiment), f"DATA_ROOT={synthetic}", "train.initial_weights=[]", "Validation.sequences=1"]
-    overrides += ["Stage.batch=2", "Stage.clips=4", "train.log_every=1", "train.workers=0", "train.pictures=0"]
+    overrides += ["train.log_every=1", "train.workers=0", "train.pictures=0"]
     if "ANNOTATIONS" in whole_text(experiment):
         overrides.append(f"ANNOTATIONS={synthetic}/annotations")
     config.load([experiment], overrides, root="train")
     stages = gin.get_bindings("train")["stages"]
     for stage in stages:
         overrides.append(f"{stage.scope}/Stage.epochs={stage.phases[-1].first + 1}")
+        overrides += [f"{stage.scope}/Stage.batch=2", f"{stage.scope}/Stage.clips=4"]
         if isinstance(stage.schedule, StepSchedule):  # its milestones and starts lie beyond so few epochs
             overrides.append(f"{stage.scope}/StepSchedule.milestones=(0,)")
         if stage.keep_ratio is not None:

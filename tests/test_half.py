@@ -1,10 +1,15 @@
 """Weights in half precision: half the file, the same tracker but for rounding."""
 
+import subprocess
+import sys
+
 import numpy as np
 import pytest
+import safetensors.torch
 import torch
 from toy import moving_target, save_toy
 
+from hiptrack.config import REPO_ROOT
 from hiptrack.errors import CheckpointError, NotFoundError
 from hiptrack.models.half import halve
 from hiptrack.models.pretrained import read_tensors
@@ -49,6 +54,17 @@ def test_a_value_beyond_half_precision_is_named(full, tmp_path, value):
     with pytest.raises(CheckpointError, match="box_head.score.out.bias has values that float16 cannot hold"):
         halve(full, output)
     assert not output.exists()
+
+
+def test_the_command_writes_the_file_and_says_what_is_wrong(full, tmp_path):
+    command = [sys.executable, REPO_ROOT / "tools" / "halve.py", "--output", tmp_path / "half.safetensors", "--input"]
+    done = subprocess.run([*command, full], check=False, capture_output=True, text=True)
+    assert done.returncode == 0 and "wrote" in done.stdout and (tmp_path / "half.safetensors").exists()
+    foreign = tmp_path / "foreign.safetensors"
+    safetensors.torch.save_file({"weight": torch.ones(2)}, foreign)
+    done = subprocess.run([*command, foreign], check=False, capture_output=True, text=True)
+    assert done.returncode == 1 and "does not say how to build its model" in done.stderr
+    assert "Traceback" not in done.stderr
 
 
 def test_what_cannot_be_read_or_written_is_refused(full, tmp_path):

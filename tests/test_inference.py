@@ -3,6 +3,7 @@
 import copy
 
 import gin
+import numpy as np
 import pytest
 import torch
 import torch.nn.functional as F
@@ -15,6 +16,7 @@ from hiptrack.models import products
 from hiptrack.models.backbone import ConvStem
 from hiptrack.models.inference import prepare
 from hiptrack.tracking.tracker import Tracker
+from hiptrack.training.layout import lay_out
 
 conv2d = F.conv2d
 BOX = torch.tensor([[0.5, 0.4375, 0.25, 0.375]])
@@ -65,6 +67,15 @@ def test_a_tracker_leaves_the_model_to_its_training(settings):
     assert all(torch.equal(tensor, before[name]) for name, tensor in model.state_dict().items())
     assert [type(part) for part in model.modules()] == modules
     assert model.training and all(tensor.requires_grad for tensor in model.parameters())
+
+
+def test_a_tracker_does_not_depend_on_the_layout_of_training():
+    """Validation of a bfloat16 run tracks as an evaluation of its weights does, bit by bit."""
+    tracks = []
+    for mixed_precision in ("no", "bf16"):
+        model = lay_out(toy_model(seed=3), torch.device("cpu"), mixed_precision)
+        tracks.append(track(Tracker(model, memory=policy(), device="cpu")))
+    assert np.array_equal(*tracks)
 
 
 @pytest.mark.parametrize("branch", ["off", "on"])

@@ -173,7 +173,7 @@ def test_resume_never_refuses_a_used_folder(synthetic, tmp_path):
 @pytest.fixture(scope="module")
 def finished(synthetic, tmp_path_factory):
     """A finished run that kept the checkpoint of every step."""
-    folder = tmp_path_factory.mktemp("runs") / "demo"
+    folder = tmp_path_factory.mktemp("runs") / "run"
     overrides = [*toy_stages(synthetic, tracker=1, branch=1), EVERY_STEP, "train.keep_checkpoints=20"]
     assert run_here(FROM_SCRATCH, overrides, folder) == 0
     return folder, overrides

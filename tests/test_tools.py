@@ -16,7 +16,7 @@ real_clips = pytest.mark.skipif(not CLIPS.is_dir(), reason="the real clips are n
 
 @pytest.fixture(scope="module")
 def weights(synthetic, tmp_path_factory):
-    folder = tmp_path_factory.mktemp("runs") / "demo"
+    folder = tmp_path_factory.mktemp("runs") / "run"
     run_here(["experiments/from_scratch.gin"], toy_stages(synthetic), folder)
     return folder / "model.safetensors"
 

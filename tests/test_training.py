@@ -19,7 +19,7 @@ pytestmark = pytest.mark.usefixtures("clean_gin")
 
 @pytest.fixture(scope="module")
 def staged_run(synthetic, tmp_path_factory):
-    folder = tmp_path_factory.mktemp("runs") / "demo"
+    folder = tmp_path_factory.mktemp("runs") / "run"
     assert run_here(FROM_SCRATCH, toy_stages(synthetic), folder) == 0
     return folder
 

@@ -8,8 +8,12 @@ from training_runs import run_here, same_log, same_tensors, toy_stages
 
 from hiptrack.losses import CenterFocalLoss, ChallengeLoss, GIoULoss, L1Loss
 from hiptrack.models.layers import Linear
+from hiptrack.models.weights import load_model
+from hiptrack.training.checkpoint import OPTIMIZER, Checkpoint, load_tensors
+from hiptrack.training.layout import lay_out
 from hiptrack.training.loop import flatten_frames
 from hiptrack.training.stage import Stage
+from hiptrack.training.stage_run import StageRun
 
 FROM_SCRATCH = ["experiments/from_scratch.gin"]
 LOSSES = [GIoULoss(), L1Loss(), CenterFocalLoss(), ChallengeLoss()]
@@ -113,13 +117,9 @@ def test_checkpointing_keeps_less_and_changes_no_gradient():
     assert any(gradient.abs().max() > 1e-3 for name, gradient in gradients.items() if "blocks.0" in name)
 
 
-def test_a_run_may_go_on_with_checkpointing_and_ends_the_same(synthetic, tmp_path, monkeypatch):
-    from hiptrack.training import stage_run as module
-
-    overrides = toy_stages(synthetic, tracker=2)
-    whole, cut = tmp_path / "whole", tmp_path / "cut"
-    assert run_here(FROM_SCRATCH, overrides, whole) == 0
-    optimize = module.StageRun._optimize
+def run_four_steps(overrides, folder, monkeypatch):
+    """A run that is killed after its fourth step."""
+    optimize = StageRun._optimize
 
     def crash(self, batches):
         if self.run.position.step == 4:
@@ -127,8 +127,15 @@ def test_a_run_may_go_on_with_checkpointing_and_ends_the_same(synthetic, tmp_pat
         return optimize(self, batches)
 
     with monkeypatch.context() as patch, pytest.raises(KeyboardInterrupt):
-        patch.setattr(module.StageRun, "_optimize", crash)
-        run_here(FROM_SCRATCH, [*overrides, "train.save_steps=1"], cut)
+        patch.setattr(StageRun, "_optimize", crash)
+        run_here(FROM_SCRATCH, overrides, folder)
+
+
+def test_a_run_may_go_on_with_checkpointing_and_ends_the_same(synthetic, tmp_path, monkeypatch):
+    overrides = toy_stages(synthetic, tracker=2)
+    whole, cut = tmp_path / "whole", tmp_path / "cut"
+    assert run_here(FROM_SCRATCH, overrides, whole) == 0
+    run_four_steps([*overrides, "train.save_steps=1"], cut, monkeypatch)
     assert run_here(FROM_SCRATCH, [*overrides, "tracker/Stage.activation_checkpointing=True"], cut) == 0
     assert same_tensors(whole / "model.safetensors", cut / "model.safetensors") and same_log(whole, cut)
 
@@ -148,6 +155,41 @@ def test_a_step_in_bfloat16_may_be_checkpointed(synthetic, tmp_path):
     run_here(FROM_SCRATCH, overrides, tmp_path / "plain")
     run_here(FROM_SCRATCH, [*overrides, "Stage.activation_checkpointing=True"], tmp_path / "less")
     assert same_tensors(tmp_path / "plain" / "model.safetensors", tmp_path / "less" / "model.safetensors")
+
+
+def test_the_layout_for_bfloat16_on_processors_changes_no_function():
+    clips = [batch()[part] for part in ("template", "search", "template_box")]
+    plain = toy_model(toy_branch).eval()
+    before = plain(*clips)
+    assert lay_out(plain, torch.device("cpu"), "no") is plain and plain.backbone.blocks[0].attn.fused_attn
+    other = lay_out(plain, torch.device("cpu"), "bf16")
+    assert other.history.fuse.conv1.weight.is_contiguous(memory_format=torch.channels_last)
+    after = other(*clips)
+    assert torch.allclose(after.maps.score_logits, before.maps.score_logits, atol=1e-4)
+    assert torch.allclose(after.maps.size, before.maps.size, atol=1e-4)
+
+
+def test_a_run_in_bfloat16_is_resumed_bitwise(synthetic, tmp_path, monkeypatch):
+    overrides = [*toy_stages(synthetic, tracker=2), "train.mixed_precision=bf16", "train.save_steps=1"]
+    whole, cut = tmp_path / "whole", tmp_path / "cut"
+    assert run_here(FROM_SCRATCH, overrides, whole) == 0
+    run_four_steps(overrides, cut, monkeypatch)
+    assert run_here(FROM_SCRATCH, overrides, cut) == 0
+    assert same_tensors(whole / "model.safetensors", cut / "model.safetensors") and same_log(whole, cut)
+
+
+def test_the_moments_of_another_layout_go_with_their_own_weights(synthetic, tmp_path):
+    """A float32 run that goes on in bfloat16: the fused optimiser walks weights and moments side by side."""
+    run_here(FROM_SCRATCH, toy_stages(synthetic, tracker=2), tmp_path / "run")
+    path = min((tmp_path / "run" / "checkpoints").glob("step-*"))  # of the first epoch
+    saved = load_tensors(path / OPTIMIZER)["optimizer"]
+    model = lay_out(load_model(tmp_path / "run" / "model.safetensors"), torch.device("cpu"), "bf16")
+    names, parameters = zip(*((name, p) for name, p in model.named_parameters() if name in saved), strict=True)
+    optimizer = torch.optim.AdamW([{"params": parameters, "name": "rest"}], fused=True)
+    Checkpoint.open(path).load_optimizer(model, optimizer)
+    for name, parameter in zip(names, parameters, strict=True):
+        moment = optimizer.state[parameter]["exp_avg"]
+        assert torch.equal(moment, saved[name]["exp_avg"]) and moment.stride() == parameter.stride(), name
 
 
 def test_linear_is_that_of_torch_with_its_gradients():

@@ -8,7 +8,7 @@ import torch
 import hiptrack.training.train  # noqa: F401  registers `train` and what it reaches
 from hiptrack import config
 from hiptrack.models.weights import load_model
-from hiptrack.nano import weights_path
+from hiptrack.nano import NAME, WEIGHTS, weights_path
 
 DEFAULT = "gin/model/hiptrack_b384.gin"
 
@@ -24,7 +24,7 @@ def add_model_arguments(parser):
 def build_model(args):
     """The model, and what to call it. Raises what load_model and config.load raise."""
     if args.checkpoint:
-        return load_model(args.checkpoint), str(args.checkpoint)
+        return load_model(args.checkpoint), NAME if args.checkpoint == WEIGHTS else str(args.checkpoint)
     files = args.model or [DEFAULT]
     config.load(files, [], root="train")
     torch.manual_seed(0)

@@ -19,6 +19,7 @@ from hiptrack.errors import ConfigError, HiptrackError
 from hiptrack.losses import CenterFocalLoss, ChallengeLoss, GIoULoss, L1Loss, MultiLabelChallengeLoss
 from hiptrack.models.backbone import Backbone
 from hiptrack.training import train  # noqa: F401  registers what experiments name
+from hiptrack.training.layout import lay_out
 from hiptrack.training.loop import TrainingStep
 from hiptrack.training.stage import Stage
 
@@ -149,6 +150,7 @@ def step_of(way, model, clips, frames):
     if not way.batched:
         model.backbone.forward = partial(frame_by_frame, model.backbone)
     accelerator = Accelerator(mixed_precision=way.precision)
+    model = lay_out(model, accelerator.device, accelerator.mixed_precision)
     stage = Stage(
         None,
         losses_for(model),

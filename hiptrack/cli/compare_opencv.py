@@ -5,7 +5,7 @@ import tempfile
 from pathlib import Path
 
 from hiptrack.data.sequences import FolderDataset
-from hiptrack.nano import NAME, checkpoint_name, weights_path
+from hiptrack.nano import WEIGHTS, checkpoint_name, weights_path
 from hiptrack.tracking.baselines import MIL, StillBox
 from hiptrack.tracking.contrib import evaluate_contrib
 from hiptrack.tracking.evaluate import evaluate_sequences
@@ -20,10 +20,10 @@ def main():
     parser.add_argument("root", help="folder of sequences: images and groundtruth.txt in one folder each")
     parser.add_argument(
         "--checkpoint",
-        default=NAME,
+        default=WEIGHTS,
         type=weights_path,
         metavar="FILE",
-        help="weights file (.safetensors) (nano, which comes with the package)",
+        help="weights file (.safetensors); by default nano, which comes with the package",
     )
     parser.add_argument(
         "--python", required=True, type=Path, metavar="FILE", help="an interpreter that has opencv-contrib-python 4"

@@ -40,10 +40,14 @@ def main():
         f"HIPTrack, branch {branch}": Tracker.from_checkpoint(weights, branch=branch)
         for branch in ("on", "off", "folded")
     }
-    trackers["nano, as it came"] = Tracker.nano()
     reports = {
         name: evaluate_sequences(tracker, heldout)
-        for name, tracker in {**trackers, "MIL": MIL(), "still box": StillBox()}.items()
+        for name, tracker in {
+            **trackers,
+            "nano, as it came": Tracker.nano(),
+            "MIL": MIL(),
+            "still box": StillBox(),
+        }.items()
     }
     failures = [failure for report in reports.values() for failure in report.failures]
     if failures:

@@ -4,12 +4,16 @@ import argparse
 from pathlib import Path
 
 from hiptrack.models.strip import strip_branch
+from hiptrack.nano import weights_path
 
 
 def main():
     parser = argparse.ArgumentParser(description=__doc__)
     parser.add_argument(
-        "--input", required=True, type=Path, help="weights file of ours, or .pth/.pth.tar of the published form"
+        "--input",
+        required=True,
+        type=weights_path,
+        help="weights file of ours, .pth/.pth.tar of the published form, or nano",
     )
     parser.add_argument("--output", required=True, type=Path)
     parser.add_argument("--fold", action="store_true", help="keep the branch's mean effect as a bias")

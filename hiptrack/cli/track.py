@@ -5,7 +5,7 @@ from pathlib import Path
 
 from hiptrack import config
 from hiptrack.errors import ConfigError
-from hiptrack.nano import NAME, weights_path
+from hiptrack.nano import WEIGHTS, weights_path
 from hiptrack.tracking.evaluate_checkpoint import configured_tracker
 from hiptrack.tracking.track_video import TrackRequest, parse_box, track
 
@@ -18,10 +18,10 @@ def main():
     config.add_arguments(parser)
     parser.add_argument(
         "--checkpoint",
-        default=NAME,
+        default=WEIGHTS,
         type=weights_path,
         metavar="FILE",
-        help="weights file (.safetensors), or a folder of hiptrack export (nano, which comes with the package)",
+        help="weights file (.safetensors), or a folder of hiptrack export; by default nano, which comes with the package",
     )
     parser.add_argument(
         "--box", metavar="x,y,w,h", help="the target in the first frame tracked, in pixels; without it, drawn by mouse"

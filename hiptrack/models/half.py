@@ -1,4 +1,4 @@
-"""Weights in half precision: half the file, the same model; they are float32 again where they are loaded."""
+"""Weights in half precision: half the file, the same model but for rounding; they are float32 again where they are loaded."""
 
 import os
 from pathlib import Path
@@ -18,11 +18,13 @@ def halve(source, output):
         raise CheckpointError(f"{output}: an output that ends in .safetensors was expected.")
     if os.path.realpath(output) == os.path.realpath(source):
         raise CheckpointError(f"{output} is what is read: its precision would be lost. Name another output.")
-    notes = {key: value for key, value in read_metadata(source).items() if key not in ("format", "model")}
+    metadata = read_metadata(source)
+    bindings = metadata.pop("model")
+    del metadata["format"]  # save_weights says it again
     model = load_model(source).half()
     for name, tensor in model.state_dict().items():
         if not tensor.isfinite().all():
             raise CheckpointError(
                 f"{source}: {name} has values that float16 cannot hold (beyond 65,504, or not finite)."
             )
-    save_weights(output, model, read_metadata(source)["model"], **notes)
+    save_weights(output, model, bindings, **metadata)

@@ -3,6 +3,7 @@
 import itertools
 
 import torch
+from timm.layers import use_fused_attn
 from torch import nn
 from torch.nn.utils.fusion import fuse_conv_bn_eval
 
@@ -22,9 +23,9 @@ def prepare(model, precision, compile, device):
     on_cpu = torch.device(device).type == "cpu"
     if precision == "bf16":
         _to_bfloat16(model)
-        if on_cpu:
-            for block in model.backbone.blocks:  # the fused kernel's bfloat16 products are slower than the plain ones
-                block.attn.fused_attn = False
+    plain = on_cpu and precision == "bf16"  # the fused kernel's bfloat16 products are slower there than plain ones
+    for block in model.backbone.blocks:
+        block.attn.fused_attn = use_fused_attn() and not plain
     model = model.to(memory_format=torch.channels_last)
     if compile:
         mode = "default" if on_cpu else "reduce-overhead"

@@ -8,9 +8,8 @@ WEIGHTS = FOLDER / "model.safetensors"
 
 
 def weights_path(name):
-    """The weights file that a name stands for: "nano" is the packaged one, unless a file of that name is there; else a path."""
-    path = Path(name)
-    return WEIGHTS if str(name) == NAME and not path.exists() else path
+    """The weights file that a name stands for: "nano" is the packaged one (a file of that name is ./nano); else a path."""
+    return WEIGHTS if name == NAME else Path(name)
 
 
 def checkpoint_name(path):

@@ -19,6 +19,7 @@ from hiptrack.data.sources import signature
 from hiptrack.errors import CheckpointError, ConfigError, HiptrackError, NotFoundError
 from hiptrack.files import write_atomically
 from hiptrack.models.strip import strip_branch
+from hiptrack.nano import NAME
 from hiptrack.tracking.settings import as_json, read_settings
 
 WEIGHTS, SETTINGS = "model.safetensors", "config.json"
@@ -182,8 +183,9 @@ def _download(repo_id, **options):
     try:
         return Path(snapshot_download(repo_id, allow_patterns=[WEIGHTS, SETTINGS], **options))
     except HUB_ERRORS as error:
+        hint = " Tracker.nano() is the tracker that comes with the package." if repo_id == NAME else ""
         raise NotFoundError(
-            f"{repo_id}: there is no such folder, and the Hub gives no such repository: {_reason(error)}", repo_id
+            f"{repo_id}: there is no such folder, and the Hub gives no such repository: {_reason(error)}{hint}", repo_id
         ) from error
 
 

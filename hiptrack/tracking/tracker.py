@@ -12,7 +12,7 @@ from hiptrack import crops
 from hiptrack.errors import CheckpointError, ConfigError, DataError, HiptrackError
 from hiptrack.models.inference import prepare
 from hiptrack.models.weights import load_model
-from hiptrack.nano import FOLDER
+from hiptrack.nano import FOLDER, weights_path
 from hiptrack.tracking.adaptation import Action, Adaptation, follow_size
 from hiptrack.tracking.hub import TrackerHubMixin, WeightsFile
 from hiptrack.tracking.memory import MemoryPolicy, TargetMemory, read_memories, update_memories
@@ -130,8 +130,9 @@ class Tracker(TrackerHubMixin):
     ):
         """A tracker from a weights file, which says itself how to build its model.
 
-        Raises NotFoundError, CheckpointError or ConfigError.
+        path: of the file, or "nano" for the one that comes with the package. Raises NotFoundError, CheckpointError or ConfigError.
         """
+        path = weights_path(path)
         weights_file = WeightsFile(path)  # ahead of reading it: what is written meanwhile is another file
         tracker = cls(load_model(path), branch, memory, margin, smoothing, adaptation, precision, compile, device)
         tracker.weights_file = weights_file
@@ -139,7 +140,10 @@ class Tracker(TrackerHubMixin):
 
     @classmethod
     def nano(cls, device="auto", **settings):
-        """hiptrack-nano, the tracker that comes with the package (hiptrack/nano/README.md); settings: the constructor's."""
+        """hiptrack-nano, the tracker that comes with the package (hiptrack/nano/README.md).
+
+        settings: arguments of the constructor. Raises ConfigError for one that does not fit.
+        """
         return cls.from_pretrained(FOLDER, device=device, **settings)
 
     @property

@@ -219,7 +219,12 @@ class Checkpoint:
         saved = content["optimizer"]
         restore_group_steps(optimizer, content.get("group_steps", {}))
         names = parameter_names(model, optimizer)
-        state = {number: saved[name] for number, name in enumerate(names) if name in saved}
+        parameters = [parameter for group in optimizer.param_groups for parameter in group["params"]]
+        state = {
+            number: {key: laid_out_as(parameter, value) for key, value in saved[name].items()}
+            for number, (name, parameter) in enumerate(zip(names, parameters, strict=True))
+            if name in saved
+        }
         optimizer.load_state_dict({"state": state, "param_groups": optimizer.state_dict()["param_groups"]})
         return [name for name in names if name not in saved] if saved else []
 
@@ -233,6 +238,13 @@ class Checkpoint:
         """Set this process's random generators; one that the saved run did not have starts them anew."""
         if process < self.processes:
             set_rng_state(load_tensors(self.path / f"rng-{process}.pt"))
+
+
+def laid_out_as(parameter, value):
+    """A value of an optimiser's state in its parameter's memory order: fused kernels walk both side by side, whatever their strides."""
+    if isinstance(value, torch.Tensor) and value.shape == parameter.shape:
+        return torch.empty_like(parameter, dtype=value.dtype, device=value.device).copy_(value)
+    return value
 
 
 def parameter_names(model, optimizer):

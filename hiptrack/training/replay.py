@@ -9,7 +9,6 @@ from accelerate.utils import send_to_device
 from hiptrack.errors import CheckpointError, ConfigError, NotFoundError
 from hiptrack.models.pretrained import load_exact, read_tensors
 from hiptrack.training.checkpoint import load_tensors, set_rng_state
-from hiptrack.training.layout import lay_out
 from hiptrack.training.loop import TrainingStep
 from hiptrack.training.numerical_fault import FAULT, WEIGHTS
 
@@ -25,7 +24,6 @@ def replay(folder, accelerator, model, stages):
         raise ConfigError(f"{folder} is of the stage '{fault['stage']}', which is none of train.stages.")
     stage = next(stage for stage in stages if stage.name == fault["stage"])
     load_exact(model, read_tensors(folder / WEIGHTS), folder)
-    model = lay_out(model, accelerator.device, accelerator.mixed_precision)
     stage.prepare(model, stage.phase_at(fault["position"]["epoch"]))
     wrapped = accelerator.prepare(model)
     wrapped.train()

@@ -32,7 +32,6 @@ from hiptrack.training.checkpoint import (
 )
 from hiptrack.training.data_faults import DataFaults
 from hiptrack.training.difficulty import Difficulty
-from hiptrack.training.layout import lay_out
 from hiptrack.training.log import NoLog, RunLog
 from hiptrack.training.preemption import Preempted, Preemption, exit_code, leave_marker, remove_marker
 from hiptrack.training.resume import check_config, check_position, outline
@@ -102,7 +101,7 @@ class Run:
         The folder comes last: a run that cannot start leaves nothing behind.
         """
         set_seed(self.seed)
-        self.model = lay_out(build_model(), self.accelerator.device, self.accelerator.mixed_precision)
+        self.model = build_model()
         self.bindings = component_text(ROOT_COMPONENT)
         with torch.device("meta"):  # a weights file that could not be loaded again must not cost a training run
             build_component(self.bindings, ROOT_COMPONENT, "hiptrack.models")

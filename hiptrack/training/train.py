@@ -15,6 +15,7 @@ from hiptrack.config_walk import current_bindings
 from hiptrack.errors import ConfigError
 from hiptrack.models.hiptrack import HIPTrack
 from hiptrack.processes import PATIENCE, check_processes
+from hiptrack.training.layout import lay_out
 from hiptrack.training.replay import replay
 from hiptrack.training.run import Run
 from hiptrack.training.stage import Stage
@@ -93,6 +94,10 @@ def train(
             f"train.mixed_precision = '{mixed_precision}' cannot be used on this device: {error}"
         ) from error
     check_processes(accelerator)
+
+    def build():
+        return lay_out(model(), accelerator.device, accelerator.mixed_precision)
+
     if options.dry_run:
         text, complete = describe_pipeline(model(), stages, initial_weights, validation, accelerator.num_processes)
         accelerator.print(text)
@@ -100,7 +105,7 @@ def train(
     if deterministic:
         use_deterministic_kernels()
     if options.replay:
-        return replay(options.folder, accelerator, model(), stages)
+        return replay(options.folder, accelerator, build(), stages)
     run = Run(
         accelerator=accelerator,
         folder=options.folder,
@@ -116,7 +121,7 @@ def train(
         keep_checkpoints=keep_checkpoints,
         pictures=pictures,
     )
-    return run.whole(model, initial_weights, options)
+    return run.whole(build, initial_weights, options)
 
 
 def use_deterministic_kernels():

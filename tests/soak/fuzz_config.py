@@ -12,7 +12,7 @@ import hiptrack.training.train  # noqa: F401  registers what the experiment name
 from hiptrack import config, config_parse, config_walk
 from hiptrack.errors import ConfigError
 
-EXPERIMENT = str(config.REPO_ROOT / "experiments" / "demo.gin")
+EXPERIMENT = str(config.REPO_ROOT / "experiments" / "from_scratch.gin")
 NAMES = [
     "Stage.epochs", "Stage.lr", "Stage.batch", "tracker/Stage.epochs", "branch/Stage.trainable", "Stage.schedule", "train.stages",
     "CosineSchedule.final", "tracker/CosineSchedule.warmup_epochs", "ANNOTATIONS", "DATA_ROOT", "HIPTrack.backbone", "Backbone.depth",
@@ -61,7 +61,7 @@ def fuzz_overrides(count: int, seed: int) -> Tally:
 
 
 def fuzz_configurations(count: int, seed: int) -> Tally:
-    """Each case: the demo's configuration with one override; what loads must say so in a record that loads the same."""
+    """Each case: an experiment's configuration with one override; what loads must say so in a record that loads the same."""
     try:
         with Folder() as folder:
             return run("overrides of a configuration", overrides, lambda case: _check_load(folder, case), count, seed)
