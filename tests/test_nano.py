@@ -19,9 +19,11 @@ from hiptrack.data.reading import read_image_rgb
 from hiptrack.data.sequences import FolderDataset
 from hiptrack.data.world.files import write_world
 from hiptrack.models.weights import TrackerWeights, load_model, read_metadata
-from hiptrack.nano import FOLDER, WEIGHTS, checkpoint_name, weights_path
+from hiptrack.nano import FOLDER, WEIGHTS, weights_path
 from hiptrack.tracking.baselines import StillBox
+from hiptrack.tracking.checkpoints import checkpoint_name, checkpoint_path
 from hiptrack.tracking.evaluate import evaluate_sequences
+from hiptrack.training import train  # noqa: F401  registers everything
 
 pytestmark = pytest.mark.usefixtures("clean_gin")
 MIB = 2**20
@@ -70,7 +72,7 @@ def test_a_video_is_tracked_without_naming_weights(scenes, tmp_path):
 
 
 def test_its_name_stands_for_its_weights():
-    assert weights_path("nano") == WEIGHTS and checkpoint_name(WEIGHTS) == "nano"
+    assert weights_path("nano") == WEIGHTS and checkpoint_path("nano") == FOLDER and checkpoint_name(FOLDER) == "nano"
     assert weights_path("runs/nano.safetensors") == Path("runs/nano.safetensors")
     model = load_model(WEIGHTS)
     with torch.no_grad():
@@ -78,7 +80,7 @@ def test_its_name_stands_for_its_weights():
     assert TrackerWeights("nano").missing_paths() == []
     TrackerWeights("nano", branch=False)(model)
     assert model.box_head.score.out.bias.item() != 0
-    assert weights_path("./nano") == Path("nano")
+    assert weights_path("./nano") == checkpoint_path("./nano") == Path("nano")
 
 
 def test_the_demo_starts_from_it(tmp_path):

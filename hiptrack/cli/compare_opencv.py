@@ -5,8 +5,9 @@ import tempfile
 from pathlib import Path
 
 from hiptrack.data.sequences import FolderDataset
-from hiptrack.nano import WEIGHTS, checkpoint_name, weights_path
+from hiptrack.nano import FOLDER
 from hiptrack.tracking.baselines import MIL, StillBox
+from hiptrack.tracking.checkpoints import checkpoint_name, checkpoint_path, parts_of
 from hiptrack.tracking.contrib import evaluate_contrib
 from hiptrack.tracking.evaluate import evaluate_sequences
 from hiptrack.tracking.report_text import compare_table
@@ -20,17 +21,18 @@ def main():
     parser.add_argument("root", help="folder of sequences: images and groundtruth.txt in one folder each")
     parser.add_argument(
         "--checkpoint",
-        default=WEIGHTS,
-        type=weights_path,
+        default=FOLDER,
+        type=checkpoint_path,
         metavar="FILE",
-        help="weights file (.safetensors); by default nano, which comes with the package",
+        help="weights file (.safetensors) or tracker's folder; by default nano, which comes with the package",
     )
     parser.add_argument(
         "--python", required=True, type=Path, metavar="FILE", help="an interpreter that has opencv-contrib-python 4"
     )
     args = parser.parse_args()
     dataset = FolderDataset(args.root)
-    tracker = Tracker.from_checkpoint(args.checkpoint)
+    weights_file, settings = parts_of(args.checkpoint)
+    tracker = Tracker.from_checkpoint(weights_file, **settings)
     with tempfile.TemporaryDirectory() as folder:
         contrib = {name: evaluate_contrib(name, args.python, dataset, Path(folder, name)) for name in CONTRIB}
     reports = {

@@ -36,15 +36,16 @@ def main():
     print("tracking the held-out sequences", flush=True)
     heldout = FolderDataset(str(args.data), "heldout", str(annotations)).sequences
     weights = args.run / "model.safetensors"
+    nano = Tracker.nano()
     trackers = {
-        f"HIPTrack, branch {branch}": Tracker.from_checkpoint(weights, branch=branch)
+        f"HIPTrack, branch {branch}": Tracker.from_checkpoint(weights, branch=branch, adaptation=nano.adaptation)
         for branch in ("on", "off", "folded")
     }
     reports = {
         name: evaluate_sequences(tracker, heldout)
         for name, tracker in {
             **trackers,
-            "nano, as it came": Tracker.nano(),
+            "nano, as it came": nano,
             "MIL": MIL(),
             "still box": StillBox(),
         }.items()

@@ -7,14 +7,19 @@ from pathlib import Path
 from hiptrack import config
 from hiptrack.data.readers import BENCHMARKS, open_benchmark
 from hiptrack.errors import DataError
-from hiptrack.nano import weights_path
+from hiptrack.tracking.checkpoints import checkpoint_path
 from hiptrack.tracking.evaluate_checkpoint import EvaluationOptions, evaluate
 
 
 def main():
     parser = argparse.ArgumentParser(description=__doc__)
     config.add_arguments(parser)
-    parser.add_argument("--checkpoint", required=True, type=weights_path, help="weights file (.safetensors), or nano")
+    parser.add_argument(
+        "--checkpoint",
+        required=True,
+        type=checkpoint_path,
+        help="weights file (.safetensors), tracker's folder, or nano",
+    )
     parser.add_argument(
         "--dataset", choices=BENCHMARKS, default="got10k", help="layout of the data, and the benchmark's own metrics"
     )

@@ -5,7 +5,8 @@ from pathlib import Path
 
 from hiptrack import config
 from hiptrack.errors import ConfigError
-from hiptrack.nano import WEIGHTS, weights_path
+from hiptrack.nano import FOLDER
+from hiptrack.tracking.checkpoints import checkpoint_path, is_tracker_folder
 from hiptrack.tracking.evaluate_checkpoint import configured_tracker
 from hiptrack.tracking.track_video import TrackRequest, parse_box, track
 
@@ -18,10 +19,10 @@ def main():
     config.add_arguments(parser)
     parser.add_argument(
         "--checkpoint",
-        default=WEIGHTS,
-        type=weights_path,
+        default=FOLDER,
+        type=checkpoint_path,
         metavar="FILE",
-        help="weights file (.safetensors), or a folder of hiptrack export; by default nano, which comes with the package",
+        help="weights file (.safetensors), tracker's folder, or folder of hiptrack export; by default nano, which comes with the package",
     )
     parser.add_argument(
         "--box", metavar="x,y,w,h", help="the target in the first frame tracked, in pixels; without it, drawn by mouse"
@@ -33,9 +34,10 @@ def main():
     parser.add_argument("--display", action="store_true", help="show it; q or Escape ends")
     options = vars(config.parse_args(parser))
     files, overrides = options.pop("gin"), options.pop("overrides")
-    if options["checkpoint"].is_dir() and (files or overrides):
+    checkpoint = options["checkpoint"]
+    if checkpoint.is_dir() and not is_tracker_folder(checkpoint) and (files or overrides):
         raise ConfigError(
-            f"{options['checkpoint']} tracks as it was exported: {' '.join([*files, *overrides])} can change nothing. Export "
+            f"{checkpoint} tracks as it was exported: {' '.join([*files, *overrides])} can change nothing. Export "
             "anew, or track with the weights file."
         )
     config.load(["gin/eval/tracker.gin", *files], overrides, root="evaluate")

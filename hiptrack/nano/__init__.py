@@ -10,8 +10,3 @@ WEIGHTS = FOLDER / "model.safetensors"
 def weights_path(name):
     """The weights file that a name stands for: "nano" is the packaged one (a file of that name is ./nano); else a path."""
     return WEIGHTS if name == NAME else Path(name)
-
-
-def checkpoint_name(path):
-    """What a weights file is called in reports: "nano", or its name without suffix."""
-    return NAME if path == WEIGHTS else path.stem

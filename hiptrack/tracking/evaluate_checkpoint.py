@@ -15,18 +15,19 @@ from hiptrack.data.dataset import SequenceDataset
 from hiptrack.errors import ConfigError, NotFoundError
 from hiptrack.files import write_atomically
 from hiptrack.models.weights import content_hash, load_model
-from hiptrack.nano import checkpoint_name
 from hiptrack.processes import PATIENCE, check_processes, on_main
 from hiptrack.report.write import write_report
+from hiptrack.tracking.checkpoints import checkpoint_name, parts_of
 from hiptrack.tracking.evaluate import as_dict, evaluate_sequences
 from hiptrack.tracking.report_text import format_table
+from hiptrack.tracking.settings import as_json
 from hiptrack.tracking.submission import SUBMISSION, expected_of, write_submission
 from hiptrack.tracking.tracker import Tracker
 
 
 @dataclass(frozen=True)
 class EvaluationOptions:
-    """What the command line says: the weights file, the data set, and where results go."""
+    """What the command line says: the weights file or tracker's folder, the data set, and where results go."""
 
     checkpoint: Path
     dataset: SequenceDataset
@@ -47,16 +48,19 @@ def evaluate(options: EvaluationOptions, tracker: Callable = Tracker, batch: int
     """
     accelerator = Accelerator(kwargs_handlers=[PATIENCE])
     check_processes(accelerator)
-    if options.checkpoint.is_dir():
-        raise ConfigError(f"{options.checkpoint} is a folder: --checkpoint expects a weights file (.safetensors).")
-    if not options.checkpoint.is_file():
+    weights_file, settings = parts_of(options.checkpoint)
+    if weights_file.is_dir():
+        raise ConfigError(
+            f"{weights_file} is a folder: --checkpoint expects a weights file (.safetensors), or a folder of save_pretrained."
+        )
+    if not weights_file.is_file():
         raise NotFoundError(f"not found: {options.checkpoint} (--checkpoint: a weights file)", str(options.checkpoint))
     sequences = options.dataset.sequences
-    weights, data = content_hash(options.checkpoint), [(s.name, len(s), s.boxes_xywh[0].tolist()) for s in sequences]
-    key = _digest([weights, config_text(), data])  # of all that decides the results
+    weights, data = content_hash(weights_file), [(s.name, len(s), s.boxes_xywh[0].tolist()) for s in sequences]
+    key = _digest([weights, config_text(), as_json(settings), data])  # of all that decides the results
     out = options.out or Path("results") / checkpoint_name(options.checkpoint) / f"{options.dataset.name}-{key[:8]}"
     report = evaluate_sequences(
-        tracker(model=load_model(options.checkpoint), device=str(accelerator.device)),
+        tracker(model=load_model(weights_file), device=str(accelerator.device), **settings),
         sequences,
         results_dir=out,
         key=key,
@@ -68,7 +72,12 @@ def evaluate(options: EvaluationOptions, tracker: Callable = Tracker, batch: int
     )
 
     def tell():
-        made_with = {"weights": weights, "data": _digest(data), "tracking": used_values("evaluate")}
+        made_with = {
+            "weights": weights,
+            "data": _digest(data),
+            "tracking": used_values("evaluate"),
+            "settings": as_json(settings),
+        }
         values = {**as_dict(report), "made_with": made_with}
         write_atomically(out / "report.json", (json.dumps(values, indent=2, allow_nan=False) + "\n").encode())
         accelerator.print(format_table(report))

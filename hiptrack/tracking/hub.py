@@ -115,7 +115,7 @@ class TrackerHubMixin(
                 local_files_only=local_files_only,
                 force_download=force_download,
             )
-        stored = _stored_settings(folder / SETTINGS, inspect.signature(cls, eval_str=True).parameters)
+        stored = stored_settings(folder / SETTINGS, cls)
         try:
             return cls.from_checkpoint(folder / WEIGHTS, device=device, **{**stored, **settings})
         except ConfigError as error:
@@ -189,7 +189,12 @@ def _download(repo_id, **options):
         ) from error
 
 
-def _stored_settings(path, parameters):
+def stored_settings(path, tracker):
+    """The constructor's arguments that a settings file holds, for a class of trackers.
+
+    Raises NotFoundError, or CheckpointError for what cannot be read.
+    """
+    parameters = inspect.signature(tracker, eval_str=True).parameters
     stored = {name: parameters[name] for name in STORED}
     try:
         return read_settings(json.loads(read_text(path, MAX_BYTES)), stored, str(path))

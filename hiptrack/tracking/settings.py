@@ -16,7 +16,9 @@ from hiptrack.errors import CheckpointError
 
 
 def as_json(value: object) -> object:
-    """A literal, a list of settings, or an object that keeps its constructor's arguments as attributes."""
+    """A literal, a list or dict of settings, or an object that keeps its constructor's arguments as attributes."""
+    if isinstance(value, dict):
+        return {name: as_json(item) for name, item in value.items()}
     if isinstance(value, (list, tuple)):
         return [as_json(item) for item in value]
     if type(value).__module__.startswith("hiptrack."):

@@ -20,6 +20,7 @@ from hiptrack.data.labels import class_names
 from hiptrack.errors import ConfigError, DataError
 from hiptrack.models.weights import load_model
 from hiptrack.tracking import window
+from hiptrack.tracking.checkpoints import parts_of
 from hiptrack.tracking.exported import exported_tracker
 from hiptrack.tracking.outputs import JsonLines, VideoOutput, codec_of, jsonl_record
 from hiptrack.tracking.overlay import caption, draw_tracked
@@ -86,10 +87,11 @@ def track(request: TrackRequest, tracker: Callable[..., Tracker] = Tracker) -> i
     tracked until then. Raises HiptrackError.
     """
     _check(request)
-    if request.checkpoint.is_dir():
-        tracker = exported_tracker(request.checkpoint)
+    weights_file, settings = parts_of(request.checkpoint)
+    if weights_file.is_dir():
+        tracker = exported_tracker(weights_file)
     else:
-        tracker = tracker(model=load_model(request.checkpoint))
+        tracker = tracker(model=load_model(weights_file), **settings)
     with open_source(request.source) as source:
         for option, path in (("--out", request.out), ("--jsonl", request.jsonl)):
             if path is not None and source.reads(path):
