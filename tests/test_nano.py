@@ -93,8 +93,8 @@ def test_the_demo_starts_from_it(tmp_path):
 
 
 def test_the_kept_log_is_of_these_weights():
-    """docs/nano.jsonl is the run's metrics; its last step is the step that the weights say they are of."""
-    last = json.loads((REPO_ROOT / "docs" / "nano.jsonl").read_text().splitlines()[-1])
+    """docs/nano/metrics.jsonl is the run's metrics; its last step is the step that the weights say they are of."""
+    last = json.loads((REPO_ROOT / "docs" / "nano" / "metrics.jsonl").read_text().splitlines()[-1])
     assert str(last["step"]) == read_metadata(WEIGHTS)["step"]
 
 

@@ -36,16 +36,15 @@ def main():
     print("tracking the held-out sequences", flush=True)
     heldout = FolderDataset(str(args.data), "heldout", str(annotations)).sequences
     weights = args.run / "model.safetensors"
-    nano = Tracker.nano()
     trackers = {
-        f"HIPTrack, branch {branch}": Tracker.from_checkpoint(weights, branch=branch, adaptation=nano.adaptation)
+        f"HIPTrack, branch {branch}": Tracker.from_checkpoint(weights, branch=branch)
         for branch in ("on", "off", "folded")
     }
     reports = {
         name: evaluate_sequences(tracker, heldout)
         for name, tracker in {
             **trackers,
-            "nano, as it came": nano,
+            "nano, as it came": Tracker.nano(),
             "MIL": MIL(),
             "still box": StillBox(),
         }.items()
