@@ -23,8 +23,8 @@ lint: $(INSTALLED)
 	$(BIN)/ruff check .
 	$(BIN)/ruff format --check .
 
-# ROOT: a folder of sequences; CHECKPOINT: a weights file, by default the one that comes with the package. OpenCV's further trackers live in an environment of their own, since
-# their package and opencv-python own one name.
+# ROOT: a folder of sequences; CHECKPOINT: a weights file, by default the one that comes with the package. OpenCV's further trackers
+# live in an environment of their own, since their package and opencv-python own one name.
 compare-opencv: compare-arguments $(INSTALLED) $(CONTRIB)
 	$(BIN)/python tools/compare_opencv.py "$(ROOT)" $(if $(CHECKPOINT),--checkpoint "$(CHECKPOINT)") --python $(CONTRIB)
 
