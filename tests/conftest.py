@@ -3,7 +3,7 @@
 import gin
 import pytest
 
-from hiptrack.data.synthetic import write_dataset
+from hiptrack.extras.world.sea_files import write_dataset
 
 
 @pytest.fixture(scope="session")

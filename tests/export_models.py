@@ -2,7 +2,7 @@
 
 from toy import randomise, toy_branch, toy_model
 
-from hiptrack.models.fusion import AttentionFusion
+from hiptrack.models.challenge import AttentionFusion
 
 
 def branch_model(**changes):

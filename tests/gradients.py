@@ -7,16 +7,16 @@ import torch
 from accelerate import Accelerator
 
 from hiptrack.data.clips import ClipData, ClipDataset, Geometry
+from hiptrack.data.folders import FolderDataset
 from hiptrack.data.loader import ShardedBatches, divide_batch, make_loader
-from hiptrack.data.sampler import CausalSampler
-from hiptrack.data.sequences import FolderDataset
-from hiptrack.losses import CenterFocalLoss, ChallengeLoss, GIoULoss, L1Loss
+from hiptrack.data.sampling import CausalSampler
 from hiptrack.models.backbone import Backbone
 from hiptrack.models.challenge import ChallengeBranch
 from hiptrack.models.heads import CenterHead
 from hiptrack.models.hiptrack import HIPTrack
 from hiptrack.models.history import HistoricalPrompt
-from hiptrack.training.loop import TrainingStep
+from hiptrack.training.losses import CenterFocalLoss, ChallengeLoss, GIoULoss, L1Loss
+from hiptrack.training.step import TrainingStep
 
 
 def gradients(data_root, largest_pass=None, checkpointing=False):

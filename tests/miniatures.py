@@ -5,7 +5,7 @@ from pathlib import Path
 
 from helpers_data import write_lines
 
-from hiptrack.data.uav123_sequences import SEQUENCES
+from hiptrack.data.uav123 import SEQUENCES
 
 BOX = (10, 20, 30, 40)
 

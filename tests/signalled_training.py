@@ -9,7 +9,7 @@ import runpy
 import signal
 
 from hiptrack.config import REPO_ROOT
-from hiptrack.training.stage_run import StageRun
+from hiptrack.training.train import StageRun
 
 optimize = StageRun._optimize
 

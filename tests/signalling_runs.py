@@ -7,7 +7,7 @@ begin before it has got a signal itself.
 import os
 import signal
 
-from hiptrack.training.stage_run import StageRun
+from hiptrack.training.train import StageRun
 
 optimize = StageRun._optimize
 

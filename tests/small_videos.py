@@ -6,7 +6,7 @@ import cv2
 import numpy as np
 import pytest
 
-from hiptrack.tracking.track_video import track
+from hiptrack.extras.video.track import track
 
 
 def write_video(path, pictures_rgb, codec="mp4v", fps=10):

@@ -9,7 +9,7 @@ from toy import moving_target, randomise, save_toy, toy_branch, toy_model
 from hiptrack import config
 from hiptrack.data.labels import CLASSES
 from hiptrack.errors import ConfigError
-from hiptrack.tracking import evaluate_checkpoint  # noqa: F401  registers `evaluate`
+from hiptrack.evaluation import evaluate  # noqa: F401  registers `evaluate`
 from hiptrack.tracking.adaptation import Action, Adaptation, Rule
 from hiptrack.tracking.memory import MemoryPolicy
 from hiptrack.tracking.tracker import Tracker

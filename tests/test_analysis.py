@@ -6,8 +6,8 @@ import numpy as np
 import pytest
 
 from hiptrack.data.labels import CLASSES, FrameLabels
-from hiptrack.data.sequences import Sequence
-from hiptrack.tracking.analysis import by_challenge, by_size, by_speed, calibration, find_losses, scored_frames
+from hiptrack.data.sequence import Sequence
+from hiptrack.evaluation.analysis import by_challenge, by_size, by_speed, calibration, find_losses, scored_frames
 
 OCCLUSION, BLUR = CLASSES.index("occlusion"), CLASSES.index("motion_blur")
 

@@ -10,11 +10,11 @@ import pytest
 from helpers_data import annotation, write_annotations, write_image, write_lines, write_sequence, write_split
 from test_reader_parameters import READERS, TABLE, write
 
-from hiptrack.data import annotation_cache
-from hiptrack.data.annotation_cache import cache_folder
+from hiptrack.data import cache as annotation_cache
+from hiptrack.data.cache import cache_folder
 from hiptrack.data.clips import ClipData, ClipDataset, Geometry
-from hiptrack.data.sequences import FolderDataset
-from hiptrack.data.sources import noting_sources
+from hiptrack.data.folders import FolderDataset
+from hiptrack.data.reading import noting_sources
 from hiptrack.errors import DataError
 
 BOXES = [(1, 2, 10, 8), (2, 2, 10, 8), (3, 2, 10.5, 8)]

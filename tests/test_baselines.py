@@ -6,11 +6,12 @@ import cv2
 import numpy as np
 import pytest
 
-from hiptrack.data.sequences import FolderDataset, Sequence
+from hiptrack.data.folders import FolderDataset
+from hiptrack.data.sequence import Sequence
 from hiptrack.errors import DataError
-from hiptrack.tracking.baselines import MIL, StillBox
-from hiptrack.tracking.evaluate import evaluate_sequences
-from hiptrack.tracking.run_sequences import run_sequence
+from hiptrack.evaluation.baselines import MIL, StillBox
+from hiptrack.evaluation.run_sequences import run_sequence
+from hiptrack.evaluation.score import evaluate_sequences
 
 CLIPS = Path(__file__).resolve().parents[2] / "shared" / "clips"
 

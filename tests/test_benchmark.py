@@ -11,15 +11,13 @@ import torch
 import torch.nn.functional as F
 from toy import moving_target, save_toy, toy_branch, toy_model
 
-from hiptrack.benchmark.eval import track_frames
-from hiptrack.benchmark.machine import peak_memory_mb
-from hiptrack.benchmark.repeat import Timing, interleaved, ratio
-from hiptrack.benchmark.roofline import Attention, Ceilings, Convolution, Product, flops, record
-from hiptrack.benchmark.table import format_rows, markdown
-from hiptrack.benchmark.track import _in_a_process
 from hiptrack.cli import benchmark
 from hiptrack.errors import ConfigError, HiptrackError, NotFoundError
-from hiptrack.models import products
+from hiptrack.extras.benchmark.eval import track_frames
+from hiptrack.extras.benchmark.measure import Timing, format_rows, interleaved, markdown, peak_memory_mb, ratio
+from hiptrack.extras.benchmark.roofline import Attention, Ceilings, Convolution, Product, flops, record
+from hiptrack.extras.benchmark.track import _in_a_process
+from hiptrack.models import layers as products
 from hiptrack.models.weights import load_model, read_metadata, save_weights
 from hiptrack.tracking.memory import MemoryPolicy
 from hiptrack.tracking.tracker import Tracker
@@ -133,7 +131,9 @@ def toy(tmp_path_factory):
 def test_benchmark_track_times_each_memory_and_writes_json(toy, tmp_path, monkeypatch, capsys):
     file = tmp_path / "track.json"
     options = ["--memory", 4, 5, "--precision", "float32", "bf16", "--repetitions", 1, "--shapes", "--json", file]
-    monkeypatch.setattr("hiptrack.benchmark.track._in_a_process", lambda function, *arguments: function(*arguments))
+    monkeypatch.setattr(
+        "hiptrack.extras.benchmark.track._in_a_process", lambda function, *arguments: function(*arguments)
+    )
     run(monkeypatch, "track", "--checkpoint", toy, *options)
     result = json.loads(file.read_text())
     rows = result["rows"]

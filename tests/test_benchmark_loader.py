@@ -1,6 +1,6 @@
 """The loader's benchmark reads the same crops in both ways."""
 
-from hiptrack.benchmark import loader
+from hiptrack.extras.benchmark import loader
 
 
 def test_rows_of_a_small_run(monkeypatch):

@@ -8,8 +8,8 @@ from accelerate.state import AcceleratorState
 from toy import toy_branch, toy_model
 from training_runs import TOY_BRANCH, TOY_MODEL
 
-from hiptrack.benchmark import train
 from hiptrack.errors import ConfigError, HiptrackError
+from hiptrack.extras.benchmark import train
 
 pytestmark = pytest.mark.usefixtures("clean_gin")
 

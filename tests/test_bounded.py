@@ -6,7 +6,7 @@ import zipfile
 import numpy as np
 import pytest
 
-from hiptrack.bounded import check_archive, excerpt, read_bytes, read_text
+from hiptrack.files import check_archive, excerpt, read_bytes, read_text
 
 
 def test_a_file_up_to_its_limit_is_read(tmp_path):

@@ -2,9 +2,9 @@
 
 import pytest
 
-import hiptrack.tracking.evaluate_checkpoint
+import hiptrack.evaluation.evaluate
 import hiptrack.training.train  # noqa: F401  both register their names
-from hiptrack.catalogue import catalogue, explain
+from hiptrack.config.catalogue import catalogue, explain
 from hiptrack.errors import ConfigError
 
 TWO_STAGE = ["experiments/two_stage.gin"]

@@ -7,8 +7,7 @@ import torch
 from toy import BRANCH, randomise, toy_branch, toy_model
 
 from hiptrack.errors import ConfigError
-from hiptrack.models.challenge import ChallengeBranch
-from hiptrack.models.fusion import AttentionFusion, DirectFusion, GatedFusion, ResidualFusion
+from hiptrack.models.challenge import AttentionFusion, ChallengeBranch, DirectFusion, GatedFusion, ResidualFusion
 from hiptrack.tracking.tracker import Tracker
 
 BOX = torch.tensor([[0.25, 0.3, 0.5, 0.4]])

@@ -8,13 +8,13 @@ from small_videos import lines_of, write_folder
 from toy import moving_target, save_toy
 
 from hiptrack import config
-from hiptrack.data.sequences import FolderDataset
+from hiptrack.data.folders import FolderDataset
 from hiptrack.errors import CheckpointError, ConfigError
+from hiptrack.evaluation.evaluate import EvaluationOptions, configured_tracker, evaluate
+from hiptrack.extras.video.track import TrackRequest, track
 from hiptrack.tracking.adaptation import Adaptation
 from hiptrack.tracking.checkpoints import checkpoint_name, parts_of
-from hiptrack.tracking.evaluate_checkpoint import EvaluationOptions, configured_tracker, evaluate
 from hiptrack.tracking.memory import MemoryPolicy
-from hiptrack.tracking.track_video import TrackRequest, track
 from hiptrack.tracking.tracker import Tracker
 
 pytestmark = pytest.mark.usefixtures("clean_gin")

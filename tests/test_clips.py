@@ -11,12 +11,12 @@ import torch
 
 from hiptrack import crops
 from hiptrack.data import clips as clips_module
-from hiptrack.data.augment import Augmentation
 from hiptrack.data.clips import ClipData, ClipDataset, Geometry
 from hiptrack.data.crop_reading import read_crops
+from hiptrack.data.folders import FolderDataset
 from hiptrack.data.loader import ShardedBatches, make_loader, shut_down
-from hiptrack.data.sampler import CausalSampler, RandomIntervalSampler
-from hiptrack.data.sequences import FolderDataset, read_image_rgb
+from hiptrack.data.reading import read_image_rgb
+from hiptrack.data.sampling import Augmentation, CausalSampler, RandomIntervalSampler
 from hiptrack.errors import ConfigError, DataError
 
 GEOMETRY = Geometry(32, 64, 2.0, 5.0)

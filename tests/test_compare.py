@@ -12,14 +12,13 @@ import safetensors.torch
 import torch
 
 from hiptrack import config
-from hiptrack.comparing.plan import check_runs, claim, make_plan
-from hiptrack.comparing.report import as_csv, as_picture, as_text, rows, write
-from hiptrack.comparing.table import compare, read_runs
 from hiptrack.config import REPO_ROOT
 from hiptrack.errors import ConfigError, DataError, HiptrackError, NotFoundError
+from hiptrack.extras.sweep.compare import as_csv, as_picture, as_text, compare, read_runs, rows, write
+from hiptrack.extras.sweep.plan import check_runs, claim, make_plan
 from hiptrack.models.weights import content_hash
-from hiptrack.run_folder import record
 from hiptrack.training import train  # noqa: F401  registers everything
+from hiptrack.training.run_folder import record
 
 FROM_SCRATCH = ["experiments/from_scratch.gin"]
 

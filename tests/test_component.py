@@ -7,7 +7,7 @@ from collections.abc import Callable
 import gin
 import pytest
 
-from hiptrack.component import build_component, component_text
+from hiptrack.config.portable import build_component, component_text
 from hiptrack.errors import CheckpointError, ConfigError
 
 HERE = __name__

@@ -16,7 +16,7 @@ from toy_config import (
 )
 
 from hiptrack import config
-from hiptrack.config_parse import quoted
+from hiptrack.config.syntax import quoted
 from hiptrack.errors import ConfigError, DataError
 
 # Files

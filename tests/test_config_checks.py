@@ -15,7 +15,7 @@ from toy_config import (
 )
 
 from hiptrack import config
-from hiptrack.config_checks import fits
+from hiptrack.config.checks import fits
 
 
 def test_stages_share_root_bindings_and_keep_their_own():

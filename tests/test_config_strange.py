@@ -10,7 +10,7 @@ from toy_config import (
 )
 
 from hiptrack import config
-from hiptrack.config_parse import MAX_FILE_BYTES, read_override
+from hiptrack.config.syntax import MAX_FILE_BYTES, read_override
 
 STAGE = "toy_train.stages = [@ToyStage()]\n"
 

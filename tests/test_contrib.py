@@ -8,13 +8,12 @@ import pytest
 from toy import moving_target, save_toy
 
 from hiptrack.cli import compare_opencv
-from hiptrack.data.sequences import FolderDataset
+from hiptrack.data.folders import FolderDataset
 from hiptrack.errors import HiptrackError, NotFoundError
-from hiptrack.tracking import contrib_worker
-from hiptrack.tracking.baselines import StillBox
-from hiptrack.tracking.contrib import evaluate_contrib
-from hiptrack.tracking.evaluate import evaluate_sequences
-from hiptrack.tracking.report_text import compare_table
+from hiptrack.evaluation import contrib_worker
+from hiptrack.evaluation.baselines import StillBox, evaluate_contrib
+from hiptrack.evaluation.score import evaluate_sequences
+from hiptrack.evaluation.table import compare_table
 
 
 @pytest.fixture

@@ -7,10 +7,9 @@ from helpers_data import CLIPS
 
 from hiptrack import crops
 from hiptrack.data import crop_reading
-from hiptrack.data.crop_reading import read_crops
-from hiptrack.data.jpeg import read_head
+from hiptrack.data.crop_reading import read_crops, read_head
+from hiptrack.data.folders import FolderDataset
 from hiptrack.data.reading import read_image_rgb
-from hiptrack.data.sequences import FolderDataset
 from hiptrack.errors import DataError
 
 SUBSAMPLINGS = [

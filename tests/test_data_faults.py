@@ -8,9 +8,9 @@ import pytest
 from training_runs import launch, run_here, same_log, same_tensors, tensorboard_scalars, toy_stages
 
 from hiptrack.data import clips
-from hiptrack.data.synthetic import write_dataset
 from hiptrack.errors import DataError
-from hiptrack.training.data_faults import DataFaults
+from hiptrack.extras.world.sea_files import write_dataset
+from hiptrack.training.guard import DataFaults
 from hiptrack.training.log import read_metrics
 
 FROM_SCRATCH = ["experiments/from_scratch.gin"]

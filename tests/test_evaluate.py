@@ -13,12 +13,12 @@ import numpy as np
 import pytest
 
 from hiptrack.data.labels import CLASSES, FrameLabels, draw_fixed
-from hiptrack.data.sequences import Sequence
+from hiptrack.data.sequence import Sequence
 from hiptrack.errors import DataError, HiptrackError
-from hiptrack.tracking import evaluate
-from hiptrack.tracking.evaluate import evaluate_sequences, shard
-from hiptrack.tracking.report_text import format_table
-from hiptrack.tracking.run_sequences import run_sequence
+from hiptrack.evaluation import score as scoring
+from hiptrack.evaluation.run_sequences import run_sequence
+from hiptrack.evaluation.score import evaluate_sequences, shard
+from hiptrack.evaluation.table import format_table
 
 LENGTHS = (7, 3, 12, 5, 4)
 
@@ -69,7 +69,7 @@ def sequences(tmp_path):
 
 def untimed(report):
     """The report's numbers without those of the clock."""
-    values = evaluate.as_dict(report)
+    values = scoring.as_dict(report)
     del values["speed"]
     for numbers in values["sequences"].values():
         for name in ("resumed", "fps_model", "fps_end_to_end", "update_ms_p50", "update_ms_p95"):
@@ -180,7 +180,7 @@ def test_finished_sequences_are_read_back_with_identical_numbers(sequences, tmp_
     tracker = Drifter()
     again = evaluate_sequences(tracker, sequences, results, "abc")
     assert not tracker.tracked
-    expected, values = evaluate.as_dict(partly), evaluate.as_dict(again)
+    expected, values = scoring.as_dict(partly), scoring.as_dict(again)
     for numbers in (*expected["sequences"].values(), *values["sequences"].values()):
         del numbers["resumed"]
     assert values == expected
@@ -283,7 +283,7 @@ def test_a_failed_sequence_is_named_and_the_others_finish(sequences, tmp_path):
         untimed(report)["overall"]
         == untimed(evaluate_sequences(Drifter(), [*sequences[:2], *sequences[3:]]))["overall"]
     )
-    assert not evaluate.as_dict(report)["complete"]
+    assert not scoring.as_dict(report)["complete"]
     table = format_table(report)
     assert "INCOMPLETE: 1 sequence(s) failed" in table and "seq2: RuntimeError: the network fell over" in table
     assert not evaluate_sequences(Drifter(), sequences, results, "abc").failures
@@ -301,7 +301,7 @@ def test_every_sequence_failing_still_gives_a_report(sequences, tmp_path):
     report = evaluate_sequences(Drifter(breaks_at=1), sequences)
     assert report.overall is None and len(report.failures) == 5
     assert "INCOMPLETE: 5" in format_table(report)
-    evaluate.write_json(report, tmp_path / "report.json")
+    scoring.write_json(report, tmp_path / "report.json")
     assert len(json.loads((tmp_path / "report.json").read_text())["failures"]) == 5
 
 
@@ -351,7 +351,7 @@ def test_a_test_split_is_tracked_and_not_scored(sequences, tmp_path):
 def test_a_sequence_hidden_throughout_has_no_overlap_of_its_own(sequences):
     hidden = replace(sequences[1], cover=np.zeros(3, int))
     report = evaluate_sequences(Drifter(), [sequences[0], hidden])
-    assert evaluate.as_dict(report)["sequences"]["seq1"]["AO"] is None
+    assert scoring.as_dict(report)["sequences"]["seq1"]["AO"] is None
     assert report.overall == evaluate_sequences(Drifter(), sequences[:1]).overall
 
 
@@ -366,7 +366,7 @@ def test_classification_counts_labelled_frames_that_were_classified(sequences):
     for true in range(10):
         for predicted in range(10):
             assert report.confusion[true, predicted] == pairs.count((true, predicted))
-    classification = evaluate.as_dict(report)["classification"]
+    classification = scoring.as_dict(report)["classification"]
     assert classification["frames"] == len(pairs)
     assert classification["accuracy"] == sum(true == predicted for true, predicted in pairs) / len(pairs)
     table = format_table(report)
@@ -383,9 +383,9 @@ def test_no_classification_without_branch_or_labels(sequences):
 
 def test_the_table_and_the_json_agree(sequences, tmp_path):
     report = evaluate_sequences(Drifter(), sequences)
-    evaluate.write_json(report, tmp_path / "report.json")
+    scoring.write_json(report, tmp_path / "report.json")
     values = json.loads((tmp_path / "report.json").read_text())
-    assert values == evaluate.as_dict(report)
+    assert values == scoring.as_dict(report)
     lines = {line.split("  ")[0]: line.split()[-6:] for line in format_table(report).splitlines()[1:7]}
     for name, numbers in values["sequences"].items():
         assert lines[name][:4] == [

@@ -14,19 +14,19 @@ from test_reader_parameters import READER_PARAMETERS
 from torch.autograd.graph import saved_tensors_hooks
 
 from hiptrack import config
-from hiptrack.component import component_text
-from hiptrack.config_parse import read_override
-from hiptrack.config_walk import matching, parameters, registered
+from hiptrack.config.meaning import matching, parameters, registered
+from hiptrack.config.portable import component_text
+from hiptrack.config.syntax import read_override
 from hiptrack.data.clips import ClipDataset, Geometry
+from hiptrack.data.folders import FolderDataset
 from hiptrack.data.loader import collate, divide_batch
-from hiptrack.data.sequences import FolderDataset, read_image_rgb
+from hiptrack.data.reading import read_image_rgb
+from hiptrack.evaluation.evaluate import EvaluationOptions, evaluate
 from hiptrack.models.backbone import create_vit
-from hiptrack.models.pretrained import TimmWeights
+from hiptrack.models.initial import TimmWeights
 from hiptrack.models.weights import save_weights
-from hiptrack.tracking.evaluate_checkpoint import EvaluationOptions, evaluate
-from hiptrack.training.loop import TrainingStep
-from hiptrack.training.run import Run
-from hiptrack.training.train import RunOptions, train
+from hiptrack.training.step import TrainingStep
+from hiptrack.training.train import Run, RunOptions, train
 
 GIVEN = {("train", "model"), *READER_PARAMETERS}  # HIPTrack alone fits, in no scope; the readers have their own table
 LINES = [(base, line.strip()) for base, lines in TABLE.items() for line in lines.strip().split("\n")]
@@ -79,7 +79,7 @@ def still(folder, monkeypatch, clean_gin):
     monkeypatch.setattr(torch.nn.Module, "compile", lambda part, **settings: None)  # a minute, and the same results
     monkeypatch.setattr("hiptrack.training.train.Run", UntrainedRun)
     monkeypatch.setattr("hiptrack.training.validation.evaluate_sequences", reached)
-    monkeypatch.setattr("hiptrack.tracking.evaluate_checkpoint.evaluate_sequences", reached)
+    monkeypatch.setattr("hiptrack.evaluation.evaluate.evaluate_sequences", reached)
     threads = torch.get_num_threads()
     torch.set_num_threads(1)
     yield

@@ -9,12 +9,12 @@ import torch
 from training_runs import TOY_BRANCH, TOY_MODEL, launch, run_here
 
 from hiptrack import config
-from hiptrack.component import build_component, component_text
 from hiptrack.config import REPO_ROOT
+from hiptrack.config.portable import build_component, component_text
 from hiptrack.tracking.tracker import Tracker
 from hiptrack.training import train  # noqa: F401  registers everything
 from hiptrack.training.log import read_metrics
-from hiptrack.training.schedule import StepSchedule
+from hiptrack.training.schedules import StepSchedule
 
 EXPERIMENTS = sorted(path.relative_to(REPO_ROOT).as_posix() for path in (REPO_ROOT / "experiments").rglob("*.gin"))
 

@@ -13,11 +13,10 @@ from toy import moving_target, toy_model
 
 from hiptrack.config import REPO_ROOT
 from hiptrack.errors import CheckpointError, ConfigError, NotFoundError
-from hiptrack.export.check import example_tensors, inputs_of
-from hiptrack.export.formats import FORMATS
-from hiptrack.export.parts import Part, build_parts
-from hiptrack.export.write import export
-from hiptrack.tracking.exported import ExportedModel, exported_tracker
+from hiptrack.extras.export.formats import FORMATS
+from hiptrack.extras.export.parts import Part, build_parts
+from hiptrack.extras.export.tracker import ExportedModel, exported_tracker
+from hiptrack.extras.export.write import example_tensors, export, inputs_of
 from hiptrack.tracking.memory import MemoryPolicy
 from hiptrack.tracking.tracker import Tracker
 

@@ -14,8 +14,8 @@ from toy import moving_target, save_toy, toy_model
 from hiptrack.cli.__main__ import console
 from hiptrack.config import REPO_ROOT
 from hiptrack.errors import ConfigError, HiptrackError
-from hiptrack.export.formats import FORMATS
-from hiptrack.export.write import export
+from hiptrack.extras.export.formats import FORMATS
+from hiptrack.extras.export.write import export
 
 PIXELS = 1e-2
 

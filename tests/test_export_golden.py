@@ -8,10 +8,10 @@ import pytest
 import torch
 from test_golden import DATA, arr, fill
 
-from hiptrack.export.formats import FORMATS
-from hiptrack.export.write import export
+from hiptrack.extras.export.formats import FORMATS
+from hiptrack.extras.export.write import export
 from hiptrack.models.hiptrack import HIPTrack
-from hiptrack.models.pretrained import load_published
+from hiptrack.models.published import load_published
 
 TOLERANCE = 1e-3
 CAPACITY = 150

@@ -10,7 +10,7 @@ import pytest
 import torch
 
 from hiptrack.errors import CheckpointError
-from hiptrack.models.pretrained import load_exact, read_tensors
+from hiptrack.models.weights import load_exact, read_tensors
 
 
 @pytest.fixture

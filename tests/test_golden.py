@@ -14,12 +14,12 @@ import pytest
 import torch
 
 from hiptrack import crops
-from hiptrack.losses import CenterFocalLoss, GIoULoss, L1Loss, center_heatmap
 from hiptrack.models.hiptrack import HIPTrack
-from hiptrack.models.inference import prepare
-from hiptrack.models.pretrained import load_published, to_published
+from hiptrack.models.prepare import prepare
+from hiptrack.models.published import load_published, to_published
 from hiptrack.tracking.memory import MemoryPolicy, TargetMemory, read_memories, update_memories
 from hiptrack.tracking.tracker import hann_window
+from hiptrack.training.losses import CenterFocalLoss, GIoULoss, L1Loss, center_heatmap
 
 DATA = Path(__file__).parent / "data"
 TOLERANCE = 1e-4

@@ -3,7 +3,7 @@
 import numpy as np
 import pytest
 
-from hiptrack.tracking.metrics import frame_ious, success_curve, summarise
+from hiptrack.evaluation.metrics import frame_ious, success_curve, summarise
 
 
 def clipped(value, low, high):

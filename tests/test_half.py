@@ -11,9 +11,8 @@ from toy import moving_target, save_toy
 
 from hiptrack.config import REPO_ROOT
 from hiptrack.errors import CheckpointError, NotFoundError
-from hiptrack.models.half import halve
-from hiptrack.models.pretrained import read_tensors
-from hiptrack.models.weights import load_model, read_metadata, save_weights
+from hiptrack.models.strip import halve
+from hiptrack.models.weights import load_model, read_metadata, read_tensors, save_weights
 from hiptrack.tracking.tracker import Tracker
 
 pytestmark = pytest.mark.usefixtures("clean_gin")

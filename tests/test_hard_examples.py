@@ -9,9 +9,9 @@ import torch
 from training_runs import launch, run_here, same_log, same_tensors, toy_stages
 
 from hiptrack.data.clips import ClipData, ClipDataset, Geometry
+from hiptrack.data.folders import FolderDataset
 from hiptrack.data.loader import ShardedBatches, make_loader
-from hiptrack.data.priority import HardExamples
-from hiptrack.data.sequences import FolderDataset
+from hiptrack.data.sampling import HardExamples
 from hiptrack.errors import ConfigError
 from hiptrack.training.checkpoint import Checkpoint, finished_checkpoints
 from hiptrack.training.difficulty import Difficulty, flags_difficulty, label_difficulty

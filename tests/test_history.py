@@ -8,7 +8,7 @@ from torch.utils._python_dispatch import TorchDispatchMode
 from toy import toy_model
 
 from hiptrack.errors import ConfigError
-from hiptrack.models import history, products
+from hiptrack.models import history, layers
 from hiptrack.models.history import HistoricalPrompt, MemoryBank
 from hiptrack.tracking.memory import MemoryPolicy, TargetMemory, read_memories, update_memories
 
@@ -64,8 +64,8 @@ def test_reading_in_chunks_changes_nothing_that_gradients_would_see(prompt, monk
 @pytest.mark.parametrize("convolution", [True, False])
 def test_readout_in_chunks_is_plain_attention_however_far_the_keys(monkeypatch, convolution, places, distance):
     monkeypatch.setattr(history, "CHUNK", 13)
-    monkeypatch.setattr(products, "convolution_is_faster", lambda: convolution)
-    monkeypatch.setattr(products, "LEAST", 0)
+    monkeypatch.setattr(layers, "convolution_is_faster", lambda: convolution)
+    monkeypatch.setattr(layers, "LEAST", 0)
     own, key, values = torch.randn(2, 20, 8), distance + torch.randn(2, places, 8), torch.randn(2, places, 5)
     keys = torch.cat((key, -key.square().sum(-1, keepdim=True)), -1)
     query = torch.cat((2 * own, torch.ones(2, 20, 1)), -1).double()

@@ -12,11 +12,10 @@ from torch import nn
 from toy import randomise, toy_branch, toy_model
 
 from hiptrack.errors import ConfigError
-from hiptrack.models import products
+from hiptrack.models import layers
 from hiptrack.models.backbone import ConvStem
-from hiptrack.models.inference import prepare
+from hiptrack.models.prepare import lay_out, prepare
 from hiptrack.tracking.tracker import Tracker
-from hiptrack.training.layout import lay_out
 
 conv2d = F.conv2d
 BOX = torch.tensor([[0.5, 0.4375, 0.25, 0.375]])
@@ -42,8 +41,8 @@ def outputs(model, use_challenge=False):
     "described", [{}, {"patch_embed": ConvStem, "neck_width": 16, "challenge": toy_branch}], ids=str
 )
 def test_a_prepared_model_answers_as_before(described, convolution, monkeypatch):
-    monkeypatch.setattr(products, "convolution_is_faster", lambda: convolution)
-    monkeypatch.setattr(products, "LEAST", 0)
+    monkeypatch.setattr(layers, "convolution_is_faster", lambda: convolution)
+    monkeypatch.setattr(layers, "LEAST", 0)
     model = toy_model(**described)
     expected = outputs(model)
     ready = prepare(copy.deepcopy(model), "float32", compile=False, device="cpu")
@@ -103,25 +102,25 @@ def test_an_unknown_precision_is_refused():
 @pytest.mark.parametrize("size", [(1, 7, 5), (180, 96, 33), (300, 130, 70)])
 def test_products_by_convolution_are_products(size, monkeypatch):
     rows, inner, columns = size
-    monkeypatch.setattr(products, "convolution_is_faster", lambda: True)
-    monkeypatch.setattr(products, "LEAST", 0)
+    monkeypatch.setattr(layers, "convolution_is_faster", lambda: True)
+    monkeypatch.setattr(layers, "LEAST", 0)
     x, weight, bias = torch.randn(2, rows, inner), torch.randn(columns, inner), torch.randn(columns)
     with torch.inference_mode():
-        torch.testing.assert_close(products.linear(x, weight, bias), F.linear(x, weight, bias), rtol=1e-4, atol=1e-4)
-        torch.testing.assert_close(products.product(x[0], weight.t()), x[0] @ weight.t(), rtol=1e-4, atol=1e-4)
+        torch.testing.assert_close(layers.linear(x, weight, bias), F.linear(x, weight, bias), rtol=1e-4, atol=1e-4)
+        torch.testing.assert_close(layers.product(x[0], weight.t()), x[0] @ weight.t(), rtol=1e-4, atol=1e-4)
         b = weight.t().contiguous()
-        torch.testing.assert_close(products.product(x[0], b), x[0] @ b, rtol=1e-4, atol=1e-4)
+        torch.testing.assert_close(layers.product(x[0], b), x[0] @ b, rtol=1e-4, atol=1e-4)
 
 
 @pytest.mark.parametrize(("rows", "expected"), [(640, 0), (641, 2)])
 def test_small_products_are_no_convolutions(rows, expected, monkeypatch):
     """PyTorch computes convolutions of up to 20,480 numbers by itself, many times slower."""
     by_convolution = []
-    monkeypatch.setattr(products, "convolution_is_faster", lambda: True)
+    monkeypatch.setattr(layers, "convolution_is_faster", lambda: True)
     monkeypatch.setattr(
         F, "conv2d", lambda *given, **options: by_convolution.append(conv2d(*given, **options)) or by_convolution[-1]
     )
     x, weight = torch.randn(rows, 32), torch.randn(5, 32)
-    products.linear(x, weight)
-    products.product(weight, x.t().contiguous())
+    layers.linear(x, weight)
+    layers.product(weight, x.t().contiguous())
     assert len(by_convolution) == expected

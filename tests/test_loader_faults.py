@@ -12,10 +12,9 @@ from torch.utils.data import Dataset
 from hiptrack.data import clips
 from hiptrack.data.clips import ClipData, ClipDataset, Geometry
 from hiptrack.data.crop_reading import read_crops
-from hiptrack.data.loader import ShardedBatches, make_loader, next_batch, shut_down, worker_fault
-from hiptrack.data.sampler import CausalSampler
-from hiptrack.data.sequences import FolderDataset
-from hiptrack.data.worker_watch import reading
+from hiptrack.data.folders import FolderDataset
+from hiptrack.data.loader import ShardedBatches, make_loader, next_batch, reading, shut_down, worker_fault
+from hiptrack.data.sampling import CausalSampler
 from hiptrack.errors import DataError
 
 

@@ -8,9 +8,9 @@ import pytest
 import torch
 from toy import toy_branch, toy_model
 
-from hiptrack.losses import CenterFocalLoss, ChallengeLoss, GIoULoss, L1Loss, center_heatmap
 from hiptrack.models.heads import HeadMaps
 from hiptrack.models.hiptrack import Prediction
+from hiptrack.training.losses import CenterFocalLoss, ChallengeLoss, GIoULoss, L1Loss, center_heatmap
 
 SIDE = 12
 

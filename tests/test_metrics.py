@@ -9,13 +9,7 @@ import numpy as np
 import pytest
 
 from hiptrack.errors import DataError
-from hiptrack.tracking.metrics import (
-    confusion_matrix,
-    frame_ious,
-    success_curve,
-    summarise,
-    summarise_classification,
-)
+from hiptrack.evaluation.metrics import confusion_matrix, frame_ious, success_curve, summarise, summarise_classification
 
 SIZE = (320, 200)
 

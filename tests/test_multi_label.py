@@ -12,23 +12,23 @@ from accelerate.state import AcceleratorState
 from toy import moving_target, randomise, toy_gin
 from training_runs import run_here, toy_stages
 
-from hiptrack.component import component_text
+from hiptrack.config.portable import component_text
 from hiptrack.data.clips import ClipData, ClipDataset, Geometry
+from hiptrack.data.folders import FolderDataset
 from hiptrack.data.labels import CLASSES, FrameLabels
-from hiptrack.data.sampler import CausalSampler
-from hiptrack.data.sequences import FolderDataset
+from hiptrack.data.sampling import CausalSampler
 from hiptrack.errors import ConfigError
-from hiptrack.losses import MultiLabelChallengeLoss
+from hiptrack.evaluation.metrics import average_precision, summarise_multi_label
+from hiptrack.evaluation.score import as_dict, evaluate_sequences
+from hiptrack.evaluation.table import format_table
 from hiptrack.models.challenge import ChallengeOutput
 from hiptrack.models.heads import HeadMaps
 from hiptrack.models.hiptrack import Prediction
 from hiptrack.models.weights import load_model, read_metadata, save_weights
-from hiptrack.tracking.evaluate import as_dict, evaluate_sequences
-from hiptrack.tracking.metrics import average_precision, summarise_multi_label
-from hiptrack.tracking.report_text import format_table
 from hiptrack.tracking.tracker import Tracker
 from hiptrack.training.log import read_metrics
-from hiptrack.training.loop import TrainingStep
+from hiptrack.training.losses import MultiLabelChallengeLoss
+from hiptrack.training.step import TrainingStep
 
 pytestmark = pytest.mark.usefixtures("clean_gin")
 

@@ -13,16 +13,17 @@ from helpers_data import CLIPS
 from small_videos import lines_of, write_video
 
 from hiptrack import Tracker, config
-from hiptrack.component import component_text
 from hiptrack.config import REPO_ROOT
+from hiptrack.config.portable import component_text
+from hiptrack.data.folders import FolderDataset
 from hiptrack.data.reading import read_image_rgb
-from hiptrack.data.sequences import FolderDataset
-from hiptrack.data.world.files import write_world
-from hiptrack.models.weights import TrackerWeights, load_model, read_metadata
+from hiptrack.evaluation.baselines import StillBox
+from hiptrack.evaluation.score import evaluate_sequences
+from hiptrack.extras.world.files import write_world
+from hiptrack.models.initial import TrackerWeights
+from hiptrack.models.weights import load_model, read_metadata
 from hiptrack.nano import FOLDER, WEIGHTS, weights_path
-from hiptrack.tracking.baselines import StillBox
 from hiptrack.tracking.checkpoints import checkpoint_name, checkpoint_path
-from hiptrack.tracking.evaluate import evaluate_sequences
 from hiptrack.training import train  # noqa: F401  registers everything
 
 pytestmark = pytest.mark.usefixtures("clean_gin")

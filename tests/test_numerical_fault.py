@@ -47,7 +47,7 @@ def test_replay_meets_the_fault_again(failed):
 
 
 def test_replay_says_when_all_is_finite(synthetic, tmp_path, monkeypatch):
-    from hiptrack.training import stage_run as module
+    from hiptrack.training import train as module
 
     def broken(values):
         raise module.NotFinite("Loss/total")
@@ -67,7 +67,7 @@ def test_replay_runs_the_very_step(synthetic, tmp_path, monkeypatch, capsys):
     from accelerate.state import AcceleratorState
 
     from hiptrack import config
-    from hiptrack.training import stage_run as module
+    from hiptrack.training import train as module
     from hiptrack.training.train import RunOptions, train
 
     seen = []

@@ -7,12 +7,12 @@ import numpy as np
 import pytest
 from test_evaluate import Drifter, sequences  # noqa: F401  a tracker and a fixture
 
-from hiptrack.data.protocol import GOT10K, Protocol
-from hiptrack.data.readers import BENCHMARKS
+from hiptrack.data.benchmarks import BENCHMARKS
+from hiptrack.data.sequence import GOT10K, Protocol
 from hiptrack.errors import DataError
-from hiptrack.tracking.evaluate import as_dict, evaluate_sequences, write_json
-from hiptrack.tracking.one_pass import ONE_PASS_NUMBERS, mean_curves, one_pass_curves
-from hiptrack.tracking.report_text import format_table
+from hiptrack.evaluation.metrics import ONE_PASS_NUMBERS, mean_curves, one_pass_curves
+from hiptrack.evaluation.score import as_dict, evaluate_sequences, write_json
+from hiptrack.evaluation.table import format_table
 
 OTB = Protocol(("AUC", "P"))
 LASOT = Protocol(("AUC", "P_norm0.2", "P"), counts_absent=True)

@@ -8,8 +8,8 @@ from torch import nn
 from toy import toy_branch, toy_model
 
 from hiptrack.errors import ConfigError
-from hiptrack.losses import GIoULoss
 from hiptrack.training.checkpoint import Checkpoint, Position, save_checkpoint
+from hiptrack.training.losses import GIoULoss
 from hiptrack.training.optimizers import SGD, AdamW, TimmOptimizer, carry_over, parameter_groups
 from hiptrack.training.stage import Stage, freeze_all_but
 

@@ -4,8 +4,8 @@ import cv2
 import numpy as np
 import pytest
 
-from hiptrack.tracking import pictures
-from hiptrack.tracking.pictures import PREDICTED_COLOUR, TRUTH_COLOUR, Shot
+from hiptrack import pictures
+from hiptrack.pictures import PREDICTED_COLOUR, TRUTH_COLOUR, Shot
 
 GREY = np.full((60, 80, 3), 128, np.uint8)
 

@@ -8,11 +8,11 @@ import sys
 import pytest
 from small_works import DONE, UNTIL_SIGTERM, SmallWork
 
-from hiptrack.comparing import pool as pool_module
-from hiptrack.comparing import slurm
-from hiptrack.comparing.pool import Pool
 from hiptrack.config import REPO_ROOT
 from hiptrack.errors import ConfigError
+from hiptrack.extras.sweep import pool as pool_module
+from hiptrack.extras.sweep import slurm
+from hiptrack.extras.sweep.pool import Pool
 
 
 def run_all(works, jobs=1, stop=lambda: False):
@@ -58,7 +58,7 @@ def test_no_process_is_left_where_the_pool_is_left_by_an_error(tmp_path):
     assert child.process.wait(timeout=30) == -signal.SIGKILL and not (tmp_path / "a" / "saved").exists()
 
 
-HOLDER = "import sys; from hiptrack.run_lock import run_lock\nwith run_lock(sys.argv[1]): print(flush=True); sys.stdin.read()"
+HOLDER = "import sys; from hiptrack.training.run_folder import run_lock\nwith run_lock(sys.argv[1]): print(flush=True); sys.stdin.read()"
 
 
 @pytest.fixture

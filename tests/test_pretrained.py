@@ -16,8 +16,9 @@ import torch.nn.functional as F
 from toy import BACKBONE, toy_branch, toy_model
 
 from hiptrack.errors import CheckpointError, NotFoundError
-from hiptrack.models.pretrained import BackboneWeights, load_published, load_vit, read_tensors, to_published
-from hiptrack.models.weights import TrackerWeights
+from hiptrack.models.initial import BackboneWeights, TrackerWeights
+from hiptrack.models.published import load_published, load_vit, to_published
+from hiptrack.models.weights import read_tensors
 
 SHAPES = json.loads((Path(__file__).parent / "data" / "state_dict_shapes.json").read_text())
 # what the published form needs: stride 16 and towers of four layers

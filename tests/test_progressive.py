@@ -8,7 +8,7 @@ import torch
 from training_runs import TOY_BRANCH, TOY_MODEL, TOY_RUN, run_here, same_log, same_tensors
 
 from hiptrack.errors import ConfigError
-from hiptrack.models.pretrained import read_tensors
+from hiptrack.models.weights import read_tensors
 from hiptrack.training.checkpoint import finished_checkpoints, load_tensors
 from hiptrack.training.log import read_metrics
 

@@ -12,10 +12,10 @@ import pytest
 from toy import save_toy
 
 from hiptrack.config import REPO_ROOT
+from hiptrack.data.folders import FolderDataset
 from hiptrack.data.labels import CLASSES
-from hiptrack.data.sequences import FolderDataset
 from hiptrack.errors import ConfigError
-from hiptrack.tracking.rank import rank_frames, uncertainty
+from hiptrack.evaluation.rank import rank_frames, uncertainty
 
 SURE, EVEN = np.eye(10)[3:4], np.full((1, 10), 0.1)
 MIXED = np.array([[0.5, 0.3, 0.2, *[0] * 7]])

@@ -6,8 +6,8 @@ import miniatures
 import pytest
 from helpers_data import annotation, write_annotations
 
-from hiptrack.data.readers import BENCHMARKS, FOR_TRAINING
-from hiptrack.data.sequences import FolderDataset
+from hiptrack.data.benchmarks import BENCHMARKS, FOR_TRAINING
+from hiptrack.data.folders import FolderDataset
 
 READERS = {reader.__name__: reader for reader in (*BENCHMARKS.values(), *FOR_TRAINING)}
 # {reader: (its miniature, arguments, {parameter: another value})}; of what all have, `common` has the other values.

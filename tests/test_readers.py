@@ -8,22 +8,21 @@ import numpy as np
 import pytest
 from helpers_data import annotation, write_annotations, write_image, write_lines
 
+from hiptrack.data.benchmarks import (
+    BENCHMARKS,
+    FOR_TRAINING,
+    NfSDataset,
+    OTBDataset,
+    TNL2KDataset,
+    TrackingNetDataset,
+    open_benchmark,
+)
 from hiptrack.data.clips import ClipData, ClipDataset, Geometry, usable_sequences
-from hiptrack.data.coco import COCODataset
-from hiptrack.data.got10k_exclusions import EXCLUSIONS
-from hiptrack.data.imagenet_vid import ImageNetVIDDataset
-from hiptrack.data.lasot import LaSOTDataset, LaSOTExtensionDataset
-from hiptrack.data.lasot_testing_set import TESTING_SET
-from hiptrack.data.mvtd import MVTDDataset
-from hiptrack.data.nfs import NfSDataset
-from hiptrack.data.otb import OTBDataset
-from hiptrack.data.readers import BENCHMARKS, FOR_TRAINING, open_benchmark
-from hiptrack.data.sampler import CausalSampler, RandomIntervalSampler
-from hiptrack.data.sequences import FolderDataset
-from hiptrack.data.tnl2k import TNL2KDataset
-from hiptrack.data.trackingnet import TrackingNetDataset
-from hiptrack.data.uav123 import UAV123Dataset
-from hiptrack.data.uav123_sequences import SEQUENCES
+from hiptrack.data.detection import COCODataset, ImageNetVIDDataset
+from hiptrack.data.folders import EXCLUSIONS, FolderDataset, MVTDDataset
+from hiptrack.data.lasot import TESTING_SET, LaSOTDataset, LaSOTExtensionDataset
+from hiptrack.data.sampling import CausalSampler, RandomIntervalSampler
+from hiptrack.data.uav123 import SEQUENCES, UAV123Dataset
 from hiptrack.errors import ConfigError
 
 OTB = ["Basketball", "BlurCar1", "Board", "Football1", "Human4_2", "Jogging_1", "Jogging_2", "KiteSurf", "Tiger1"]

@@ -9,14 +9,10 @@ import miniatures
 import pytest
 from helpers_data import write_lines
 
-from hiptrack.data.coco import COCODataset
-from hiptrack.data.imagenet_vid import ImageNetVIDDataset
+from hiptrack.data.benchmarks import NfSDataset, OTBDataset, TNL2KDataset, TrackingNetDataset
+from hiptrack.data.detection import COCODataset, ImageNetVIDDataset
+from hiptrack.data.folders import MVTDDataset
 from hiptrack.data.lasot import LaSOTDataset, LaSOTExtensionDataset
-from hiptrack.data.mvtd import MVTDDataset
-from hiptrack.data.nfs import NfSDataset
-from hiptrack.data.otb import OTBDataset
-from hiptrack.data.tnl2k import TNL2KDataset
-from hiptrack.data.trackingnet import TrackingNetDataset
 from hiptrack.data.uav123 import UAV123Dataset
 from hiptrack.errors import ConfigError, DataError
 

@@ -18,16 +18,15 @@ from toy import toy_model
 
 from hiptrack.cli.report import names_of
 from hiptrack.config import REPO_ROOT
+from hiptrack.data.folders import FolderDataset
 from hiptrack.data.labels import CLASSES
 from hiptrack.data.lasot import LaSOTDataset
-from hiptrack.data.protocol import GOT10K
-from hiptrack.data.sequences import FolderDataset
-from hiptrack.report.page import page
-from hiptrack.report.summary import summarise_run
-from hiptrack.report.write import write_report
-from hiptrack.tracking.evaluate import evaluate_sequences
-from hiptrack.tracking.moments import Moments
-from hiptrack.tracking.read_back import read_back
+from hiptrack.data.sequence import GOT10K
+from hiptrack.evaluation.run_sequences import Moments
+from hiptrack.evaluation.score import evaluate_sequences, read_back
+from hiptrack.extras.report.page import page
+from hiptrack.extras.report.summary import summarise_run
+from hiptrack.extras.report.write import write_report
 from hiptrack.tracking.tracker import Tracker
 
 CHROMIUM = shutil.which("chromium") or shutil.which("chromium-browser") or shutil.which("google-chrome")

@@ -8,8 +8,8 @@ import numpy as np
 import pytest
 
 from hiptrack.errors import DataError
-from hiptrack.tracking import results
-from hiptrack.tracking.results import SequenceResult, claim_folder, read_result, write_result
+from hiptrack.evaluation import results
+from hiptrack.evaluation.results import SequenceResult, claim_folder, read_result, write_result
 
 FRAMES = 3
 GIVEN = (1.0, 2.0, 10.0, 8.0)

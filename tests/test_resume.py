@@ -7,7 +7,7 @@ import pytest
 from training_runs import launch, run_here, same_log, same_tensors, tensorboard_scalars, toy_stages
 
 from hiptrack.errors import CheckpointError, ConfigError, HiptrackError
-from hiptrack.models.pretrained import read_tensors
+from hiptrack.models.weights import read_tensors
 from hiptrack.training.checkpoint import Checkpoint, best_checkpoint, finished_checkpoints
 from hiptrack.training.log import read_metrics
 from hiptrack.training.validation import Validation
@@ -131,7 +131,7 @@ def test_a_signal_to_one_process_before_validation_stops_both(synthetic, tmp_pat
 
 
 def test_a_crash_right_after_validation_logs_it_once(synthetic, tmp_path, monkeypatch):
-    from hiptrack.training.stage_run import StageRun
+    from hiptrack.training.train import StageRun
 
     overrides = validated(synthetic, tracker=1, branch=1)
     whole, cut = tmp_path / "whole", tmp_path / "cut"
@@ -323,7 +323,7 @@ def test_a_full_disk_is_an_error_and_costs_no_checkpoint(synthetic, tmp_path, mo
 
 
 def test_a_full_disk_under_the_log_is_an_error(synthetic, tmp_path, monkeypatch):
-    from hiptrack.training.journal import Journal
+    from hiptrack.training.log import Journal
 
     add = Journal.add
 
@@ -339,7 +339,7 @@ def test_a_full_disk_under_the_log_is_an_error(synthetic, tmp_path, monkeypatch)
 
 def test_two_runs_cannot_share_a_folder(synthetic, tmp_path):
     """The first is met while it holds the folder: its own process starts the second."""
-    from hiptrack.run_lock import run_lock
+    from hiptrack.training.run_folder import run_lock
 
     folder = tmp_path / "run"
     with run_lock(folder):
@@ -354,7 +354,7 @@ def test_two_runs_cannot_share_a_folder(synthetic, tmp_path):
 
 def test_two_launches_on_one_folder(synthetic, tmp_path, monkeypatch):
     """The second of two launches over two processes stops at once on all its processes."""
-    from hiptrack.run_lock import run_lock
+    from hiptrack.training.run_folder import run_lock
 
     with run_lock(tmp_path / "run"):
         second = launch(["--gin", *FROM_SCRATCH, "--run", str(tmp_path / "run"), *toy_stages(synthetic)], 2)

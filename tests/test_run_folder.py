@@ -8,9 +8,10 @@ from pathlib import Path
 import pytest
 
 import hiptrack
-from hiptrack import files, run_folder
+from hiptrack import files
 from hiptrack.errors import ConfigError, HiptrackError
-from hiptrack.run_folder import default_run_dir, open_run, record, record_operative
+from hiptrack.training import run_folder
+from hiptrack.training.run_folder import default_run_dir, open_run, record, record_operative
 
 
 def test_default_run_dir_is_named_after_the_experiment():

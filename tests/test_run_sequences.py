@@ -9,15 +9,14 @@ import pytest
 import torch
 from toy import moving_target, randomise, toy_branch, toy_model
 
-from hiptrack.data.sequences import Sequence
+from hiptrack.data.sequence import Sequence
 from hiptrack.errors import ConfigError, DataError, HiptrackError
-from hiptrack.tracking import cores, read_ahead
+from hiptrack.evaluation import run_sequences as running
+from hiptrack.evaluation.baselines import StillBox
+from hiptrack.evaluation.run_sequences import core_for_decoding, run_sequences
+from hiptrack.evaluation.score import evaluate_sequences
 from hiptrack.tracking.adaptation import Adaptation, Rule
-from hiptrack.tracking.baselines import StillBox
-from hiptrack.tracking.cores import core_for_decoding
-from hiptrack.tracking.evaluate import evaluate_sequences
 from hiptrack.tracking.memory import MemoryPolicy
-from hiptrack.tracking.run_sequences import run_sequences
 from hiptrack.tracking.tracker import Tracker
 
 LENGTHS = (9, 14, 1, 6, 11)
@@ -117,7 +116,7 @@ def test_a_tracker_that_breaks_names_all_it_was_tracking(sequences, caplog):
 @pytest.mark.parametrize("batch", [1, 3])
 def test_a_defect_in_one_sequence_leaves_the_others(sequences, batch, monkeypatch, caplog):
     """No HiptrackError, but what nobody foresaw: in decoding one film, and in what the tracker found in another."""
-    expected, read = tracked(tracker_of(), sequences, 1), read_ahead.read_image_rgb
+    expected, read = tracked(tracker_of(), sequences, 1), running.read_image_rgb
 
     def reads(path):
         if path == sequences[0].frames[4]:
@@ -130,7 +129,7 @@ def test_a_defect_in_one_sequence_leaves_the_others(sequences, batch, monkeypatc
     def steps(targets, frames):
         return [None if frame.shape[1] == 128 else found for found, frame in zip(step(targets, frames), frames)]
 
-    monkeypatch.setattr(read_ahead, "read_image_rgb", reads)
+    monkeypatch.setattr(running, "read_image_rgb", reads)
     tracker.step = steps
     outcomes = tracked(tracker, sequences, batch)
     assert str(outcomes[0]) == "MemoryError: no room" and isinstance(outcomes[0], HiptrackError)
@@ -149,9 +148,9 @@ def test_batches_need_a_tracker_of_several_targets(sequences):
 @pytest.mark.parametrize(("small", "ahead"), [(0, 3), (640 * 480, 0)])
 def test_large_frames_are_decoded_ahead_but_not_without_bound(sequences, monkeypatch, small, ahead):
     """While the tracker looks at a large frame, the three after it are decoded, and no other; small ones when asked for."""
-    monkeypatch.setattr(cores, "SMALL_FRAME", small)
+    monkeypatch.setattr(running, "SMALL_FRAME", small)
     decoded, more, here = [], threading.Condition(), threading.get_ident()
-    read = read_ahead.read_image_rgb
+    read = running.read_image_rgb
 
     def reads(path):
         assert threading.get_ident() != here
@@ -172,7 +171,7 @@ def test_large_frames_are_decoded_ahead_but_not_without_bound(sequences, monkeyp
                 assert len(decoded) == expected
             return super().update(frame_rgb)
 
-    monkeypatch.setattr(read_ahead, "read_image_rgb", reads)
+    monkeypatch.setattr(running, "read_image_rgb", reads)
     outcome = tracked(Watches(), [sequences[1]], 1)[0]
     assert len(outcome.boxes_xywh) == 14 and decoded == list(sequences[1].frames)
 

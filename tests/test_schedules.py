@@ -4,7 +4,7 @@ import numpy as np
 import pytest
 
 from hiptrack.errors import ConfigError
-from hiptrack.training.schedule import (
+from hiptrack.training.schedules import (
     ConstantSchedule,
     CosineSchedule,
     KeepRatioSchedule,

@@ -11,11 +11,11 @@ import safetensors.torch
 import torch
 from toy import moving_target, save_toy, toy_gin, toy_model
 
-from hiptrack.component import component_text
+from hiptrack.config.portable import component_text
 from hiptrack.errors import CheckpointError, HiptrackError, NotFoundError
-from hiptrack.models.pretrained import read_tensors, to_published
+from hiptrack.models.published import to_published
 from hiptrack.models.strip import strip_branch
-from hiptrack.models.weights import load_model, read_metadata, save_weights
+from hiptrack.models.weights import load_model, read_metadata, read_tensors, save_weights
 from hiptrack.tracking.memory import MemoryPolicy
 from hiptrack.tracking.tracker import Tracker
 

@@ -11,10 +11,10 @@ import pytest
 from toy import save_toy
 
 from hiptrack.config import REPO_ROOT
-from hiptrack.data.sequences import FolderDataset
+from hiptrack.data.folders import FolderDataset
 from hiptrack.errors import DataError, NotFoundError
-from hiptrack.tracking.results import SequenceResult, write_result
-from hiptrack.tracking.submission import Expected, check_zip, expected_of, find_problems, write_submission
+from hiptrack.evaluation.results import SequenceResult, write_result
+from hiptrack.evaluation.submission import Expected, check_zip, expected_of, find_problems, write_submission
 
 EXPECTED = {"a": Expected(3, (1.0, 2.0, 30.0, 40.5)), "b": Expected(2, (5.0, 6.0, 7.0, 8.0))}
 

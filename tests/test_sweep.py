@@ -11,18 +11,16 @@ import pytest
 from training_runs import run_here, same_log, same_tensors, toy_stages
 
 from hiptrack import config
-from hiptrack.comparing.plan import PLAN, check_runs, claim, make_plan, read_plan
-from hiptrack.comparing.sweep import sweep
-from hiptrack.comparing.table import compare, read_runs
-from hiptrack.comparing.work import EvaluationData, works_of
 from hiptrack.config import REPO_ROOT
 from hiptrack.errors import ConfigError, DataError, HiptrackError
+from hiptrack.evaluation import evaluate  # noqa: F401  registers its names
+from hiptrack.extras.sweep.compare import compare, read_runs
+from hiptrack.extras.sweep.plan import PLAN, EvaluationData, check_runs, claim, make_plan, read_plan, works_of
+from hiptrack.extras.sweep.sweep import sweep
 from hiptrack.models.weights import load_model, read_metadata, save_weights
-from hiptrack.run_folder import record
-from hiptrack.run_lock import run_lock
-from hiptrack.tracking import evaluate_checkpoint  # noqa: F401  registers its names
 from hiptrack.training.log import read_metrics
-from hiptrack.training.stage_run import StageRun
+from hiptrack.training.run_folder import record, run_lock
+from hiptrack.training.train import StageRun
 
 FROM_SCRATCH = ["experiments/from_scratch.gin"]
 WEIGHTS = "ChallengeLoss.weight=[0.5, 1.0]"

@@ -10,12 +10,12 @@ import cv2
 import numpy as np
 import pytest
 
-from hiptrack.data import synthetic_plan as plan
+from hiptrack.data.folders import FolderDataset
 from hiptrack.data.labels import CLASSES, CV_FLAGS, VLM_FLAGS, draw_fixed
-from hiptrack.data.sequences import FolderDataset
-from hiptrack.data.synthetic import dataset_scene, write_dataset
-from hiptrack.data.synthetic_scene import flags, render
 from hiptrack.errors import DataError
+from hiptrack.extras.world import sea_motion as plan
+from hiptrack.extras.world.sea_files import dataset_scene, write_dataset
+from hiptrack.extras.world.sea_scene import flags, render
 
 SIZE = (160, 120)
 FRAMES = 20
@@ -240,7 +240,7 @@ def test_interrupted_call_leaves_no_split_and_is_made_up_for(tmp_path, monkeypat
             raise OSError(28, "No space left on device", path)
 
     with monkeypatch.context() as patch:
-        patch.setattr("hiptrack.data.synthetic_files._write_jpeg", fail_later)
+        patch.setattr("hiptrack.extras.world.sea_files._write_jpeg", fail_later)
         with pytest.raises(DataError, match="No space left on device"):
             write_dataset(str(tmp_path / "a"), "train", 2, 2, SIZE, seed=0)
     assert not (tmp_path / "a" / "train").exists()

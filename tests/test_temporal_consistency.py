@@ -10,13 +10,13 @@ from toy import moving_target, randomise, toy_branch, toy_model
 from training_runs import run_here, toy_stages
 
 from hiptrack.data.clips import ClipData, ClipDataset, Geometry
+from hiptrack.data.folders import FolderDataset
 from hiptrack.data.loader import collate
-from hiptrack.data.sampler import CausalSampler
-from hiptrack.data.sequences import FolderDataset
+from hiptrack.data.sampling import CausalSampler
 from hiptrack.errors import ConfigError
-from hiptrack.losses import ConsistencyLoss
 from hiptrack.tracking.tracker import Tracker
 from hiptrack.training.log import read_metrics
+from hiptrack.training.losses import ConsistencyLoss
 
 pytestmark = pytest.mark.usefixtures("clean_gin")
 

@@ -18,10 +18,11 @@ from hiptrack import crops
 from hiptrack.config import REPO_ROOT
 from hiptrack.data.labels import CLASSES
 from hiptrack.errors import CheckpointError, ConfigError, DataError, HiptrackError
-from hiptrack.tracking import outputs, track_video, window
+from hiptrack.extras.video import outputs
+from hiptrack.extras.video import track as track_video
+from hiptrack.extras.video.sources import FolderSource
+from hiptrack.extras.video.track import TrackRequest, parse_box, track
 from hiptrack.tracking.memory import MemoryPolicy
-from hiptrack.tracking.sources import FolderSource
-from hiptrack.tracking.track_video import TrackRequest, parse_box, track
 from hiptrack.tracking.tracker import Tracker
 
 pytestmark = pytest.mark.usefixtures("clean_gin")
@@ -180,7 +181,7 @@ def test_requests_that_cannot_be_met_are_named(checkpoint, box, folder, tmp_path
         box_xywh=(120, 10, 20, 20),
     )
     bad(DataError, f"{folder}: frame 13 was asked for as the first, but there are only 12 frames.", start=13)
-    monkeypatch.setattr(window, "has_display", lambda: False)
+    monkeypatch.setattr(outputs, "has_display", lambda: False)
     bad(ConfigError, "There is no display to draw the box on: give --box x,y,w,h.", box_xywh=None)
     bad(ConfigError, "There is no display to show frames on: leave out --display.", display=True)
     assert not out.exists() and cv2.imread(str(frame)) is not None
@@ -259,11 +260,11 @@ def signal_at(number, frame, monkeypatch, times=1):
 @pytest.mark.parametrize(("number", "code"), [(signal.SIGINT, 130), (signal.SIGTERM, 143)])
 def test_a_signal_ends_it_after_the_frame(number, code, checkpoint, box, folder, tmp_path, monkeypatch):
     signal_at(number, 5, monkeypatch)
-    before = [signal.getsignal(each) for each in track_video.SIGNALS]
+    before = [signal.getsignal(each) for each in track_video.STOP_SIGNALS]
     out, lines = tmp_path / "out.avi", tmp_path / "out.jsonl"
     assert track(TrackRequest(str(folder), checkpoint, box, out, lines)) == code
     assert len(lines_of(lines)) == len(decoded(out)[0]) == 5
-    assert [signal.getsignal(each) for each in track_video.SIGNALS] == before
+    assert [signal.getsignal(each) for each in track_video.STOP_SIGNALS] == before
 
 
 def test_ctrl_c_twice_ends_it_at_once_with_readable_files(checkpoint, box, folder, tmp_path, monkeypatch):
@@ -278,7 +279,7 @@ def test_the_tool_ends_by_sigterm_as_one_process(checkpoint, box, video, tmp_pat
     """The whole tool: the signal comes while frame 5 is read."""
     program = (
         "import os, runpy, signal, sys\n"
-        "from hiptrack.tracking.sources import VideoSource\n"
+        "from hiptrack.extras.video.sources import VideoSource\n"
         "real = VideoSource.frames\n"
         "def frames(self, start=1):\n"
         "    for number, frame in real(self, start):\n"
@@ -346,7 +347,7 @@ def test_the_tool_tracks_as_configured(checkpoint, box, folder, tmp_path, monkey
 
 def test_the_box_is_drawn_by_mouse_where_there_is_a_display(checkpoint, folder, tmp_path, monkeypatch):
     shown = []
-    monkeypatch.setattr(window, "has_display", lambda: True)
+    monkeypatch.setattr(outputs, "has_display", lambda: True)
     monkeypatch.setattr(cv2, "selectROI", lambda title, picture: (shown.append(picture), (20, 30, 24, 18))[1])
     monkeypatch.setattr(cv2, "destroyWindow", lambda title: None)
     lines = tmp_path / "out.jsonl"
@@ -362,16 +363,16 @@ def test_the_box_is_drawn_by_mouse_where_there_is_a_display(checkpoint, folder, 
 def test_a_display_needs_a_name_and_an_opencv_with_windows(monkeypatch):
     monkeypatch.setattr(cv2, "currentUIFramework", lambda: "QT", raising=False)
     monkeypatch.delenv("DISPLAY", raising=False)
-    assert not window.has_display()
+    assert not outputs.has_display()
     monkeypatch.setenv("DISPLAY", ":0")
-    assert window.has_display()
+    assert outputs.has_display()
     monkeypatch.setattr(cv2, "currentUIFramework", lambda: "")  # opencv-python-headless
-    assert not window.has_display()
+    assert not outputs.has_display()
 
 
 def test_closing_the_window_ends_it(checkpoint, box, folder, tmp_path, monkeypatch):
     shown = []
-    monkeypatch.setattr(window, "has_display", lambda: True)
+    monkeypatch.setattr(outputs, "has_display", lambda: True)
     for name in ("namedWindow", "destroyAllWindows"):
         monkeypatch.setattr(cv2, name, lambda *_: None)
     monkeypatch.setattr(cv2, "imshow", lambda title, picture: shown.append(picture.shape))

@@ -10,10 +10,11 @@ from small_videos import decoded, fails, lines_of, write_folder, write_video
 from toy import moving_target, save_toy, toy_model
 
 from hiptrack.errors import DataError
-from hiptrack.tracking import outputs, sources, track_video
+from hiptrack.extras.video import outputs, sources
+from hiptrack.extras.video import track as track_video
+from hiptrack.extras.video.sources import Source, open_source
+from hiptrack.extras.video.track import TrackRequest, track
 from hiptrack.tracking.memory import MemoryPolicy
-from hiptrack.tracking.sources import Source, open_source
-from hiptrack.tracking.track_video import TrackRequest, track
 from hiptrack.tracking.tracker import Tracker
 
 pytestmark = pytest.mark.usefixtures("clean_gin")

@@ -8,7 +8,7 @@ from tensorboard.plugins.hparams import metadata
 from training_runs import launch, run_here, same_tensors, toy_stages
 
 from hiptrack.errors import ConfigError, HiptrackError
-from hiptrack.models.pretrained import read_tensors
+from hiptrack.models.weights import read_tensors
 from hiptrack.training.log import read_metrics
 
 FROM_SCRATCH = ["experiments/from_scratch.gin"]
@@ -130,7 +130,7 @@ def test_bfloat16_trains_every_stage(synthetic, tmp_path):
 
 
 def test_freeze_schedule_keeps_what_the_optimiser_knows(synthetic, tmp_path, monkeypatch):
-    from hiptrack.training import stage_run as module
+    from hiptrack.training import train as module
 
     seen = []
     optimize = module.StageRun._optimize

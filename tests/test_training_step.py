@@ -6,14 +6,14 @@ from torch.autograd.graph import saved_tensors_hooks
 from toy import toy_branch, toy_model
 from training_runs import run_here, same_log, same_tensors, toy_stages
 
-from hiptrack.losses import CenterFocalLoss, ChallengeLoss, GIoULoss, L1Loss
 from hiptrack.models.layers import Linear
+from hiptrack.models.prepare import lay_out
 from hiptrack.models.weights import load_model
 from hiptrack.training.checkpoint import OPTIMIZER, Checkpoint, load_tensors
-from hiptrack.training.layout import lay_out
-from hiptrack.training.loop import flatten_frames
+from hiptrack.training.losses import CenterFocalLoss, ChallengeLoss, GIoULoss, L1Loss
 from hiptrack.training.stage import Stage
-from hiptrack.training.stage_run import StageRun
+from hiptrack.training.step import flatten_frames
+from hiptrack.training.train import StageRun
 
 FROM_SCRATCH = ["experiments/from_scratch.gin"]
 LOSSES = [GIoULoss(), L1Loss(), CenterFocalLoss(), ChallengeLoss()]

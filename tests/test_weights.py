@@ -13,9 +13,10 @@ import torch
 from toy import moving_target, save_toy, toy_branch, toy_gin, toy_model
 
 import hiptrack.training.train  # noqa: F401  registers what lies outside the models
-from hiptrack.component import component_text
+from hiptrack.config.portable import component_text
 from hiptrack.errors import CheckpointError, NotFoundError
-from hiptrack.models.weights import TrackerWeights, content_hash, load_model, read_metadata, save_weights
+from hiptrack.models.initial import TrackerWeights
+from hiptrack.models.weights import content_hash, load_model, read_metadata, save_weights
 from hiptrack.tracking.tracker import Tracker
 
 

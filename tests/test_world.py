@@ -9,17 +9,16 @@ import torch
 from hiptrack import crops
 from hiptrack.cli import make_synthetic, world_sheet
 from hiptrack.data.clips import ClipData, ClipDataset, Geometry
+from hiptrack.data.folders import FolderDataset
 from hiptrack.data.labels import CLASSES
 from hiptrack.data.loader import ShardedBatches, make_loader, shut_down
-from hiptrack.data.priority import HardExamples
-from hiptrack.data.sampler import CausalSampler
-from hiptrack.data.sequences import FolderDataset, read_image_rgb
-from hiptrack.data.world import shapes, textures
-from hiptrack.data.world.challenges import HIDDEN, flags, hidden_share, visible_boxes
-from hiptrack.data.world.files import visible_share, write_world
-from hiptrack.data.world.scene import render, target_mask
-from hiptrack.data.world.world import SceneFrame, World
+from hiptrack.data.reading import read_image_rgb
+from hiptrack.data.sampling import CausalSampler, HardExamples
 from hiptrack.errors import ConfigError, DataError
+from hiptrack.extras.world import shapes, textures
+from hiptrack.extras.world.files import visible_share, write_world
+from hiptrack.extras.world.scene import render, target_mask
+from hiptrack.extras.world.world import HIDDEN, SceneFrame, World, flags, hidden_share, visible_boxes
 
 GEOMETRY = Geometry(48, 96, 2.0, 4.0)
 CALM = {

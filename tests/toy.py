@@ -6,7 +6,7 @@ import gin
 import numpy as np
 import torch
 
-from hiptrack.component import component_text
+from hiptrack.config.portable import component_text
 from hiptrack.models.backbone import Backbone
 from hiptrack.models.challenge import ChallengeBranch
 from hiptrack.models.heads import CenterHead

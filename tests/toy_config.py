@@ -6,7 +6,8 @@ from typing import Any, Literal
 import gin
 import pytest
 
-from hiptrack import config, config_parse
+from hiptrack import config
+from hiptrack.config import syntax
 from hiptrack.errors import ConfigError
 
 
@@ -65,7 +66,7 @@ def toy_train(stages: list[ToyStage], model: Any = None, name: str = "run"):
 @pytest.fixture(autouse=True)
 def repository(tmp_path, monkeypatch):
     """A repository root of its own for each test, as the working directory; gin is cleared afterwards."""
-    monkeypatch.setattr(config_parse, "REPO_ROOT", tmp_path)
+    monkeypatch.setattr(syntax, "REPO_ROOT", tmp_path)
     monkeypatch.chdir(tmp_path)
     yield tmp_path
     gin.clear_config()

@@ -11,7 +11,7 @@ from tensorboard.backend.event_processing.event_accumulator import EventAccumula
 
 from hiptrack import config
 from hiptrack.config import REPO_ROOT
-from hiptrack.models.pretrained import read_tensors
+from hiptrack.models.weights import read_tensors
 from hiptrack.training.log import read_metrics
 from hiptrack.training.train import RunOptions, train
 

@@ -5,13 +5,12 @@ from pathlib import Path
 
 import torch
 
-from hiptrack.benchmark import eval, loader, track, train
-from hiptrack.benchmark.machine import describe_machine
-from hiptrack.benchmark.table import format_result, write_result
 from hiptrack.errors import ConfigError
+from hiptrack.extras.benchmark import eval, loader, track, train
+from hiptrack.extras.benchmark.measure import describe_machine, format_result, write_result
 
 # Each has PURPOSE, a line for --help; add_arguments(parser); and measure(args), which returns (settings, rows), see
-# hiptrack/benchmark/table.py. args also holds what all of them take: repetitions.
+# hiptrack/extras/benchmark/measure.py. args also holds what all of them take: repetitions.
 BENCHMARKS = {"track": track, "train": train, "loader": loader, "eval": eval}
 
 

@@ -3,10 +3,10 @@
 
 import argparse
 
-import hiptrack.tracking.evaluate_checkpoint
+import hiptrack.evaluation.evaluate
 import hiptrack.training.train  # noqa: F401  and training
 from hiptrack import config
-from hiptrack.catalogue import catalogue, explain
+from hiptrack.config.catalogue import catalogue, explain
 
 
 def main():

@@ -4,9 +4,8 @@ import argparse
 from pathlib import Path
 
 import hiptrack.training.train  # noqa: F401  registers the names in the runs' configurations
-from hiptrack.comparing.plan import PLAN
-from hiptrack.comparing.report import as_text, write
-from hiptrack.comparing.table import compare, read_runs
+from hiptrack.extras.sweep.compare import as_text, compare, read_runs, write
+from hiptrack.extras.sweep.plan import PLAN
 
 
 def main():

@@ -4,13 +4,12 @@ import argparse
 import tempfile
 from pathlib import Path
 
-from hiptrack.data.sequences import FolderDataset
+from hiptrack.data.folders import FolderDataset
+from hiptrack.evaluation.baselines import MIL, StillBox, evaluate_contrib
+from hiptrack.evaluation.score import evaluate_sequences
+from hiptrack.evaluation.table import compare_table
 from hiptrack.nano import FOLDER
-from hiptrack.tracking.baselines import MIL, StillBox
 from hiptrack.tracking.checkpoints import checkpoint_name, checkpoint_path, parts_of
-from hiptrack.tracking.contrib import evaluate_contrib
-from hiptrack.tracking.evaluate import evaluate_sequences
-from hiptrack.tracking.report_text import compare_table
 from hiptrack.tracking.tracker import Tracker
 
 CONTRIB = ("KCF", "CSRT")

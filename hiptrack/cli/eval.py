@@ -5,10 +5,10 @@ import logging
 from pathlib import Path
 
 from hiptrack import config
-from hiptrack.data.readers import BENCHMARKS, open_benchmark
+from hiptrack.data.benchmarks import BENCHMARKS, open_benchmark
 from hiptrack.errors import DataError
+from hiptrack.evaluation.evaluate import EvaluationOptions, evaluate
 from hiptrack.tracking.checkpoints import checkpoint_path
-from hiptrack.tracking.evaluate_checkpoint import EvaluationOptions, evaluate
 
 
 def main():

@@ -3,8 +3,8 @@
 import argparse
 from pathlib import Path
 
-from hiptrack.export.formats import FORMATS
-from hiptrack.export.write import export
+from hiptrack.extras.export.formats import FORMATS
+from hiptrack.extras.export.write import export
 from hiptrack.models.strip import load_any
 from hiptrack.nano import weights_path
 

@@ -3,7 +3,7 @@
 import argparse
 from pathlib import Path
 
-from hiptrack.models.half import halve
+from hiptrack.models.strip import halve
 
 
 def main():

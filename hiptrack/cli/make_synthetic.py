@@ -5,11 +5,10 @@ import os
 
 import numpy as np
 
+from hiptrack.data.folders import FolderDataset
 from hiptrack.data.labels import CLASSES, draw_fixed
-from hiptrack.data.sequences import FolderDataset
-from hiptrack.data.synthetic import write_dataset
-from hiptrack.data.synthetic_files import ANNOTATIONS
-from hiptrack.data.world.files import write_world
+from hiptrack.extras.world.files import write_world
+from hiptrack.extras.world.sea_files import ANNOTATIONS, write_dataset
 
 SEQUENCES = {"train": 120, "val": 12, "test": 20}
 WORLD_SEQUENCES = {"train": 0, "val": 24, "test": 24}  # training draws its scenes itself

@@ -5,13 +5,13 @@ import sys
 from pathlib import Path
 
 from hiptrack import config
-from hiptrack.data.sequences import FolderDataset
+from hiptrack.data.folders import FolderDataset
 from hiptrack.errors import ConfigError, HiptrackError, NotFoundError
+from hiptrack.evaluation.evaluate import configured_tracker
+from hiptrack.evaluation.rank import MEASURES, as_csv, rank_frames
 from hiptrack.files import write_atomically
 from hiptrack.models.weights import load_model
 from hiptrack.nano import weights_path
-from hiptrack.tracking.evaluate_checkpoint import configured_tracker
-from hiptrack.tracking.rank import MEASURES, as_csv, rank_frames
 
 
 def main():

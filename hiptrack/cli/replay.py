@@ -6,7 +6,7 @@ from pathlib import Path
 
 from hiptrack import config
 from hiptrack.errors import NotFoundError
-from hiptrack.training.numerical_fault import CONFIG
+from hiptrack.training.guard import CONFIG
 from hiptrack.training.train import RunOptions, train
 
 

@@ -3,10 +3,10 @@
 import argparse
 from pathlib import Path
 
-from hiptrack.data.readers import BENCHMARKS, open_benchmark
+from hiptrack.data.benchmarks import BENCHMARKS, open_benchmark
 from hiptrack.errors import ConfigError
-from hiptrack.report.write import write_report
-from hiptrack.tracking.read_back import read_back
+from hiptrack.evaluation.score import read_back
+from hiptrack.extras.report.write import write_report
 
 
 def main():

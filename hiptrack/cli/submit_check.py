@@ -3,8 +3,8 @@
 import argparse
 from pathlib import Path
 
-from hiptrack.data.sequences import FolderDataset
-from hiptrack.tracking.submission import check_zip, expected_of, listed
+from hiptrack.data.folders import FolderDataset
+from hiptrack.evaluation.submission import check_zip, expected_of, listed
 
 
 def main():

@@ -5,11 +5,10 @@ from pathlib import Path
 
 import hiptrack.training.train  # noqa: F401  registers everything
 from hiptrack import config
-from hiptrack.comparing.plan import make_plan
-from hiptrack.comparing.sweep import sweep
-from hiptrack.comparing.work import EvaluationData
 from hiptrack.errors import ConfigError
-from hiptrack.run_folder import default_run_dir
+from hiptrack.extras.sweep.plan import EvaluationData, make_plan
+from hiptrack.extras.sweep.sweep import sweep
+from hiptrack.training.run_folder import default_run_dir
 
 
 def main():

@@ -5,10 +5,10 @@ from pathlib import Path
 
 from hiptrack import config
 from hiptrack.errors import ConfigError
+from hiptrack.evaluation.evaluate import configured_tracker
+from hiptrack.extras.video.track import TrackRequest, parse_box, track
 from hiptrack.nano import FOLDER
 from hiptrack.tracking.checkpoints import checkpoint_path, is_tracker_folder
-from hiptrack.tracking.evaluate_checkpoint import configured_tracker
-from hiptrack.tracking.track_video import TrackRequest, parse_box, track
 
 
 def main():

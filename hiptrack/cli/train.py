@@ -7,7 +7,7 @@ import sys
 from pathlib import Path
 
 from hiptrack import config
-from hiptrack.run_folder import default_run_dir
+from hiptrack.training.run_folder import default_run_dir
 from hiptrack.training.train import RunOptions, train
 
 
@@ -23,7 +23,7 @@ def main():
     args = config.parse_args(parser)
     is_first = os.environ.get("RANK", "0") == "0"  # what the processes have to say before they know each other, once
     logging.basicConfig(level=logging.INFO if is_first else logging.WARNING, format="%(message)s")
-    logging.getLogger("hiptrack.tracking").setLevel(logging.WARNING)  # validation would log every sequence
+    logging.getLogger("hiptrack.evaluation").setLevel(logging.WARNING)  # validation would log every sequence
     folder = args.run or default_run_dir(args.gin)
     config.load(args.gin, args.overrides, root="train")
     return train(RunOptions(folder, ("hiptrack", "train", *sys.argv[1:]), args.resume, args.allow_change, args.dry_run))

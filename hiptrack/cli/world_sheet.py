@@ -7,10 +7,10 @@ from pathlib import Path
 import numpy as np
 
 from hiptrack.data.labels import CLASSES
-from hiptrack.data.world import shapes, textures
-from hiptrack.data.world.scene import render
-from hiptrack.data.world.world import World
-from hiptrack.tracking.pictures import Shot, picture_sheet, write_jpeg
+from hiptrack.extras.world import shapes, textures
+from hiptrack.extras.world.scene import render
+from hiptrack.extras.world.world import World
+from hiptrack.pictures import Shot, picture_sheet, write_jpeg
 
 CELL = (200, 132)
 SCENES_A_ROW = 2

@@ -11,15 +11,19 @@ import numpy as np
 import torch
 
 from hiptrack import crops
-from hiptrack.data.augment import Augmentation
+from hiptrack.data.benchmarks import (
+    BENCHMARKS,  # noqa: F401  registers the data sets
+    FOR_TRAINING,  # noqa: F401  registers the data sets
+)
 from hiptrack.data.crop_reading import read_crops
 from hiptrack.data.labels import unlabelled
-from hiptrack.data.priority import HardExamples
-from hiptrack.data.readers import BENCHMARKS, FOR_TRAINING  # noqa: F401  registers the data sets
-from hiptrack.data.sampler import CausalSampler
-from hiptrack.data.worker_watch import reading
-from hiptrack.data.world.world import SceneFrame, World  # noqa: F401  registers the world
+from hiptrack.data.loader import reading
+from hiptrack.data.sampling import Augmentation, CausalSampler, HardExamples
 from hiptrack.errors import ConfigError, DataError, HiptrackError
+from hiptrack.extras.world.world import (
+    SceneFrame,
+    World,  # noqa: F401  registers the world
+)
 
 REDRAWS = 50  # a data set of which so many draws in a row are unusable is at fault
 

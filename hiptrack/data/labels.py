@@ -14,8 +14,8 @@ from dataclasses import dataclass
 
 import numpy as np
 
-from hiptrack.bounded import check_file
 from hiptrack.errors import DataError
+from hiptrack.files import check_file
 
 CLASSES = (
     "occlusion",

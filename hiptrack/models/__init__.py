@@ -1,0 +1,1 @@
+"""The tracker's network, its files, and what it starts from."""

@@ -9,9 +9,132 @@ from typing import Literal
 
 import gin
 import torch
+import torch.nn.functional as F
 from torch import nn
 
-from hiptrack.models.fusion import ResidualFusion
+from hiptrack.errors import ConfigError
+
+
+def zero_linear(in_width, out_width):
+    """A linear layer that gives 0 until it is trained."""
+    layer = nn.Linear(in_width, out_width)
+    nn.init.zeros_(layer.weight)
+    nn.init.zeros_(layer.bias)
+    return layer
+
+
+@gin.register(denylist=["fusion_width", "grid_width"])
+class ResidualFusion(nn.Module):
+    """Adds the fusion vector to every place through a zero-initialised projection to the grid's width.
+
+    Untrained, it changes nothing, so a trained tracker keeps its output.
+    """
+
+    foldable = True
+
+    def __init__(self, fusion_width: int, grid_width: int):
+        super().__init__()
+        self.project = zero_linear(fusion_width, grid_width)
+
+    def forward(self, grid, fusion):
+        """grid [B, W, S, S], fusion [B, fusion_width] -> [B, W, 1, 1]."""
+        return self.project(fusion)[:, :, None, None]
+
+
+@gin.register(denylist=["fusion_width", "grid_width"])
+class DirectFusion(nn.Module):
+    """Adds the fusion vector itself (SimTrack's form): the grid ahead of the box head must be as wide as it.
+
+    Raises ConfigError where it is not.
+    """
+
+    foldable = True
+
+    def __init__(self, fusion_width: int, grid_width: int):
+        super().__init__()
+        if fusion_width != grid_width:
+            raise ConfigError(
+                f"DirectFusion adds a vector of width {fusion_width} to a grid of width {grid_width}: set "
+                f"HIPTrack.neck_width = {fusion_width}, or use ResidualFusion."
+            )
+
+    def forward(self, grid, fusion):
+        """grid [B, W, S, S], fusion [B, W] -> [B, W, 1, 1]."""
+        return fusion[:, :, None, None]
+
+
+@gin.register(denylist=["fusion_width", "grid_width"])
+class GatedFusion(nn.Module):
+    """Scales the grid's channels by a sigmoid gate computed from the fusion vector.
+
+    The excitation of Squeeze-and-Excitation (Hu et al., CVPR 2018, section 3.2), with the class features in the place of
+    the pooled grid, and twice as large: the gate lies in (0, 2), and is 1 until it is trained, so that a trained tracker
+    keeps its output. What it adds, grid * (gate - 1), differs from place to place as the grid does.
+    """
+
+    foldable = False
+
+    def __init__(self, fusion_width: int, grid_width: int):
+        super().__init__()
+        self.project = zero_linear(fusion_width, grid_width)
+
+    def forward(self, grid, fusion):
+        """grid [B, W, S, S], fusion [B, fusion_width] -> [B, W, S, S]."""
+        gate_minus_1 = (self.project(fusion) / 2).tanh()  # 2 sigmoid(x) - 1, precise near 0 in half precision too
+        return grid * gate_minus_1[:, :, None, None]
+
+
+@gin.register(denylist=["fusion_width", "grid_width"])
+class AttentionFusion(nn.Module):
+    """Every place of the grid reads what it needs of the fusion vector, by cross-attention.
+
+    The places are the queries, and tokens made of the fusion vector are keys and values (Vaswani et al., NeurIPS 2017,
+    section 3.2.3). One vector becomes several tokens by a linear layer and LayerNorm, as IP-Adapter does with the global
+    embedding of an image (Ye et al. 2023, arXiv 2308.06721, section 3.2). The output projection is zero at first, so that
+    a trained tracker keeps its output.
+
+    Args:
+        fusion_width: width of fusion vector, tokens, queries and keys.
+        grid_width: W, width of the grid.
+        tokens: number of tokens, at least 2.
+        heads: attention heads; a divisor of fusion_width.
+
+    Raises ConfigError for other numbers.
+    """
+
+    foldable = False
+
+    def __init__(self, fusion_width: int, grid_width: int, tokens: int = 4, heads: int = 8):
+        super().__init__()
+        if heads < 1 or tokens < 2:
+            raise ConfigError(
+                f"AttentionFusion.heads = {heads}, tokens = {tokens}: at least 1 and 2 were expected (of one token every place "
+                "would read the same)."
+            )
+        if fusion_width % heads:
+            raise ConfigError(
+                f"AttentionFusion.heads = {heads} does not divide ChallengeBranch.fusion_width = {fusion_width}."
+            )
+        self.heads = heads
+        self.to_tokens = nn.Sequential(
+            nn.Linear(fusion_width, tokens * fusion_width),
+            nn.Unflatten(1, (tokens, fusion_width)),
+            nn.LayerNorm(fusion_width),
+        )
+        self.query = nn.Sequential(nn.LayerNorm(grid_width), nn.Linear(grid_width, fusion_width))
+        self.key_value = nn.Linear(fusion_width, 2 * fusion_width)
+        self.project = zero_linear(fusion_width, grid_width)
+
+    def forward(self, grid, fusion):
+        """grid [B, W, S, S], fusion [B, fusion_width] -> [B, W, S, S]."""
+        query = self._split(self.query(grid.flatten(2).transpose(1, 2)))
+        key, value = map(self._split, self.key_value(self.to_tokens(fusion)).chunk(2, -1))
+        read = F.scaled_dot_product_attention(query, key, value).transpose(1, 2).flatten(2)
+        return self.project(read).transpose(1, 2).reshape(grid.shape)
+
+    def _split(self, tokens):
+        """[B, N, width] -> [B, heads, N, width / heads]."""
+        return tokens.unflatten(2, (self.heads, -1)).transpose(1, 2)
 
 
 @dataclass
@@ -33,7 +156,7 @@ class ChallengeBranch(nn.Module):
         grid_width: width of the grid ahead of the box head.
         classes, hidden_width, fusion_width, dropout: sizes of the branch and the rate of its dropout.
         feature: the mean over the kept search tokens, or the backbone's class token.
-        fusion: form of the fusion (hiptrack/models/fusion.py), called with (fusion_width, grid_width); None trains the branch
+        fusion: form of the fusion (hiptrack/models/challenge.py), called with (fusion_width, grid_width); None trains the branch
             without telling the head.
         momentum: step of the running mean of what a foldable fusion adds to the grid.
         activation: "softmax" where a frame has one class, "sigmoid" where it may have several at once.

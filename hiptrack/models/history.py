@@ -14,8 +14,7 @@ from torch import nn
 
 from hiptrack.boxes import cxcywh_to_xyxy
 from hiptrack.errors import ConfigError
-from hiptrack.models.layers import CBAM, ResidualBlock, ResNetTrunk
-from hiptrack.models.products import linear, product
+from hiptrack.models.layers import CBAM, ResidualBlock, ResNetTrunk, linear, product
 
 CHUNK = 1536  # memory places read at a time where no fused kernel serves: affinity and values stay in the cache
 

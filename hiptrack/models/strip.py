@@ -8,8 +8,15 @@ import torch
 
 from hiptrack.errors import CheckpointError, ConfigError
 from hiptrack.models.hiptrack import HIPTrack
-from hiptrack.models.pretrained import load_published, read_tensors, to_published
-from hiptrack.models.weights import ROOT_COMPONENT, default_bindings, load_model, read_metadata, save_weights
+from hiptrack.models.published import load_published, to_published
+from hiptrack.models.weights import (
+    ROOT_COMPONENT,
+    default_bindings,
+    load_model,
+    read_metadata,
+    read_tensors,
+    save_weights,
+)
 
 
 def load_any(path):
@@ -65,3 +72,26 @@ def without_branch(bindings):
             waiting += re.findall(r"@(\w+)", "\n".join(own))
     kept = [line for line in lines if line.split(".")[0] in reached]
     return "".join(f"{line}\n" for line in sorted([*kept, f"{ROOT_COMPONENT}.challenge = None"]))
+
+
+def halve(source, output):
+    """Write a weights file of ours in float16, with what it says of itself.
+
+    Raises NotFoundError, or CheckpointError for a file that is none of ours, a value beyond float16's range (65,504), and an output
+    that is the source or does not end in .safetensors.
+    """
+    source, output = Path(source), Path(output)
+    if output.suffix != ".safetensors":
+        raise CheckpointError(f"{output}: an output that ends in .safetensors was expected.")
+    if os.path.realpath(output) == os.path.realpath(source):
+        raise CheckpointError(f"{output} is what is read: its precision would be lost. Name another output.")
+    metadata = read_metadata(source)
+    bindings = metadata.pop("model")
+    del metadata["format"]  # save_weights says it again
+    model = load_model(source).half()
+    for name, tensor in model.state_dict().items():
+        if not tensor.isfinite().all():
+            raise CheckpointError(
+                f"{source}: {name} has values that float16 cannot hold (beyond 65,504, or not finite)."
+            )
+    save_weights(output, model, bindings, **metadata)

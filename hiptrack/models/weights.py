@@ -1,24 +1,24 @@
 """Weights files: safetensors that say themselves how to build their model.
 
 The metadata entry `model` holds gin bindings of literals and references to this package's models only; it is read by a
-parser that can neither import nor include (hiptrack/component.py).
+parser that can neither import nor include (hiptrack/config/portable.py).
 """
 
 import hashlib
+import pickle
+import re
 from pathlib import Path
 
 import gin
+import numpy as np
 import safetensors
 import safetensors.torch
 import torch
 
-from hiptrack.bounded import excerpt
-from hiptrack.component import build_component, component_text
+from hiptrack.config.portable import build_component, component_text
 from hiptrack.errors import CheckpointError, NotFoundError
-from hiptrack.files import write_atomically
+from hiptrack.files import check_archive, excerpt, write_atomically
 from hiptrack.models import hiptrack as _  # noqa: F401  registers the model's parts
-from hiptrack.models.pretrained import load_exact, load_published, read_tensors, require_fit
-from hiptrack.nano import weights_path
 
 ROOT_COMPONENT = "HIPTrack"
 MAX_DESCRIPTION = 2**16  # characters
@@ -98,49 +98,135 @@ def content_hash(path):
     return digest.hexdigest()
 
 
-@gin.register
-class TrackerWeights:
-    """Initial weights: the whole tracker's, from a file of ours or a published HIPTrack checkpoint.
+def load_exact(module, state, source, may_miss=None):
+    """Load tensors by name; missing (save those `may_miss` fits), unexpected and misshapen ones are errors.
 
-    A branch or a neck that the file does not hold keeps its initial values; everything else must fit.
-
-    Args:
-        path: .safetensors of ours, .pth or .pth.tar of the published form, or "nano", the weights that come with the package. None
-            starts from random weights.
-        branch: False leaves out the file's branch, for one that starts anew or has another form.
-
-    Raises NotFoundError, or CheckpointError naming the tensors that do not fit.
+    Returns the names that were allowed to miss and did.
     """
+    excused = require_fit(module, state, source, may_miss)
+    module.load_state_dict(state, strict=False)
+    return excused
 
-    def __init__(self, path: str | None, branch: bool = True):
-        self.path, self.branch = path, branch
 
-    def describe(self):
-        """What is filled from where."""
-        without = "" if self.branch else ", without its branch"
-        return f"tracker <- {self.path}{without}" if self.path else "random"
+def require_fit(module, state, source, may_miss=None):
+    """The check of `load_exact` alone; the module may be without memory, on the meta device."""
+    own = module.state_dict()
+    missing = [name for name in own if name not in state]
+    excused = [name for name in missing if may_miss and re.match(may_miss, name)]
+    missing = [name for name in missing if name not in excused]
+    unexpected = [name for name in state if name not in own]
+    both = [(name, state[name], own[name]) for name in own if name in state]
+    problems = {
+        "missing": missing,
+        "unexpected": unexpected,
+        "of another shape": [
+            f"{name} {list(theirs.shape)} in the file, {list(ours.shape)} in the model"
+            for name, theirs, ours in both
+            if theirs.shape != ours.shape
+        ],
+        "of another kind": [
+            f"{name} {theirs.dtype} in the file, {ours.dtype} in the model"
+            for name, theirs, ours in both
+            if theirs.is_floating_point() != ours.is_floating_point()
+        ],
+    }
+    found = [f"{len(names)} {what}: {_some(names)}" for what, names in problems.items() if names]
+    if found:
+        raise CheckpointError(f"The tensors of {source} do not fit the model. " + ". ".join(found) + ".")
+    return excused
 
-    def missing_paths(self):
-        """The file, where it is absent."""
-        return [] if self.path is None or weights_path(self.path).is_file() else [self.path]
 
-    def __call__(self, model):
-        """Fill the model; returns a line that says what was done."""
-        if self.path is None:
-            return "initial weights: random"
-        tensors = read_tensors(weights_path(self.path))
-        if not self.branch:
-            tensors = {name: tensor for name, tensor in tensors.items() if not name.startswith("challenge.")}
-        if any(name.startswith("HIP.") for name in tensors):
-            kept = load_published(model, tensors, self.path)
-        else:
-            kept = self._load_ours(model, tensors)
-        return self.describe() + (f" ({len(kept)} other tensors keep their initial values)" if kept else "")
+def read_tensors(path):
+    """{name: tensor} of a safetensors or torch file, on the CPU; nothing in the file is ever executed.
 
-    def _load_ours(self, model, tensors):
-        try:
-            return load_exact(model, tensors, self.path, may_miss=r"challenge\.|neck\.")
-        except CheckpointError as error:
-            if "challenge." not in str(error):
-                raise
-            raise CheckpointError(f"{error} TrackerWeights.branch = False leaves out the file's branch.") from error
+    Takes a bare state dict or one under `net`, `model` or `state_dict`. Raises NotFoundError, or CheckpointError
+    where the file is damaged, could unpack to more than its own size, holds more than tensors and plain containers, or
+    holds no tensors.
+    """
+    path = Path(path)
+    if not path.is_file():
+        raise NotFoundError(f"not found: {path} (weights)", str(path))
+    content = _read_safetensors(path) if path.suffix == ".safetensors" else _read_torch(path)
+    for key in ("net", "model", "state_dict"):
+        if isinstance(content, dict) and isinstance(content.get(key), dict):
+            content = content[key]
+            break
+    named = content.items() if isinstance(content, dict) else ()
+    tensors = {name: tensor for name, tensor in named if isinstance(name, str) and isinstance(tensor, torch.Tensor)}
+    if not tensors:
+        raise CheckpointError(
+            f"{path} holds no tensors: a state dict, bare or under 'net', 'model' or 'state_dict', was expected."
+        )
+    size = path.stat().st_size
+    hollow = [name for name, tensor in tensors.items() if not _is_stored(tensor, size)]
+    if hollow:
+        raise CheckpointError(f"{path} is refused: it does not hold every value of {_some(hollow)}.")
+    return tensors
+
+
+def _read_safetensors(path):
+    try:
+        return safetensors.torch.load_file(path)
+    except (safetensors.SafetensorError, OSError) as error:
+        raise CheckpointError(f"{path} is damaged or no safetensors file: {excerpt(str(error))}.") from error
+
+
+def _read_torch(path):
+    try:
+        with open(path, "rb") as file:
+            is_archive = file.read(4) == b"PK\x03\x04"  # as PyTorch tells its two forms apart
+        if is_archive:
+            check_archive(path)
+        with torch.serialization.safe_globals([*_STUBS, *_NUMPY_SCALARS]):
+            return torch.load(path, map_location="cpu", weights_only=True)
+    except pickle.UnpicklingError as error:
+        raise CheckpointError(
+            f"{path} is refused: it {_what_it_holds(path)}. Expected tensors in plain dicts; save its tensors alone where it was made."
+        ) from error
+    except Exception as error:  # a damaged file makes PyTorch's reader fail in any way
+        reason = next(iter(str(error).splitlines()), type(error).__name__)
+        raise CheckpointError(
+            f"{path} is refused, for it is damaged, truncated or no torch file: {excerpt(reason)}."
+        ) from error
+
+
+def _is_stored(tensor, size):
+    """Whether a file of `size` bytes holds each value of a tensor: no view of fewer values, nothing sparse or without memory."""
+    return tensor.layout is torch.strided and tensor.device.type == "cpu" and tensor.nbytes <= size
+
+
+class _Stub:
+    """Stands in for a record of the published trainers: takes its attributes, runs nothing."""
+
+
+# What published trainers pickle beside the tensors: their settings and running statistics.
+_STUBS = [
+    (_Stub, f"lib.train.admin.{name}")
+    for name in ("settings.Settings", "stats.AverageMeter", "stats.StatValue", "local.EnvironmentSettings")
+]
+_NUMPY_SCALARS = [
+    np.dtype,
+    np.dtypes.Float32DType,
+    np.dtypes.Float64DType,
+    np.dtypes.Int64DType,
+    (np.float64(0).__reduce__()[0], "numpy.core.multiarray.scalar"),
+    (np.float64(0).__reduce__()[0], "numpy._core.multiarray.scalar"),
+]
+
+
+def _what_it_holds(path):
+    """Why a torch file is refused, in words."""
+    try:
+        foreign = torch.serialization.get_unsafe_globals_in_checkpoint(path)
+    except (RuntimeError, ValueError, pickle.UnpicklingError, EOFError):
+        foreign = []
+    known = {name for _module, name in _STUBS}
+    foreign = [name for name in foreign if name not in known]
+    if not foreign:
+        return "is damaged, or holds pickled objects besides tensors"
+    return f"holds pickled objects besides tensors, which could run code when loaded: {_some(foreign)}"
+
+
+def _some(names, most=6):
+    names = list(names)
+    return ", ".join(map(excerpt, names[:most])) + (f" and {len(names) - most} more" if len(names) > most else "")

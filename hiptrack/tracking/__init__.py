@@ -1,0 +1,1 @@
+"""One target, frame by frame."""

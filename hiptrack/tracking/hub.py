@@ -14,13 +14,11 @@ from pathlib import Path
 from huggingface_hub import ModelHubMixin, snapshot_download
 from huggingface_hub.errors import HTTPError
 
-from hiptrack.bounded import excerpt, read_text
-from hiptrack.data.sources import signature
+from hiptrack.config.portable import as_json, read_settings
 from hiptrack.errors import CheckpointError, ConfigError, HiptrackError, NotFoundError
-from hiptrack.files import write_atomically
+from hiptrack.files import excerpt, read_text, signature, write_atomically
 from hiptrack.models.strip import strip_branch
 from hiptrack.nano import NAME
-from hiptrack.tracking.settings import as_json, read_settings
 
 WEIGHTS, SETTINGS = "model.safetensors", "config.json"
 STORED = ("branch", "memory", "margin", "smoothing", "adaptation")  # of the settings; the others belong to a machine

@@ -10,7 +10,7 @@ import torch
 
 from hiptrack import crops
 from hiptrack.errors import CheckpointError, ConfigError, DataError, HiptrackError
-from hiptrack.models.inference import prepare
+from hiptrack.models.prepare import prepare
 from hiptrack.models.weights import load_model
 from hiptrack.nano import FOLDER, weights_path
 from hiptrack.tracking.adaptation import Action, Adaptation, follow_size
@@ -65,7 +65,7 @@ class Tracker(TrackerHubMixin):
         compile: whether to track with torch.compile (on GPUs with CUDA graphs); it takes a minute before the first frame.
         device: torch device name; "auto" takes a GPU where there is one.
 
-    The tracker has a copy of the model, made ready for it (hiptrack/models/inference.py).
+    The tracker has a copy of the model, made ready for it (hiptrack/models/prepare.py).
     """
 
     def __init__(

@@ -18,8 +18,7 @@ import torch
 
 from hiptrack.errors import CheckpointError, NotFoundError
 from hiptrack.files import sync_folder, write_atomically, write_synced
-from hiptrack.models.pretrained import load_exact, read_tensors
-from hiptrack.models.weights import content_hash, save_weights
+from hiptrack.models.weights import content_hash, load_exact, read_tensors, save_weights
 from hiptrack.processes import write_together
 from hiptrack.training.optimizers import group_steps, restore_group_steps
 

@@ -7,10 +7,10 @@ import torch
 from accelerate.utils import send_to_device
 
 from hiptrack.errors import CheckpointError, ConfigError, NotFoundError
-from hiptrack.models.pretrained import load_exact, read_tensors
+from hiptrack.models.weights import load_exact, read_tensors
 from hiptrack.training.checkpoint import load_tensors, set_rng_state
-from hiptrack.training.loop import TrainingStep
-from hiptrack.training.numerical_fault import FAULT, WEIGHTS
+from hiptrack.training.guard import FAULT, WEIGHTS
+from hiptrack.training.step import TrainingStep
 
 
 def replay(folder, accelerator, model, stages):

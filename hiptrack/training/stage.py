@@ -10,7 +10,7 @@ from hiptrack.data.labels import CLASSES
 from hiptrack.data.loader import divide_batch
 from hiptrack.errors import ConfigError
 from hiptrack.training.optimizers import AdamW, parameter_groups
-from hiptrack.training.schedule import ConstantSchedule
+from hiptrack.training.schedules import ConstantSchedule
 
 
 @dataclass(frozen=True)

@@ -7,7 +7,7 @@ from accelerate.utils import gather_object
 
 from hiptrack.data.labels import CLASSES
 from hiptrack.errors import HiptrackError
-from hiptrack.tracking.evaluate import evaluate_sequences
+from hiptrack.evaluation.score import evaluate_sequences
 from hiptrack.tracking.tracker import Tracker
 
 

@@ -146,7 +146,7 @@ class Alone:
 
 def large_model(args):
     """B/384 with the branch; in toy mode a small one."""
-    from hiptrack.benchmark.train import build_model
+    from hiptrack.extras.benchmark.train import build_model
 
     return build_model(["experiments/from_scratch.gin" if args.toy else LARGE], [])
 
@@ -155,9 +155,9 @@ def training_step(args, model, trainable, precision, clips, frames):
     """(a call that takes forward, losses and backward of random clips, the trained parameters)."""
     import torch
 
-    from hiptrack.benchmark.train import losses_for, random_clips
-    from hiptrack.training.loop import TrainingStep
+    from hiptrack.extras.benchmark.train import losses_for, random_clips
     from hiptrack.training.stage import freeze_all_but
+    from hiptrack.training.step import TrainingStep
 
     freeze_all_but(model, trainable)
     model.train()

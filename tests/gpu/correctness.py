@@ -30,7 +30,7 @@ def step_machine(args):
     """Prints the machine; the imports warm the system's file cache for all that follow."""
     import torch
 
-    from hiptrack.benchmark.machine import describe_machine
+    from hiptrack.extras.benchmark.measure import describe_machine
 
     found = describe_machine()
     keep = ("processor", "cores", "memory", "gpu", "python", "torch", "torchvision", "timm", "opencv")
@@ -74,8 +74,8 @@ def step_golden(args):
     import torch
 
     from hiptrack.models.hiptrack import HIPTrack
-    from hiptrack.models.inference import prepare
-    from hiptrack.models.pretrained import load_published
+    from hiptrack.models.prepare import prepare
+    from hiptrack.models.published import load_published
 
     numbers = np.load(golden.DATA / "hiptrack_b384_seed0.npz")
     shapes = json.loads((golden.DATA / "state_dict_shapes.json").read_text())

@@ -9,7 +9,8 @@ from hypothesis import strategies as st
 from soak.fuzz_core import Folder, Tally, check_words, damaged, damages, made, run
 
 import hiptrack.training.train  # noqa: F401  registers what the experiment names
-from hiptrack import config, config_parse, config_walk
+from hiptrack import config
+from hiptrack.config import meaning, syntax
 from hiptrack.errors import ConfigError
 
 EXPERIMENT = str(config.REPO_ROOT / "experiments" / "from_scratch.gin")
@@ -76,14 +77,14 @@ def _check_read(case):
         case = f"{name}={value}"
     text = _text(case)
     try:
-        binding = config_parse.read_override(text)
+        binding = syntax.read_override(text)
     except ConfigError as error:
         assert meant is None, f"{text!r} is refused: {error}"
         _check_error(error, text)
         return False
     assert binding.from_command_line
     if meant is not None:
-        assert binding.key == ("VALUE", config_walk.MACRO, "value")
+        assert binding.key == ("VALUE", meaning.MACRO, "value")
         assert _same(binding.value, meant), f"{text!r} became {binding.value!r}"
     return True
 
@@ -95,8 +96,8 @@ def _check_load(folder, case):
     except ConfigError as error:
         _check_error(error, text)
         return False
-    binding = config_parse.read_override(text)
-    assert _same(config_walk.current_bindings()[binding.key], binding.value), "it is not what is bound"
+    binding = syntax.read_override(text)
+    assert _same(meaning.current_bindings()[binding.key], binding.value), "it is not what is bound"
     record = config.config_text()
     path = folder.write("record.gin", record.encode())
     config.load([str(path)], [], "train")

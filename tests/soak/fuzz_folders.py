@@ -9,9 +9,9 @@ import numpy as np
 from hypothesis import strategies as st
 from soak.fuzz_core import Folder, Tally, check_words, damaged, damages, made, run
 
-from hiptrack.data.sequences import FolderDataset
+from hiptrack.data.folders import FolderDataset
 from hiptrack.errors import DataError
-from hiptrack.tracking.results import SequenceResult, as_written, read_result, write_result
+from hiptrack.evaluation.results import SequenceResult, as_written, read_result, write_result
 
 FRAMES = 3
 IMAGES = [f"{i:08d}.jpg" for i in range(1, FRAMES + 1)]

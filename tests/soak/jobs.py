@@ -6,10 +6,10 @@ from pathlib import Path
 from toy import save_toy
 from training_runs import launch, same_log, same_tensors, tensorboard_scalars, toy_stages
 
-from hiptrack.data.synthetic import write_dataset
+from hiptrack.extras.world.sea_files import write_dataset
+from hiptrack.signals import MARKER
 from hiptrack.training.checkpoint import Checkpoint, finished_checkpoints
 from hiptrack.training.log import read_metrics
-from hiptrack.training.preemption import MARKER
 
 STEPS = 3  # of an epoch
 RUN = [f"Stage.clips={4 * STEPS}", "train.workers=1", "train.save_steps=1", "Validation.every=1"]

@@ -1,1 +1,0 @@
-"""How fast this machine tracks, trains, loads and evaluates, next to what it could do: tools/benchmark.py."""

@@ -1,0 +1,25 @@
+"""The configuration: gin files and overrides in, a checked and locked gin configuration and its records out."""
+
+from hiptrack.config.load import (
+    REPO_ROOT,
+    add_arguments,
+    bound_values,
+    config_text,
+    load,
+    operative_text,
+    parse_args,
+    run_main,
+    used_values,
+)
+
+__all__ = [
+    "REPO_ROOT",
+    "add_arguments",
+    "bound_values",
+    "config_text",
+    "load",
+    "operative_text",
+    "parse_args",
+    "run_main",
+    "used_values",
+]

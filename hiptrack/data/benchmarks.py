@@ -1,0 +1,327 @@
+"""The readers of benchmarks by the names that tools/eval.py has for them. Importing this registers every reader with gin."""
+
+import os
+
+import gin
+import numpy as np
+
+from hiptrack.data.detection import COCODataset, ImageNetVIDDataset
+from hiptrack.data.folders import FolderDataset, MVTDDataset
+from hiptrack.data.lasot import LaSOTDataset, LaSOTExtensionDataset
+from hiptrack.data.reading import (
+    FramePaths,
+    entries,
+    image_names,
+    parse_boxes,
+    read_boxes,
+    read_lines,
+    require_boxes,
+    require_finite,
+    subfolders,
+    text_files,
+)
+from hiptrack.data.sequence import Protocol, SequenceDataset
+from hiptrack.data.uav123 import UAV123Dataset
+from hiptrack.errors import ConfigError, DataError
+
+RATE = 8  # boxes are annotated at 240 frames a second, of which the 30 fps variant has every eighth
+
+
+@gin.register
+class NfSDataset(SequenceDataset):
+    """Need for Speed (Kiani Galoogahi et al., ICCV 2017) at 30 frames a second: 100 videos.
+
+    `root/<sequence>/30/<sequence>/*.jpg` and `root/<sequence>/30/<sequence>.txt` in VATIC's form, separated by spaces: track,
+    xmin, ymin, xmax, ymax, frame, lost, occluded, generated, "label". The file has the boxes of all 240 frames a second, or
+    those of the 30 alone; in the former case every eighth is taken, from the first. Where that gives one box more or fewer
+    than there are images, both end with the shorter (as in got10k/datasets/nfs.py of github.com/got-10k/toolkit).
+    Width is xmax - xmin. The marks `lost` and `occluded` are not used: neither that toolkit nor pytracking does.
+
+    Args:
+        root: the folder of the sequences.
+        annotations: folder of `<sequence>/<sequence>.jsonl` files with challenge labels, if any.
+        include, exclude: names of the sequences to take, to leave out.
+        name: what logs call the set.
+    """
+
+    LAYOUT = "a folder for each sequence with 30/<sequence>/ and 30/<sequence>.txt"
+    PROTOCOL = Protocol(("AUC", "P"))
+    IS_CACHED = True
+
+    def __init__(
+        self,
+        root: str,
+        annotations: str | None = None,
+        include: list[str] | None = None,
+        exclude: list[str] | None = None,
+        name: str | None = None,
+    ):
+        super().__init__(root, None, annotations, include, exclude, name)
+
+    def _names(self):
+        return subfolders(self.root)
+
+    def _read_sequence(self, name):
+        folder = os.path.join(self.root, name, "30", name)
+        truth, images = f"{folder}.txt", image_names(folder)
+        require_boxes(truth, len(images))
+        boxes = _parse(truth)
+        if abs(len(boxes) - RATE * len(images)) <= RATE:
+            boxes = boxes[::RATE]
+        if not len(boxes) or abs(len(boxes) - len(images)) > 1:
+            raise DataError(
+                f"{truth}: {len(boxes)} boxes for {len(images)} images in {folder}. Expected one a frame, or {RATE} a frame; "
+                "complete the file or the images."
+            )
+        length = min(len(boxes), len(images))
+        return self._make_sequence(name, FramePaths(folder, images[:length]), boxes[:length], truth)
+
+
+def _parse(path):
+    """The boxes [N, 4] float64 xywh of a file's lines."""
+    rows = []
+    for number, line in enumerate(read_lines(path), 1):
+        try:
+            row = [float(field) for field in line.split(maxsplit=5)[1:5]]
+        except ValueError:
+            row = []
+        if len(row) != 4 or "_" in line.split('"')[0]:
+            raise DataError(
+                f"{path}:{number}: {line[:80]!r} is not a box. Expected track xmin ymin xmax ymax frame lost occluded "
+                'generated "label", separated by spaces; correct the line.'
+            )
+        rows.append(row)
+    corners = np.array(rows, np.float64).reshape(-1, 4)
+    return require_finite(path, np.concatenate((corners[:, :2], corners[:, 2:] - corners[:, :2]), 1))
+
+
+# First and last of the images that are annotated, by position from 1, where it is not all of them (got10k/datasets/otb.py of
+# github.com/got-10k/toolkit and pytracking/evaluation/otbdataset.py of github.com/visionml/pytracking agree on them). Elsewhere
+# the folder holds the annotated images alone, though the first may be called 0247.jpg (BlurCar1).
+ANNOTATED = {
+    "David": (300, 770),
+    "Diving": (1, 215),
+    "Football1": (1, 74),
+    "Freeman3": (1, 460),
+    "Freeman4": (1, 283),
+}
+# Annotated frames before the one where tracking starts (pytracking has this, the GOT-10k toolkit does not).
+OMITTED = {"Tiger1": 5}
+
+
+@gin.register
+class OTBDataset(SequenceDataset):
+    """OTB-100 (Wu et al., TPAMI 2015): 98 videos, 100 targets.
+
+    `root/Basketball/` and so on, each with img/ and groundtruth_rect.txt (a line `x,y,w,h`, separated by commas, tabs or
+    spaces); or, with two targets, groundtruth_rect.1.txt and groundtruth_rect.2.txt, each of which is a sequence: Jogging_1,
+    Jogging_2, Skating2_1, Skating2_2. An empty file is passed over (Human4 has one, and is Human4_2). In David, Diving,
+    Football1, Freeman3 and Freeman4 a part of the images is annotated; Tiger1 is tracked from its sixth frame.
+
+    Args:
+        root: the folder of the sequences.
+        annotations: folder of `<sequence>/<sequence>.jsonl` files with challenge labels, if any.
+        include, exclude: names of the sequences to take, to leave out.
+        name: what logs call the set.
+    """
+
+    LAYOUT = "a folder for each sequence with img/ and groundtruth_rect.txt"
+    PROTOCOL = Protocol(("AUC", "P"))
+    IS_CACHED = True
+
+    def __init__(
+        self,
+        root: str,
+        annotations: str | None = None,
+        include: list[str] | None = None,
+        exclude: list[str] | None = None,
+        name: str | None = None,
+    ):
+        super().__init__(root, None, annotations, include, exclude, name)
+        self._files = {}
+
+    def _names(self):
+        for folder in subfolders(self.root):
+            files = _truths(os.path.join(self.root, folder))
+            if not files:
+                raise DataError(
+                    f"{os.path.join(self.root, folder)}: no boxes. Expected groundtruth_rect.txt, or groundtruth_rect.1.txt and "
+                    "so on, in the folder of a sequence; restore it, or move the folder away."
+                )
+            for file in files:
+                number = file[len("groundtruth_rect") : -len(".txt")].replace(".", "_")
+                self._files[f"{folder}{number}"] = (folder, file)
+        return list(self._files)
+
+    def _read_sequence(self, name):
+        video, file = self._files[name]
+        folder, truth = os.path.join(self.root, video, "img"), os.path.join(self.root, video, file)
+        images, boxes = image_names(folder), parse_boxes(truth)
+        if video in ANNOTATED:
+            first, last = ANNOTATED[video]
+            images = images[first - 1 : last]
+        if len(images) != len(boxes):
+            told = f" (those from {first} to {last} count)" if video in ANNOTATED else ""
+            raise DataError(
+                f"{truth}: {len(boxes)} boxes for {len(images)} images in {folder}{told}. Expected one line a frame; complete "
+                "the file or the images."
+            )
+        start = OMITTED.get(video, 0)
+        return self._make_sequence(name, FramePaths(folder, images[start:]), boxes[start:], truth)
+
+
+def _truths(folder):
+    """The names of a folder's files of boxes that hold any."""
+    names = sorted(entry.name for entry in entries(folder) if entry.is_file())
+    names = [name for name in names if name.startswith("groundtruth_rect") and name.endswith(".txt")]
+    return [name for name in names if read_lines(os.path.join(folder, name))]
+
+
+@gin.register
+class TNL2KDataset(SequenceDataset):
+    """TNL2K (Wang et al., CVPR 2021): 2000 videos, 700 of them for testing; the sentences that name the targets are not read.
+
+    `root/split` (or `root` itself where `split` is None) holds one folder a sequence, with imgs/ (frames of any name, in
+    natural order) and groundtruth.txt (`x,y,w,h` a line).
+
+    The toolkit (github.com/wangxiao5791509/TNL2K_evaluation_toolkit) is LaSOT's: frames without target count as missed. It
+    has files that mark these frames; the data set has none, so here they are those with a box without area.
+
+    Args:
+        root: the folder of the sequences, or of the splits.
+        split: a folder in the root, such as 'TNL2K_test_subset', or None.
+        annotations: folder of `<sequence>/<sequence>.jsonl` files with challenge labels, if any.
+        include, exclude: names of the sequences to take, to leave out.
+        name: what logs call the set.
+    """
+
+    LAYOUT = "a folder for each sequence with imgs/ and groundtruth.txt"
+    SPLITS = None
+    PLACE = ("root", "split")
+    PROTOCOL = Protocol(("AUC", "P_norm0.2", "P"), counts_absent=True)
+    IS_CACHED = True
+
+    def __init__(
+        self,
+        root: str,
+        split: str | None = None,
+        annotations: str | None = None,
+        include: list[str] | None = None,
+        exclude: list[str] | None = None,
+        name: str | None = None,
+    ):
+        super().__init__(root, split, annotations, include, exclude, name)
+
+    def _folders(self):
+        return [self.root if self.split is None else os.path.join(self.root, self.split)]
+
+    def _names(self):
+        return subfolders(self._folders()[0])
+
+    def _read_sequence(self, name):
+        folder = os.path.join(self._folders()[0], name)
+        truth, images = os.path.join(folder, "groundtruth.txt"), image_names(os.path.join(folder, "imgs"))
+        boxes = read_boxes(truth, len(images), False)
+        return self._make_sequence(name, FramePaths(os.path.join(folder, "imgs"), images), boxes, truth)
+
+
+CHUNKS = 12
+
+
+@gin.register
+class TrackingNetDataset(SequenceDataset):
+    """TrackingNet (Mueller et al., ECCV 2018): 12 chunks of 2511 videos for training, 511 videos for testing.
+
+    `root/TRAIN_0/` to `root/TRAIN_11/` and `root/TEST/`, each with frames/<sequence>/0.jpg, 1.jpg, ... and
+    anno/<sequence>.txt (`x,y,w,h` a line; in TEST the first frame's alone). The boxes of TEST are kept by the benchmark's
+    server, which scores result files: here TEST is tracked and not scored.
+
+    Args:
+        root: the folder of the chunks.
+        split: 'train' or 'test'.
+        chunks: of 'train', the numbers of those to read; all twelve by default.
+        annotations: folder of `<sequence>/<sequence>.jsonl` files with challenge labels, if any.
+        include, exclude: names of the sequences to take, to leave out.
+        name: what logs call the set.
+    """
+
+    LAYOUT = "the chunks TRAIN_0 to TRAIN_11 and TEST, each with frames/<sequence>/ and anno/<sequence>.txt"
+    SPLITS = ("train", "test")
+    PLACE = ("root", "chunks")
+    # The server's (metrics.py of github.com/SilvioGiancola/TrackingNet-devkit) rounds boxes to whole pixels and has 21
+    # thresholds for each of the three, so that its numbers differ a little from ours on TRAIN.
+    PROTOCOL = Protocol(("AUC", "P_norm", "P"))
+    IS_CACHED = True
+
+    def __init__(
+        self,
+        root: str,
+        split: str = "test",
+        annotations: str | None = None,
+        include: list[str] | None = None,
+        exclude: list[str] | None = None,
+        name: str | None = None,
+        chunks: list[int] | None = None,
+    ):
+        super().__init__(root, split, annotations, include, exclude, name)
+        self.chunks = chunks
+        if chunks is not None and (split == "test" or not chunks or not set(chunks) <= set(range(CHUNKS))):
+            raise ConfigError(
+                f"TrackingNetDataset.chunks = {chunks} with the split {split!r}: expected numbers in 0..{CHUNKS - 1}, and "
+                "only with the split 'train'."
+            )
+        self._chunk_of_name = {}
+
+    def _folders(self):
+        if self.split == "test":
+            return [os.path.join(self.root, "TEST")]
+        return [os.path.join(self.root, f"TRAIN_{chunk}") for chunk in self.chunks or range(CHUNKS)]
+
+    def _names(self):
+        self._chunk_of_name.clear()
+        for folder in self._folders():
+            for name in text_files(os.path.join(folder, "anno")):
+                if name in self._chunk_of_name:
+                    raise DataError(
+                        f"{folder}: the sequence {name!r} is also in {self._chunk_of_name[name]}. Expected each in one "
+                        "chunk; remove one of the two."
+                    )
+                self._chunk_of_name[name] = folder
+        return list(self._chunk_of_name)
+
+    def _read_sequence(self, name):
+        chunk = self._chunk_of_name[name]
+        folder, truth = os.path.join(chunk, "frames", name), os.path.join(chunk, "anno", f"{name}.txt")
+        images = image_names(folder)
+        boxes = read_boxes(truth, len(images), self.split == "test")
+        return self._make_sequence(name, FramePaths(folder, images), boxes, truth)
+
+
+BENCHMARKS = {
+    "got10k": FolderDataset,
+    "lasot": LaSOTDataset,
+    "lasot_ext": LaSOTExtensionDataset,
+    "trackingnet": TrackingNetDataset,
+    "uav123": UAV123Dataset,
+    "otb": OTBDataset,
+    "nfs": NfSDataset,
+    "tnl2k": TNL2KDataset,
+    "mvtd": MVTDDataset,
+    "folder": FolderDataset,
+}
+FOR_TRAINING = (COCODataset, ImageNetVIDDataset)
+
+
+def open_benchmark(
+    benchmark: str, root: str, split: str | None = None, annotations: str | None = None
+) -> SequenceDataset:
+    """The reader of a benchmark, a key of BENCHMARKS; without `split` its own choice.
+
+    Raises ConfigError for a split where the benchmark has none.
+    """
+    reader = BENCHMARKS[benchmark]
+    if split is None:
+        return reader(root, annotations=annotations)
+    if reader.SPLITS == ():
+        raise ConfigError(f"--split {split}: {benchmark} has no splits; leave it out.")
+    return reader(root, split=split, annotations=annotations)

@@ -1,0 +1,181 @@
+"""The annotations of a data set in one memory-mapped file, so that thousands of small files are not parsed at every start.
+
+The file is a checksum and, behind it, arrays in safetensors' format: nothing in it can run. It holds the size and times of every
+file and folder that was read; if one of them differs, or the file is damaged, the data set is read and the file
+written anew. What was changed just before it was read is not kept: by its time a change just after could not be told. All processes
+share the file's pages.
+"""
+
+import hashlib
+import json
+import logging
+import mmap
+import os
+import time
+import zlib
+from pathlib import Path
+
+import numpy as np
+from safetensors.numpy import save
+
+from hiptrack.data.labels import FrameLabels, unlabelled
+from hiptrack.data.reading import FramePaths, noting_sources
+from hiptrack.files import check_file, signature, write_atomically
+
+VARIABLE = "HIPTRACK_CACHE"
+FEWEST_SOURCES = 200  # fewer are read in no time
+SETTLED = 2.0  # seconds after which a change shows in the time of a file on any file system (FAT counts in twos)
+MAX_BYTES = 2**36
+MAX_HEADER_BYTES = 2**16
+MAGIC = b"hiptrack annotations 1\n\0"  # 24 bytes; the number is that of the format
+_DTYPES = {"BOOL": np.bool_, "U8": np.uint8, "I64": np.int64, "F64": np.float64}
+
+logger = logging.getLogger(__name__)
+
+
+def cache_folder() -> Path | None:
+    """Where the files lie: HIPTRACK_CACHE, else `hiptrack` in XDG_CACHE_HOME or ~/.cache.
+
+    None where the variable is empty, or where there is no home.
+    """
+    named = os.environ.get(VARIABLE)
+    if named is None:
+        named = os.path.join(os.environ.get("XDG_CACHE_HOME") or os.path.join("~", ".cache"), "hiptrack")
+    folder = Path(os.path.expanduser(named))
+    return folder.absolute() if named and folder.parts[0] != "~" else None
+
+
+def read_cached(name: str, key: str, make, read) -> list:
+    """The sequences that `read()` returns, or those it returned before where nothing that it read has changed.
+
+    name: of the data set, for logs. key: what `read` depends on besides its sources. make: Sequence.
+    """
+    folder = cache_folder()
+    if folder is None:
+        return read()
+    path = folder / f"{hashlib.sha256(key.encode('utf-8', 'surrogateescape')).hexdigest()[:32]}.annotations"
+    if os.path.lexists(path):
+        try:
+            arrays = _open(path)
+            changed = _changed(arrays)
+            if changed is None:
+                logger.info("%s: annotations from %s", name, path)
+                return _unpack(arrays, make)
+            logger.info("%s: %s has changed, the annotations are read anew", name, changed)
+        except (OSError, ValueError, KeyError, TypeError, IndexError) as error:
+            logger.warning("%s: %s is damaged (%s), the annotations are read anew", name, path, error)
+    settled = time.time() - SETTLED
+    with noting_sources() as sources:
+        sequences = read()
+    if len(sources) < FEWEST_SOURCES or max(max(times) for _, *times in sources.values()) > settled * 1e9:
+        return sequences
+    try:
+        write_atomically(path, _sealed(save(_pack(sequences, sources))))
+    except OSError as error:
+        logger.warning(
+            "%s: the annotations cannot be kept in %s (%s) and are read at every start; set %s to a folder that can be "
+            "written, or to nothing.",
+            name, folder, error.strerror or error, VARIABLE,
+        )  # fmt: skip
+    return sequences
+
+
+def _code():
+    """A digest of the code that reads annotations: another version may read the same files otherwise."""
+    folder = Path(__file__).parent
+    return hashlib.sha256(b"".join(path.read_bytes() for path in sorted(folder.glob("*.py")))).digest()
+
+
+def _sealed(content):
+    return MAGIC + zlib.crc32(content).to_bytes(8, "little") + content
+
+
+def _open(path):
+    """{name: array} of a file, mapped into memory; a change of an array stays in this process. ValueError where damaged."""
+    check_file(path, MAX_BYTES)
+    with open(path, "rb") as file:
+        content = memoryview(mmap.mmap(file.fileno(), 0, access=mmap.ACCESS_COPY))
+    start = len(MAGIC) + 8
+    checksum = int.from_bytes(content[len(MAGIC) : start], "little")
+    if content[: len(MAGIC)] != MAGIC or zlib.crc32(content[start:]) != checksum:
+        raise ValueError("its checksum is wrong")
+    length = int.from_bytes(content[start : start + 8], "little")
+    if length > MAX_HEADER_BYTES:
+        raise ValueError(f"its header has {length} bytes")
+    data = content[start + 8 + length :]
+    arrays = {}
+    for name, entry in json.loads(bytes(content[start + 8 : start + 8 + length])).items():
+        first, last = entry["data_offsets"]
+        arrays[name] = np.frombuffer(data[first:last], _DTYPES[entry["dtype"]]).reshape(entry["shape"])
+    return arrays
+
+
+def _changed(arrays):
+    """What is no longer as it was when the annotations were read, or None."""
+    if arrays["code"].tobytes() != _code():
+        return "the code that reads them"
+    for path, known in zip(_texts(arrays["sources"]), arrays["signatures"].tolist(), strict=True):
+        if signature(path) != tuple(known):
+            return path
+    return None
+
+
+def _pack(sequences, sources):
+    """{name: array} of everything. Frames, and boxes, of all sequences stand one after another."""
+    files, frames, folders = {}, [], []
+    for sequence in sequences:
+        folder, names = _split(sequence.frames)
+        folders.append(folder)
+        frames += [files.setdefault(name, len(files)) for name in names]
+    labels = [s.labels or unlabelled(len(s)) for s in sequences]
+    return {
+        "code": np.frombuffer(_code(), np.uint8),
+        "sources": _packed(sources),
+        "signatures": np.array(list(sources.values()), np.int64),
+        "names": _packed(s.name for s in sequences),
+        "folders": _packed(folders),
+        "files": _packed(files),
+        "lengths": np.array([len(s) for s in sequences], np.int64),
+        "boxed": np.array([len(s.boxes_xywh) for s in sequences], np.int64),
+        "is_labelled": np.array([s.labels is not None for s in sequences]),
+        "is_still": np.array([s.is_still for s in sequences]),
+        "frames": np.array(frames, np.int64),
+        "visible": np.concatenate([s.visible for s in sequences]),
+        "cover": np.concatenate([s.cover for s in sequences]),
+        "flags": np.concatenate([own.flags for own in labels]),
+        "annotated": np.concatenate([own.annotated for own in labels]),
+        "boxes": np.concatenate([s.boxes_xywh for s in sequences]),
+    }
+
+
+def _split(frames):
+    """(folder, names) of a sequence's images, as FramePaths takes them."""
+    folder = os.path.dirname(frames[0])
+    start = os.path.join(folder, "")
+    if all(frame.startswith(start) for frame in frames):
+        return folder, [frame[len(start) :] for frame in frames]
+    return "", list(frames)
+
+
+def _unpack(arrays, make):
+    """The sequences of _pack; their arrays are parts of those in the file."""
+    files, frame, box, sequences = _texts(arrays["files"]), 0, 0, []
+    each = [_texts(arrays["names"]), _texts(arrays["folders"])]
+    each += [arrays[name].tolist() for name in ("lengths", "boxed", "is_labelled", "is_still")]
+    for name, folder, length, boxed, is_labelled, is_still in zip(*each, strict=True):
+        own = slice(frame, frame + length)
+        paths = FramePaths(folder, [files[place] for place in arrays["frames"][own].tolist()])
+        labels = FrameLabels(arrays["flags"][own], arrays["annotated"][own]) if is_labelled else None
+        boxes = arrays["boxes"][box : box + boxed]
+        sequences.append(make(name, paths, boxes, arrays["visible"][own], arrays["cover"][own], labels, is_still))
+        frame, box = frame + length, box + boxed
+    return sequences
+
+
+def _packed(texts):
+    """Names and paths as one array of bytes. None of them holds a zero byte."""
+    return np.frombuffer("\0".join(texts).encode("utf-8", "surrogateescape"), np.uint8)
+
+
+def _texts(packed):
+    return packed.tobytes().decode("utf-8", "surrogateescape").split("\0")

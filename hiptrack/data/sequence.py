@@ -1,0 +1,259 @@
+"""What a sequence is, and what all data sets of sequences have in common."""
+
+import logging
+import os
+from dataclasses import dataclass
+
+import numpy as np
+
+from hiptrack.data.cache import read_cached
+from hiptrack.data.labels import FrameLabels, annotation_path, read_annotations, unlabelled
+from hiptrack.data.reading import FramePaths, nearest_name, note_source, show, subfolders
+from hiptrack.errors import ConfigError, DataError
+
+
+@dataclass(frozen=True)
+class Protocol:
+    """A benchmark's way of scoring.
+
+    metrics: names of its own numbers, in the order in which it reports them. Of GOT-10k (over frames): AO, SR0.5, SR0.75.
+    Of one-pass evaluation (over sequences): AUC of success, OP50, OP75, precision P at 20 pixels, P_norm (normalised
+    precision, area over the thresholds 0..0.5) and P_norm0.2 (the same at the threshold 0.2); see tracking/one_pass.py.
+
+    In one-pass evaluation a frame without target is left out, unless `counts_absent`: then it counts as a frame that was
+    missed; with `absent_is_near` besides, as one whose centre was met.
+    """
+
+    metrics: tuple[str, ...]
+    counts_absent: bool = False
+    absent_is_near: bool = False
+
+    @property
+    def is_one_pass(self) -> bool:
+        """Whether it is a one-pass evaluation over sequences rather than GOT-10k's over frames."""
+        return "AO" not in self.metrics
+
+
+GOT10K = Protocol(("AO", "SR0.5", "SR0.75"))
+
+
+FULL_COVER = 8
+
+logger = logging.getLogger(__name__)
+
+
+@dataclass(frozen=True, eq=False)
+class Sequence:
+    """A video of N frames with the box of one target.
+
+    `frames`: N image paths in order, a tuple or FramePaths. `boxes_xywh`: [N, 4] float64 in pixels; [1, 4] where only the
+    first frame's box is given. `visible`: [N] bool, a box is known, has an area, and the frame is neither
+    marked absent nor of cover 0. `cover`: [N] int, 0..8 (8 without cover.label). `labels`: challenge
+    labels, None where no annotations were asked for. `is_still`: it is a picture, not a video, and may be drawn as
+    several frames.
+    """
+
+    name: str
+    frames: tuple[str, ...] | FramePaths
+    boxes_xywh: np.ndarray
+    visible: np.ndarray
+    cover: np.ndarray
+    labels: FrameLabels | None = None
+    is_still: bool = False
+
+    def __len__(self):
+        return len(self.frames)
+
+
+class SequenceDataset:
+    """Base of the readers: what a set of named sequences offers, whatever its layout.
+
+    A reader defines `_names` (all sequences, in order) and `_read_sequence` (one of them), and says in `LAYOUT` what its
+    root holds, in `SPLITS` which splits there are (None: any folder below the root), in `PLACE` which parameters say what
+    folders are read, and in `PROTOCOL` how the benchmark scores. With `IS_CACHED` what it read is kept (annotation_cache.py): all
+    it reads must then go through reading.py or be told to note_source. Nothing is read before the first access of `sequences`,
+    `labelled_frames` or `describe`, which raise DataError for whatever is missing or malformed.
+    """
+
+    is_endless = False  # whether its sequences are made as they are asked for
+    is_handed_in = False  # whether results are sent to GOT-10k's server
+    LAYOUT = "a folder of sequences"
+    SPLITS: tuple[str, ...] | None = ()
+    PLACE = ("root",)
+    PROTOCOL: Protocol
+    IS_CACHED = False
+
+    def __init__(
+        self,
+        root: str,
+        split: str | None,
+        annotations: str | None,
+        include: list[str] | None,
+        exclude: list[str] | None,
+        name: str | None,
+    ):
+        self.root = os.path.expanduser(root)
+        self.split = split
+        self.annotations = None if annotations is None else os.path.expanduser(annotations)
+        self.include = include
+        self.exclude = exclude
+        self.name = name or "-".join(filter(None, (os.path.basename(os.path.abspath(self.root)), split)))
+        self._sequences = None
+        if self.SPLITS and split not in self.SPLITS:
+            raise ConfigError(
+                f"{self._kind}.split = {split!r}: expected one of {', '.join(map(repr, self.SPLITS))}. "
+                f"{nearest_name(str(split), self.SPLITS)}"
+            )
+
+    @property
+    def sequences(self) -> list[Sequence]:
+        """All sequences, read once."""
+        if self._sequences is None:
+            self._check_folders()
+            places = [os.path.abspath(place) for place in (self.root, self.annotations or "")]
+            key = f"{self._settings()} {places}"
+            self._sequences = read_cached(self.name, key, Sequence, self._read) if self.IS_CACHED else self._read()
+            if self.annotations is not None:
+                self._report_unannotated([s.name for s in self._sequences])
+        return self._sequences
+
+    def share(self, read: dict) -> None:
+        """Take the sequences that an equal set has read before, or leave one's own in `read` for the next."""
+        key = self._settings()
+        if key not in read:
+            read[key] = self.sequences
+        self._sequences = read[key]
+
+    @property
+    def labelled_frames(self) -> int:
+        """Number of frames with an annotation line; 0 where no annotations were asked for."""
+        return sum(int(s.labels.annotated.sum()) for s in self.sequences if s.labels is not None)
+
+    def missing_paths(self) -> list[str]:
+        """The folders this set needs that do not exist."""
+        wanted = [self.root] if not os.path.isdir(self.root) else self._folders()
+        if self.annotations is not None:
+            wanted.append(self.annotations)
+        return [path for path in wanted if not os.path.isdir(path)]
+
+    def describe(self) -> str:
+        """One line of counts."""
+        frames = sum(len(s) for s in self.sequences)
+        unpaired = sum(int(s.visible.sum()) < 2 and not s.is_still for s in self.sequences)
+        text = f"{self.name}: {len(self.sequences)} sequences, {frames} frames, {self.labelled_frames} labelled"
+        return f"{text}, {unpaired} sequences with fewer than two visible frames" if unpaired else text
+
+    def _settings(self):
+        """What sequences the set has, in words."""
+        settings = {key: value for key, value in vars(self).items() if key != "name" and not key.startswith("_")}
+        return f"{self._kind} {sorted(settings.items())}"
+
+    @property
+    def _kind(self):
+        return type(self).__name__
+
+    def _folders(self):
+        """The folders below the root that the reader needs."""
+        return [self.root]
+
+    def _names(self) -> list[str]:
+        """Names of all sequences of the set in order."""
+        raise NotImplementedError
+
+    def _read_sequence(self, name: str) -> Sequence:
+        """One of them."""
+        raise NotImplementedError
+
+    def _read(self):
+        for folder in (self.root, *self._folders()):
+            note_source(folder)
+        names = self._names()
+        if not names:
+            raise DataError(
+                f"{self._folders()[0]}: the data set is empty. Expected {self.LAYOUT}; check {self._kind}.root"
+                f"{'' if self.split is None else ' and split'}."
+            )
+        return [self._read_sequence(name) for name in self._select(names)]
+
+    def _check_folders(self):
+        if not os.path.isdir(self.root):
+            raise DataError(
+                f"{self.root or repr(self.root)}: the data root does not exist or is no folder. Expected "
+                f"{self.LAYOUT}; set {self._kind}.root to where the data lie."
+            )
+        for folder in self._folders():
+            if not os.path.isdir(folder):
+                raise DataError(
+                    f"{folder}: there is no such folder. Expected {self.LAYOUT}. "
+                    f"{nearest_name(os.path.basename(folder), subfolders(self.root))} Correct {self._kind}."
+                    f"{' or '.join(self.PLACE)}."
+                )
+        if self.annotations is not None and not os.path.isdir(self.annotations):
+            raise DataError(
+                f"{self.annotations}: the annotation folder does not exist or is no folder. Expected a "
+                f"folder of <sequence>/<sequence>.jsonl files; set {self._kind}.annotations to it, or to "
+                "None."
+            )
+
+    def _left_out(self, names):
+        """Names that are not taken, whatever `include` says."""
+        return set(self.exclude or ())
+
+    def _select(self, names):
+        self._require_names("include", self.include, names)
+        self._require_names("exclude", self.exclude, names)
+        taken = set(names if self.include is None else self.include) - self._left_out(names)
+        if not taken:
+            raise DataError(
+                f"{self._folders()[0]}: {self._kind}.include and exclude leave none of the {len(names)} "
+                "sequences; leave at least one."
+            )
+        return [name for name in names if name in taken]
+
+    def _require_names(self, parameter, wanted, names):
+        """Raises DataError where a parameter wants a sequence that is not there."""
+        known = set(names)
+        for name in wanted or ():
+            if name not in known:
+                raise DataError(
+                    f"{self._folders()[0]}: {self._kind}.{parameter} names {name!r}, which is no sequence "
+                    f"of the data set. {nearest_name(name, names)}"
+                )
+
+    def _make_sequence(self, name, frames, boxes, truth, present=True):
+        """A Sequence of `frames`, whose boxes [N, 4] (or [1, 4]) are those of the file `truth`.
+
+        `present`: [N] bool, or True, False where the target is marked absent. A box without area stands for an absent
+        target too, but not in the first frame.
+        """
+        there = present & (boxes[:, 2:] > 0).all(1)
+        if not there[0]:
+            raise DataError(
+                f"{truth}:1: the box {show(boxes[0])} has no area, or the target is marked absent, in the first frame, "
+                f"where tracking starts. Correct the line, or leave the sequence out with {self._kind}.exclude."
+            )
+        visible = np.zeros(len(frames), bool)
+        visible[: len(there)] = there
+        labels = self._labels(name, [os.path.basename(frame) for frame in frames] if self.annotations else ())
+        return Sequence(name, frames, boxes, visible, np.where(visible, FULL_COVER, 0), labels)
+
+    def _labels(self, name, images):
+        """The challenge labels of a sequence with images of these names; None where no annotations were asked for."""
+        if self.annotations is None:
+            return None
+        path = annotation_path(self.annotations, name)
+        note_source(path)
+        return read_annotations(path, name, images) if os.path.lexists(path) else unlabelled(len(images))
+
+    def _report_unannotated(self, names):
+        without = [name for name in names if not os.path.lexists(annotation_path(self.annotations, name))]
+        if without:
+            logger.log(
+                logging.WARNING if len(without) == len(names) else logging.INFO,
+                "%s: %d of %d sequences have no annotation file in %s and are unlabelled (the first is %s)",
+                self.name,
+                len(without),
+                len(names),
+                self.annotations,
+                without[0],
+            )

@@ -1,0 +1,1 @@
+"""Sequences tracked, scored and handed in."""

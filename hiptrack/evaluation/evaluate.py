@@ -1,0 +1,109 @@
+"""Evaluation of a checkpoint on a data set: the root of tools/eval.py."""
+
+import hashlib
+import json
+from collections.abc import Callable
+from dataclasses import dataclass
+from pathlib import Path
+
+import gin
+from accelerate import Accelerator
+from accelerate.utils import gather_object
+
+from hiptrack.config import bound_values, config_text, used_values
+from hiptrack.config.portable import as_json
+from hiptrack.data.sequence import SequenceDataset
+from hiptrack.errors import ConfigError, NotFoundError
+from hiptrack.evaluation.score import as_dict, evaluate_sequences
+from hiptrack.evaluation.submission import SUBMISSION, expected_of, write_submission
+from hiptrack.evaluation.table import format_table
+from hiptrack.extras.report.write import write_report
+from hiptrack.files import write_atomically
+from hiptrack.models.weights import content_hash, load_model
+from hiptrack.processes import PATIENCE, check_processes, on_main
+from hiptrack.tracking.checkpoints import checkpoint_name, parts_of
+from hiptrack.tracking.tracker import Tracker
+
+
+@dataclass(frozen=True)
+class EvaluationOptions:
+    """What the command line says: the weights file or tracker's folder, the data set, and where results go."""
+
+    checkpoint: Path
+    dataset: SequenceDataset
+    out: Path | None = None
+
+
+@gin.configurable(denylist=["options"])
+def evaluate(options: EvaluationOptions, tracker: Callable = Tracker, batch: int = 1):
+    """Track every sequence of a data set, write result files in GOT-10k form, and report the benchmark's numbers.
+
+    Args:
+        tracker: called with the model and the device.
+        batch: sequences that each process tracks side by side as one batch; boxes differ by rounding alone. It pays on a GPU.
+
+    Results go to options.out, by default `results/<checkpoint>/<data set>-<key>`; the key changes with the weights, the
+    configuration and the sequences, so that results are never taken for those of another model. A report stands beside them, and for a
+    test split that is scored by a server the zip to hand in. Returns the exit code: 1 when a sequence failed.
+    """
+    accelerator = Accelerator(kwargs_handlers=[PATIENCE])
+    check_processes(accelerator)
+    weights_file, settings = parts_of(options.checkpoint)
+    if weights_file.is_dir():
+        raise ConfigError(
+            f"{weights_file} is a folder: --checkpoint expects a weights file (.safetensors), or a folder of save_pretrained."
+        )
+    if not weights_file.is_file():
+        raise NotFoundError(f"not found: {options.checkpoint} (--checkpoint: a weights file)", str(options.checkpoint))
+    sequences = options.dataset.sequences
+    weights, data = content_hash(weights_file), [(s.name, len(s), s.boxes_xywh[0].tolist()) for s in sequences]
+    key = _digest([weights, config_text(), as_json(settings), data])  # of all that decides the results
+    out = options.out or Path("results") / checkpoint_name(options.checkpoint) / f"{options.dataset.name}-{key[:8]}"
+    report = evaluate_sequences(
+        tracker(model=load_model(weights_file), device=str(accelerator.device), **settings),
+        sequences,
+        results_dir=out,
+        key=key,
+        process_index=accelerator.process_index,
+        num_processes=accelerator.num_processes,
+        gather=gather_object,
+        protocol=options.dataset.PROTOCOL,
+        batch=batch,
+    )
+
+    def tell():
+        made_with = {
+            "weights": weights,
+            "data": _digest(data),
+            "tracking": used_values("evaluate"),
+            "settings": as_json(settings),
+        }
+        values = {**as_dict(report), "made_with": made_with}
+        write_atomically(out / "report.json", (json.dumps(values, indent=2, allow_nan=False) + "\n").encode())
+        accelerator.print(format_table(report))
+        write_report({checkpoint_name(options.checkpoint): report}, sequences, out, options.dataset.name)
+        accelerator.print(f"results: {out} (report.html shows them)")
+        if options.dataset.is_handed_in and not report.failures:
+            write_submission(out, expected_of(sequences), out / SUBMISSION)
+            accelerator.print(f"to hand in: {out / SUBMISSION}")
+
+    on_main(
+        accelerator, tell, f"The report in {out}"
+    )  # the others wait: the first to exit with 1 has all of them killed
+    accelerator.end_training()
+    return 1 if report.failures else 0
+
+
+def configured_tracker() -> Callable:
+    """What the loaded configuration (root `evaluate`) tracks with: called with a model and, if not "auto", a device.
+
+    Raises ConfigError for a setting of `evaluate` itself: whoever tracks without it would pass over that.
+    """
+    idle = [name for name in bound_values() if name.startswith("evaluate.") and name != "evaluate.tracker"]
+    if idle:
+        raise ConfigError(f"{idle[0]} belongs to tools/eval.py and changes nothing here. Leave it out.")
+    return gin.query_parameter("evaluate.tracker").scoped_configurable_fn
+
+
+def _digest(values):
+    return hashlib.sha256(json.dumps(values).encode()).hexdigest()

@@ -1,0 +1,221 @@
+"""`benchmark train`: whole training steps of an experiment's model on random clips, in several ways.
+
+Each way has a process of its own, which shows its memory; it takes its steps in turn with one that trains everything.
+"""
+
+import multiprocessing
+from dataclasses import dataclass
+from functools import partial
+
+import gin
+import torch
+from accelerate import Accelerator
+
+from hiptrack import config
+from hiptrack.data.labels import CLASSES
+from hiptrack.errors import ConfigError, HiptrackError
+from hiptrack.extras.benchmark.measure import Timing, interleaved, peak_memory_mb, ratio
+from hiptrack.models.backbone import Backbone
+from hiptrack.models.prepare import lay_out
+from hiptrack.training import train  # noqa: F401  registers what experiments name
+from hiptrack.training.losses import CenterFocalLoss, ChallengeLoss, GIoULoss, L1Loss, MultiLabelChallengeLoss
+from hiptrack.training.stage import Stage
+from hiptrack.training.step import TrainingStep
+
+PURPOSE = "training: time and memory of whole steps, everything trained, the branch alone, and other ways"
+EXPERIMENT = "experiments/two_stage.gin"
+
+
+@dataclass(frozen=True)
+class Way:
+    """How a step is taken: which modules are trained, with the branch in the model, all frames of a clip in one backbone call."""
+
+    trainable: tuple[str, ...] = ("all",)
+    branch: bool = True
+    batched: bool = True
+    checkpointing: bool = False
+    precision: str = "no"
+
+
+BASE = "everything"
+WAYS = {
+    "branch stage": Way(trainable=("challenge",)),
+    "everything, no branch": Way(branch=False),
+    "everything, frame by frame": Way(batched=False),
+    "everything, checkpointing": Way(checkpointing=True),
+    "everything, bf16": Way(precision="bf16"),
+    "branch stage, bf16": Way(trainable=("challenge",), precision="bf16"),
+}
+
+
+def add_arguments(parser):
+    """The options of `benchmark train`."""
+    config.add_arguments(parser)
+    parser.add_argument("--clips", type=int, default=1, metavar="N", help="clips of a step (1)")
+    parser.add_argument("--frames", type=int, default=3, metavar="N", help="search frames of a clip (3)")
+
+
+def measure(args):
+    """Returns (settings, rows): the time of a step each way, how many times as fast as with everything trained, and the peak memory.
+
+    Raises ConfigError for an experiment without a branch.
+    """
+    experiment = args.gin or [EXPERIMENT], args.overrides
+    with torch.device("meta"):
+        model = build_model(*experiment)
+    if model.challenge is None:
+        raise ConfigError(f"{', '.join(experiment[0])} has no challenge branch: there is no branch stage to compare.")
+    rows, base_seconds = [], []
+    with OwnProcess(BASE, Way(), experiment, args) as base:
+        for name, way in WAYS.items():  # in pairs: all at once would take the memory of a large machine
+            with OwnProcess(name, way, experiment, args) as step:
+                timings = interleaved({BASE: base, name: step}, args.repetitions, warm_up=2)
+            base_seconds.extend(timings[BASE].seconds)
+            rows.append(row(name, timings[name], ratio(timings[BASE], timings[name]), step.peak_mb))
+    rows.insert(0, row(BASE, Timing(base_seconds), 1.0, base.peak_mb))
+    settings = {
+        "experiment": ", ".join(experiment[0]),
+        "clips": args.clips,
+        "frames": args.frames,
+        "repetitions": args.repetitions,
+    }
+    return settings, rows
+
+
+def row(name, timing, times_as_fast, peak_mb):
+    """A row of the table."""
+    return {"step": name, **timing.row(), "times as fast": times_as_fast, "peak MB": peak_mb}
+
+
+def build_model(gin_files, overrides):
+    """The model of an experiment, with random weights."""
+    config.load(gin_files, overrides, root="train")
+    torch.manual_seed(0)
+    return gin.get_configurable("HIPTrack")()
+
+
+class OwnProcess:
+    """Takes the steps of one way, one at each call, in a process of its own; `peak_mb` is that process's peak memory so far.
+
+    Raises HiptrackError where the process has ended by itself.
+    """
+
+    def __init__(self, name, way, experiment, args):
+        context = multiprocessing.get_context("spawn")
+        self.name = name
+        self.pipe, there = context.Pipe()
+        threads = torch.get_num_threads()
+        self.process = context.Process(target=_serve, args=(there, way, experiment, args.clips, args.frames, threads))
+        self.process.start()
+        there.close()
+
+    def __call__(self):
+        try:
+            self.pipe.send(None)
+            self.peak_mb = self.pipe.recv()
+        except (EOFError, OSError) as error:
+            self.process.join()
+            raise HiptrackError(
+                f"the process of '{self.name}' ended with exit code {self.process.exitcode}; a negative one is a signal, and -9 "
+                "most often means that the memory was used up."
+            ) from error
+
+    def __enter__(self):
+        return self
+
+    def __exit__(self, *_):
+        self.pipe.close()
+        self.process.join()
+
+
+def _serve(pipe, way, experiment, clips, frames, threads):
+    """Take a step for each message, until the other end closes."""
+    torch.set_num_threads(threads)
+    step = step_of(way, build_model(*experiment), clips, frames)
+    while True:
+        try:
+            pipe.recv()
+        except EOFError:
+            return
+        step()
+        cuda = torch.cuda.is_available()
+        pipe.send(torch.cuda.max_memory_allocated() / 1e6 if cuda else peak_memory_mb())
+
+
+def step_of(way, model, clips, frames):
+    """A function that trains a model by one step on random clips, as StageRun does."""
+    if not way.branch:
+        model.challenge = None
+    if not way.batched:
+        model.backbone.forward = partial(frame_by_frame, model.backbone)
+    accelerator = Accelerator(mixed_precision=way.precision)
+    model = lay_out(model, accelerator.device, accelerator.mixed_precision)
+    stage = Stage(
+        None,
+        losses_for(model),
+        epochs=1,
+        lr=1e-5,
+        batch=clips,
+        clips=clips,
+        trainable=way.trainable,
+        activation_checkpointing=way.checkpointing,
+    )
+    stage.prepare(model, stage.phase_at(0))
+    batch = random_clips(model, clips, frames, accelerator.device)
+    wrapped, optimizer = accelerator.prepare(model, stage.optimizer(stage.parameter_groups(model)))
+    wrapped.train()
+    training = TrainingStep(accelerator, wrapped, stage.losses_in(model))
+    parameters = [parameter for parameter in model.parameters() if parameter.requires_grad]
+
+    def step():
+        training.backward([batch])
+        float(accelerator.clip_grad_norm_(parameters, stage.grad_clip))
+        optimizer.step()
+        optimizer.zero_grad()
+        if accelerator.device.type == "cuda":
+            torch.cuda.synchronize()
+
+    return step
+
+
+def losses_for(model):
+    """The terms of a loss that suit a model."""
+    losses = [GIoULoss(), L1Loss(), CenterFocalLoss()]
+    if model.challenge is None:
+        return losses
+    return [*losses, ChallengeLoss() if model.challenge.activation == "softmax" else MultiLabelChallengeLoss()]
+
+
+def random_clips(model, clips, frames, device):
+    """A batch of noise as ClipDataset's batches are, all frames labelled."""
+    generator = torch.Generator().manual_seed(0)
+
+    def noise(*shape, below):
+        return torch.randint(below, shape, generator=generator).to(device)
+
+    box = torch.tensor([0.4, 0.4, 0.2, 0.2], device=device)
+    return {
+        "template": noise(clips, 3, model.template_size, model.template_size, below=256).byte(),
+        "search": noise(clips, frames, 3, model.search_size, model.search_size, below=256).byte(),
+        "template_box": box.expand(clips, 4),
+        "boxes_xywh": box.expand(clips, frames, 4),
+        "labels": noise(clips, frames, below=len(CLASSES)),
+        "flags": noise(clips, frames, len(CLASSES), below=2),
+    }
+
+
+def frame_by_frame(backbone, template_tokens, search, template_box_xywh, keep_ratio):
+    """Backbone.forward, called for each frame of the clips by itself."""
+    frames = len(search) // len(template_tokens)
+    calls = [search[frame::frames] for frame in range(frames)]
+    return FramesApart(
+        Backbone.forward(backbone, template_tokens, call, template_box_xywh, keep_ratio) for call in calls
+    )
+
+
+class FramesApart(list):
+    """Features of each frame, for who asks for the rows of a frame."""
+
+    def rows(self, rows):
+        """rows: slice(frame, None, frames)."""
+        return self[rows.start]

@@ -1,0 +1,203 @@
+"""Writing an export: a folder of graphs, each checked against PyTorch before the folder gets its name."""
+
+import copy
+import difflib
+import json
+import os
+import tempfile
+from pathlib import Path
+
+import torch
+
+import hiptrack
+from hiptrack.data.labels import class_names
+from hiptrack.errors import ConfigError, HiptrackError
+from hiptrack.extras.export.formats import FORMATS
+from hiptrack.extras.export.parts import Step, build_parts, without
+from hiptrack.tracking.memory import MemoryPolicy
+
+SETTINGS = "tracker.json"
+WINDOW = "outer product with itself of 0.5 * (1 - cos(2 * pi * k / (grid_side + 1))), k = 1..grid_side"
+MARGIN = 10  # pixels; the tracker's default
+MAX_CAPACITY = 1000  # slots; 1 GiB of keys and values at B/384
+
+
+def export(model, out, form="onnx", capacities=(150,), branch="off", say=print):
+    """Write a HIPTrack on the CPU as a folder of graphs and `tracker.json` (docs/export.md).
+
+    form: "onnx" or "torch". capacities: frames that the memory holds, a step graph for each. branch: "off", "on" or "folded".
+    say: takes a line for each comparison with PyTorch. Raises ConfigError, and HiptrackError where a package is missing or a
+    graph's answer differs from PyTorch's or `out` cannot be written; then there is no `out`.
+    """
+    out = Path(out).resolve()
+    check_request(out, form, capacities, branch)
+    model = with_branch(model, branch)
+    try:
+        out.parent.mkdir(parents=True, exist_ok=True)
+        with torch.no_grad(), tempfile.TemporaryDirectory(prefix=f".{out.name}.", dir=out.parent) as unfinished:
+            folder = Path(unfinished) / out.name
+            folder.mkdir()
+            write_folder(model, folder, form, sorted(set(capacities)), branch, say)
+            os.replace(folder, out)
+    except OSError as error:
+        raise HiptrackError(f"{out} cannot be written: {error}") from error
+
+
+def write_folder(model, folder, form, capacities, branch, say):
+    """Write the graphs and the settings into an empty folder, as `export` does."""
+    parts = build_parts(model, capacities)
+    tensors = example_tensors(parts)
+    entries = {part.name: write_part(part, form, folder, tensors, say) for part in parts}
+    settings = {"hiptrack": hiptrack.__version__, "format": form, **tracker_settings(model, branch, capacities)}
+    (folder / SETTINGS).write_text(json.dumps({**settings, "graphs": entries}, indent=1) + "\n")
+
+
+def check_request(out, form, capacities, branch):
+    """Raise ConfigError for what can be known to be wrong before anything is read."""
+    for option, value, valid in (("--format", form, FORMATS), ("--branch", branch, ("off", "on", "folded"))):
+        if value not in valid:
+            near = difflib.get_close_matches(str(value), valid, 1)
+            hint = f' Did you mean "{near[0]}"?' if near else f" Expected one of {', '.join(valid)}."
+            raise ConfigError(f'{option}: there is no "{value}".{hint}')
+    wrong = [capacity for capacity in capacities if not 1 <= capacity <= MAX_CAPACITY]
+    if wrong or not capacities:
+        raise ConfigError(f"--memory {wrong[0] if wrong else ''}: 1 to {MAX_CAPACITY} frames were expected.")
+    if out.exists() and (not out.is_dir() or any(out.iterdir())):
+        raise ConfigError(f"{out} is there and not empty; a folder that is new or empty was expected.")
+
+
+def with_branch(model, branch):
+    """The model with its branch as asked for; the caller's is left alone. Raises ConfigError where that is impossible."""
+    if branch == "off":
+        return without(model, "challenge")
+    if model.challenge is None:
+        raise ConfigError(
+            f"--branch {branch}: the model was built without a challenge branch; --branch off was expected."
+        )
+    if branch == "folded":
+        model = copy.deepcopy(model)
+        model.fold_challenge()
+    return model
+
+
+def write_part(part, form, folder, tensors, say):
+    """Write and check one graph; returns its entry in the settings. Raises HiptrackError."""
+    inputs = step_inputs(part, tensors, part.capacity) if isinstance(part, Step) else inputs_of(part, tensors)
+    path = folder / f"{part.name}{FORMATS[form].suffix}"
+    FORMATS[form].write(part, inputs, path)
+    for what, differences in check_part(part, FORMATS[form].load(path), tensors):
+        worst = max(differences, key=lambda name: differences[name] if differences[name] >= 0 else float("inf"))
+        say(f"{what}: differs from PyTorch by at most {differences[worst]:.1e} ({worst})")
+        if not differences[worst] <= TOLERANCE:
+            raise HiptrackError(
+                f"{path.name} differs from PyTorch by {differences[worst]:.1e} in {worst}; at most {TOLERANCE:.0e} was expected. "
+                "Nothing was written."
+            )
+    return {
+        "file": path.name,
+        "inputs": describe(part.inputs, inputs),
+        "outputs": describe(part.outputs, part(*inputs)),
+    }
+
+
+def describe(names, tensors):
+    """[{name, type, shape}] of tensors."""
+    return [
+        {"name": name, "type": str(tensor.dtype).removeprefix("torch."), "shape": list(tensor.shape)}
+        for name, tensor in zip(names, tensors, strict=True)
+    ]
+
+
+def tracker_settings(model, branch, capacities):
+    """What a program needs to know beside the graphs."""
+    policy = MemoryPolicy(capacity=max(capacities))
+    challenge = model.challenge
+    return {
+        "template_size": model.template_size,
+        "template_factor": model.template_factor,
+        "search_size": model.search_size,
+        "search_factor": model.search_factor,
+        "grid_side": model.grid_side,
+        "window": WINDOW,
+        "margin": MARGIN,
+        "memory": vars(policy),
+        "branch": branch,
+        "challenges": None if challenge is None else class_names(challenge.classifier.out_features),
+        "activation": None if challenge is None else challenge.activation,
+    }
+
+
+SEED = 0
+TOLERANCE = 1e-3
+FRAMES_CHECKED = (1, 20)  # used slots of each memory, beside all of them
+
+
+def example_tensors(parts):
+    """Random images, and everything the parts make of them, by the names of the parts' inputs and outputs."""
+    generator = torch.Generator().manual_seed(SEED)
+    model = parts[0].model
+    known = {
+        name: torch.randint(0, 256, (1, 3, side, side), dtype=torch.uint8, generator=generator)
+        for name, side in (("template", model.template_size), ("search", model.search_size))
+    }
+    known["template_box_xywh"] = torch.tensor([[0.25, 0.3, 0.5, 0.4]])
+    known["image"] = known["search"].float()
+    known["box_cxcywh"] = torch.tensor([[0.45, 0.55, 0.3, 0.2]])
+    for part in parts:
+        if not isinstance(part, Step):
+            known.update(zip(part.outputs, part(*inputs_of(part, known)), strict=True))
+        if part.name == "features":
+            known["grid"] = known["search_grid"]
+    return known
+
+
+def inputs_of(part, tensors):
+    """The part's inputs, in its order, out of named tensors."""
+    return tuple(tensors[name] for name in part.inputs)
+
+
+def example_memory(key, value, slots, frames):
+    """Keys [1, slots*N, K+1] and values [1, slots*N, V] of `frames` frames like the given one; NaN in the unused slots."""
+    generator, places = torch.Generator().manual_seed(SEED), key.shape[1]
+
+    def alike(tensor):
+        many = tensor.repeat(1, frames, 1)
+        return many + 0.3 * tensor.std() * torch.randn(many.shape, generator=generator)
+
+    def padded(tensor):
+        unused = (slots - frames) * places
+        return torch.cat((tensor, tensor.new_full((1, unused, tensor.shape[2]), torch.nan)), 1)
+
+    keys = alike(key[..., :-1])
+    return padded(torch.cat((keys, -keys.square().sum(-1, keepdim=True)), -1)), padded(alike(value))
+
+
+def step_inputs(step, tensors, frames):
+    """The inputs of a `Step` with `frames` slots used."""
+    keys, values = example_memory(tensors["key"], tensors["value"], step.capacity, frames)
+    return inputs_of(step, {**tensors, "keys": keys, "values": values, "frames": torch.tensor([frames])})
+
+
+def check_part(part, run, tensors):
+    """Yields (what, {output: difference}) of a part and what runs its file; a Step once for each number of used slots.
+
+    The difference is the largest absolute one, as a share of the output's largest magnitude where that exceeds 1. A Step is
+    compared with PyTorch reading a memory of just the used frames.
+    """
+    if not isinstance(part, Step):
+        inputs = inputs_of(part, tensors)
+        yield part.name, differences(part, run(*inputs), part(*inputs))
+        return
+    for frames in sorted({*(n for n in FRAMES_CHECKED if n < part.capacity), part.capacity}):
+        search_grid, keys, values, _, *pooled = inputs = step_inputs(part, tensors, frames)
+        places = frames * search_grid.shape[1]
+        exact = part.read(search_grid, keys[:, :places], values[:, :places], *pooled)
+        yield f"{part.name}, {frames} of {part.capacity} slots used", differences(part, run(*inputs), exact)
+
+
+def differences(part, found, expected):
+    """{output: difference} of two tuples of tensors; NaN differs from everything."""
+    return {
+        name: float((ours.float() - theirs.float()).abs().max() / theirs.float().abs().max().clamp(min=1))
+        for name, ours, theirs in zip(part.outputs, found, expected, strict=True)
+    }

@@ -1,0 +1,83 @@
+"""Writes a report: the page, its numbers as CSV, its charts as PNG."""
+
+import csv
+import io
+
+import numpy as np
+
+from hiptrack.data.labels import CLASSES
+from hiptrack.errors import HiptrackError
+from hiptrack.extras.report.charts import branch_png, charts, curves_png
+from hiptrack.extras.report.page import page
+from hiptrack.extras.report.summary import summarise_run
+from hiptrack.files import write_atomically
+
+
+def write_report(reports, sequences, folder, title):
+    """Write the report of {name: evaluate.Report} over the same Sequences into a folder.
+
+    report.html and report.csv; where there is ground truth, success.csv and success.png; where the branch was on and there are
+    labels, branch.csv and branch.png. Returns the files' names. Raises HiptrackError where they cannot be written.
+    """
+    runs = [summarise_run(name, report, sequences) for name, report in reports.items()]
+    files = {"report.html": page(runs, title).encode(), "report.csv": tables_csv(runs).encode()}
+    if curves := charts(runs):
+        files |= {"success.csv": curves_csv(curves).encode(), "success.png": curves_png(curves)}
+    if known := [run for run in runs if run.numbers["classification"]]:
+        files |= {"branch.csv": branch_csv(known).encode(), "branch.png": branch_png(known)}
+    try:
+        for name, content in files.items():
+            write_atomically(folder / name, content)
+    except OSError as error:
+        raise HiptrackError(f"the report in {folder} cannot be written: {error}") from error
+    return list(files)
+
+
+def tables_csv(runs):
+    """One line for each evaluation, sequence, group and loss of each RunSummary; the frame of a loss is where it began."""
+    metrics = list(dict.fromkeys(["AO", "SR0.5", "SR0.75", *runs[0].numbers["metrics"]]))
+    rows = []
+    for run in runs:
+        overall = run.numbers["overall"] or {}
+        frames = sum(row["frames"] for row in run.sequences.values())
+        tables = {"all": {"": {"frames": frames, **overall}}, "sequence": run.sequences, **run.groups}
+        for table, named in tables.items():
+            for name, row in named.items():
+                numbers = {metric: row.get(metric) for metric in metrics}
+                lost = row.get("lost")
+                rows.append([run.name, table, name, row["frames"], *numbers.values(), lost])
+        rows += [
+            [run.name, "lost", loss.sequence, loss.length, *[None] * len(metrics), loss.frame] for loss in run.losses
+        ]
+    return _text(["run", "table", "row", "frames", *metrics, "lost at"], rows)
+
+
+def curves_csv(charts):
+    """One line for each point of each line of the Charts."""
+    rows = [
+        [run, chart.name, f"{threshold:g}", share]
+        for chart in charts
+        for run, line in chart.lines.items()
+        for threshold, share in zip(np.linspace(0, chart.most, len(line)), line, strict=True)
+    ]
+    return _text(["run", "curve", "threshold", "share"], rows)
+
+
+def branch_csv(runs):
+    """Confusion matrix (row: true, column: predicted class) and calibration (row: a bin's lower end) of runs with a branch."""
+    rows = []
+    for run in runs:
+        for name, counts in zip(CLASSES, run.numbers["classification"]["confusion"], strict=True):
+            rows += [[run.name, "confusion", name, other, count] for other, count in zip(CLASSES, counts, strict=True)]
+        for found in run.calibration["bins"] if run.calibration else []:
+            rows += [
+                [run.name, "calibration", found["from"], key, found[key]]
+                for key in ("frames", "confidence", "accuracy")
+            ]
+    return _text(["run", "table", "row", "column", "value"], rows)
+
+
+def _text(names, rows):
+    text = io.StringIO()
+    csv.writer(text, lineterminator="\n").writerows([names, *rows])
+    return text.getvalue()

@@ -1,0 +1,1 @@
+"""A file, camera or stream, tracked."""

@@ -1,0 +1,286 @@
+"""The world as a source of training clips: any number of scenes, drawn when a loader asks for them."""
+
+from dataclasses import dataclass
+from functools import cached_property
+
+import gin
+import numpy as np
+
+from hiptrack import crops
+from hiptrack.data.labels import CLASSES, NORMAL, FrameLabels
+from hiptrack.data.reading import nearest_name
+from hiptrack.errors import ConfigError
+from hiptrack.extras.world import shapes as shape_families
+from hiptrack.extras.world import textures as texture_families
+from hiptrack.extras.world.bank import open_bank
+from hiptrack.extras.world.objects import flattened
+from hiptrack.extras.world.scene import Difficulty, Scene, blacken, crop_view, make_scene, render, smears
+
+SMALLEST_CANVAS = 16
+
+
+@gin.register
+class World:
+    """Procedural scenes in the place of a data set: one of `ClipData.datasets`, alone or beside real ones.
+
+    Domain randomisation (Tobin et al., IROS 2017): so varied that real video is one more variation. A scene is a pure function of
+    (seed, its number) and of the parameters; it has a whole target, look-alikes, bystanders, layers behind them, a camera, light
+    and weather, and its challenge labels are known as it is made. Strengths are 0 (never) to 1, and may rise from stage to stage.
+
+    Args:
+        seed: another one is another world.
+        scenes: number of different scenes.
+        frames: length of a scene.
+        canvas: side in pixels of the pictures that things are made of: about twice their size in a crop.
+        textures, shapes: families that it is made of; None: those for training (textures.py, shapes.py).
+        sizes: smallest and largest mean size (square root of the box's area) of a target, in frame pixels.
+        speed: about the largest way of a target between two frames, in its sizes.
+        camera: how much the camera moves, shakes, turns and zooms.
+        deformation: how much targets turn, bend and swing their limbs.
+        lookalikes: mean number of things like the target near it.
+        clutter: mean number of other things near it.
+        camouflage: chance that the target has the colours of its background.
+        occlusion: chance that something passes before the target, and how much of it that hides.
+        cut: chance that the target leaves the frame partly.
+        light: chance and strength of shadows, glare and changes of light and colour.
+        weather: chance and strength of fog and rain.
+        blur: chance of motion blur, defocus and coarse pixels.
+        noise: chance and strength of sensor noise.
+        compression: chance that frames were compressed.
+        name: in reports.
+
+    Raises ConfigError for a number out of range and for a family that does not exist.
+    """
+
+    is_endless = True
+
+    def __init__(
+        self,
+        seed: int = 0,
+        scenes: int = 10**7,
+        frames: int = 60,
+        canvas: int = 64,
+        textures: list[str] | None = None,
+        shapes: list[str] | None = None,
+        sizes: tuple[float, float] = (14.0, 260.0),
+        speed: float = 0.5,
+        camera: float = 0.5,
+        deformation: float = 0.5,
+        lookalikes: float = 1.0,
+        clutter: float = 6.0,
+        camouflage: float = 0.35,
+        occlusion: float = 0.35,
+        cut: float = 0.2,
+        light: float = 0.5,
+        weather: float = 0.25,
+        blur: float = 0.4,
+        noise: float = 0.4,
+        compression: float = 0.3,
+        name: str = "world",
+    ):
+        for what, value, least in (
+            ("seed", seed, 0),
+            ("scenes", scenes, 1),
+            ("frames", frames, 2),
+            ("canvas", canvas, SMALLEST_CANVAS),
+        ):
+            if value < least:
+                raise ConfigError(f"World.{what} = {value}: at least {least} was expected.")
+        for what, value in (("speed", speed), ("lookalikes", lookalikes), ("clutter", clutter)):
+            if not 0 <= value < np.inf:
+                raise ConfigError(f"World.{what} = {value}: a number of at least 0 was expected.")
+        strengths = {
+            "camera": camera, "deformation": deformation, "camouflage": camouflage, "occlusion": occlusion, "cut": cut,
+            "light": light, "weather": weather, "blur": blur, "noise": noise, "compression": compression,
+        }  # fmt: skip
+        for what, value in strengths.items():
+            if not 0 <= value <= 1:
+                raise ConfigError(f"World.{what} = {value}: a number from 0 to 1 was expected.")
+        if len(sizes) != 2 or not 4 <= sizes[0] <= sizes[1]:
+            raise ConfigError(f"World.sizes = {tuple(sizes)}: (smallest, largest) of at least 4 pixels were expected.")
+        self.seed, self.scenes, self.frames, self.canvas, self.name = seed, scenes, frames, canvas, name
+        self.textures = _families("textures", textures, texture_families)
+        self.shapes = _families("shapes", shapes, shape_families)
+        self.difficulty = Difficulty(
+            sizes=tuple(sizes), speed=speed, lookalikes=lookalikes, clutter=clutter, **strengths
+        )  # fmt: skip
+
+    @property
+    def sequences(self) -> "Scenes":
+        """All scenes, made when they are asked for."""
+        return Scenes(self)
+
+    @property
+    def labelled_frames(self) -> int:
+        """Every frame has its labels."""
+        return self.scenes * self.frames
+
+    def scene(self, number: int, size: tuple[int, int] | None = None) -> Scene:
+        """The scene `number` (0-based), with frames of `size` (w, h) or of its own."""
+        rng = np.random.default_rng((self.seed, number))
+        return make_scene(
+            rng, open_bank(self.seed, self.textures), self.shapes, self.frames, self.canvas, self.difficulty, size
+        )
+
+    def share(self, read: dict) -> None:
+        """Nothing is read."""
+
+    def missing_paths(self) -> list[str]:
+        """No folder is needed."""
+        return []
+
+    def describe(self) -> str:
+        """One line of counts."""
+        return f"{self.name}: {self.scenes} procedural scenes of {self.frames} frames, all labelled"
+
+
+def _families(parameter, wanted, module):
+    """The names wanted, or those for training; ConfigError where one does not exist."""
+    for family in wanted or ():
+        if family not in module.FAMILIES:
+            raise ConfigError(f"World.{parameter} names {family!r}. {nearest_name(family, list(module.FAMILIES))}")
+    if wanted is not None and not wanted:
+        raise ConfigError(f"World.{parameter} is empty: at least one of {', '.join(module.FAMILIES)} was expected.")
+    return module.TRAINING if wanted is None else tuple(wanted)
+
+
+class Scenes:
+    """The scenes of a World by number, each a SceneSequence."""
+
+    def __init__(self, world: World):
+        self._world = world
+
+    def __len__(self):
+        return self._world.scenes
+
+    def __getitem__(self, number):
+        return SceneSequence(f"scene_{number:08d}", self._world.scene(int(number)))
+
+
+class SceneSequence:
+    """A scene in the form of a `dataset.Sequence`; its frames draw their own crops."""
+
+    is_still = False
+
+    def __init__(self, name: str, scene: Scene):
+        self.name, self.scene = name, scene
+        self.boxes_xywh, self.visible = visible_boxes(scene)
+        self.frames = [SceneFrame(scene, frame) for frame in range(scene.frames)]
+
+    def __len__(self):
+        return len(self.frames)
+
+    @cached_property
+    def labels(self) -> FrameLabels:
+        """The challenges of every frame."""
+        return FrameLabels(flags(self.scene), np.ones(len(self), bool))
+
+
+@dataclass(frozen=True)
+class SceneFrame:
+    """A frame of a scene that was not drawn yet."""
+
+    scene: Scene
+    number: int
+
+    def crop(self, box_xywh, factor, side_out):
+        """What `crops.crop` would make of the drawn frame, drawn at the crop's resolution; EmptyCrop as there."""
+        left, top, x2, y2 = crops.shown(box_xywh, factor, self.scene.size)
+        view = crop_view(left, top, crops.crop_side(box_xywh, factor), side_out)
+        picture = render(self.scene, self.number, view, (side_out, side_out))
+        blacken(picture, view, (max(left, 0), max(top, 0), x2, y2))
+        return picture
+
+
+HIDDEN = 0.15  # share of the target behind what passes: from here on a frame counts as occluded
+GRID = 4  # pixels of a canvas between the points by which that is found
+OUTSIDE = 0.08  # share of the box outside the frame: partially visible
+GROWN = 1.5  # factor of the size since the first frame, up or down: scale variation
+TURNED = 0.5  # radians of turning or of yaw since the first frame: appearance variation
+SMEARED = 0.15  # way while the shutter is open, in target sizes: motion blur
+DEFOCUSED = 0.045  # standard deviation, in target sizes: it counts as motion blur too (the classes know no other blur)
+DIMMED = 0.25  # change of the logarithm of the light in any channel: illumination change
+GLARING = 80.0  # grey levels
+SMALL = 400.0  # pixels of the box (OTB: low resolution)
+FEW_CELLS = 14.0  # coarse pixels across the target: low resolution
+NEAR = 1.8  # target sizes: a look-alike so near, or ...
+CROWD = 5  # ... so many bystanders are background clutter
+FOGGY = 0.4  # share of fog: low contrast
+SEEN = 0.2  # share of the box inside the frame and not hidden, below which a frame shows no target
+SMALLEST_SIDE = 3.0  # pixels of what is inside the frame
+
+
+def visible_boxes(scene: Scene) -> tuple[np.ndarray, np.ndarray]:
+    """(xywh [n, 4]: the whole target as far as it lies inside the frame, hidden parts included, as in GOT-10k; [n] bool: it
+    is seen)."""
+    x1, y1, x2, y2 = _clipped(scene.target.boxes, scene.size).T
+    width, height = np.maximum(x2 - x1, 0), np.maximum(y2 - y1, 0)
+    seen = (inside_share(scene) * (1 - hidden_share(scene)) >= SEEN) & (np.minimum(width, height) >= SMALLEST_SIDE)
+    return np.column_stack((x1, y1, width, height)), seen
+
+
+def inside_share(scene: Scene) -> np.ndarray:
+    """[n]: the share of the target's box that lies inside the frame."""
+    return _area(_clipped(scene.target.boxes, scene.size)) / np.maximum(_area(scene.target.boxes), 1e-6)
+
+
+def hidden_share(scene: Scene) -> np.ndarray:
+    """[n]: the share of the target that is behind what passes before it, by points on it, its limbs at rest."""
+    hidden = np.zeros(scene.frames)
+    if not scene.passers:
+        return hidden
+    outline = flattened(scene.target.thing)[::GRID, ::GRID, 3] > 127
+    points = np.argwhere(outline)[:, ::-1] * GRID
+    places = _moved(points, scene.target.affines)
+    for passer in scene.passers:
+        alpha = flattened(passer.thing)[..., 3]
+        at = np.rint(_moved_back(places, passer.affines)).astype(int)
+        within = ((at >= 0) & (at < len(alpha))).all(2)
+        at = np.where(within[..., None], at, 0)
+        hidden = np.maximum(hidden, (within & (alpha[at[..., 1], at[..., 0]] > 127)).mean(1))
+    return hidden
+
+
+def _moved(points, affines):
+    return points @ affines[:, :, :2].transpose(0, 2, 1) + affines[:, None, :, 2]
+
+
+def _moved_back(places, affines):
+    return (places - affines[:, None, :, 2]) @ np.linalg.inv(affines[:, :, :2]).transpose(0, 2, 1)
+
+
+def flags(scene: Scene) -> np.ndarray:
+    """[n, 9] bool, columns in the order of CLASSES without "normal"; several may hold at once."""
+    effects, track, frames = scene.effects, scene.target.track, scene.frames
+    size = np.sqrt(np.maximum(_area(scene.target.boxes), 1.0))
+    smeared = np.hypot(*smears(scene, scene.target).T)
+    distances = [np.hypot(*(like.track.position - track.position).T) / size for like in scene.likes]
+    centres = [
+        b.affines[:, :, :2] @ np.full(2, scene.target.thing.side / 2) + b.affines[:, :, 2] for b in scene.bystanders
+    ]
+    beside = sum((np.hypot(*(centre - track.position).T) < NEAR * size).astype(int) for centre in centres)
+    held = {
+        "occlusion": hidden_share(scene) > HIDDEN,
+        "illumination_change": (np.abs(np.log(effects.gain)).max(1) > DIMMED) | (effects.glare[:, 2] > GLARING),
+        "scale_variation": np.abs(np.log(size / size[0])) > np.log(GROWN),
+        "motion_blur": (smeared > SMEARED * size) & (smeared > 2) | (effects.defocus > DEFOCUSED * size),
+        "appearance_variation": np.maximum(_turned(track.angle), _turned(track.yaw)) > TURNED,
+        "partial_visibility": inside_share(scene) < 1 - OUTSIDE,
+        "low_resolution": (size**2 < SMALL) | (effects.coarse * FEW_CELLS > size),
+        "background_clutter": (np.min(distances, 0) < NEAR if distances else np.zeros(frames, bool))
+        | (beside >= CROWD),
+        "low_contrast": (effects.fog > FOGGY) | scene.is_camouflaged,
+    }
+    return np.column_stack([held[name] for name in CLASSES[:NORMAL]])
+
+
+def _turned(angle):
+    return np.abs(angle - angle[0])
+
+
+def _clipped(boxes, size):
+    return np.clip(boxes, 0, np.array((*size, *size), float))
+
+
+def _area(boxes):
+    return np.maximum(boxes[:, 2] - boxes[:, 0], 0) * np.maximum(boxes[:, 3] - boxes[:, 1], 0)

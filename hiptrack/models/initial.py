@@ -1,0 +1,125 @@
+"""Initial weights of a model: of its backbone from timm or a file, or of a whole tracker from a weights file."""
+
+from pathlib import Path
+
+import gin
+import timm
+
+from hiptrack.errors import CheckpointError
+from hiptrack.models import hiptrack as _  # noqa: F401  registers the model's parts
+from hiptrack.models.published import CLASS_TOKEN, POSITIONS, from_published, load_published, load_vit
+from hiptrack.models.weights import load_exact, read_tensors
+from hiptrack.nano import weights_path
+
+
+@gin.register
+class TimmWeights:
+    """Initial weights: the backbone's, from timm's hub under the backbone's own model name.
+
+    Args:
+        name: a timm model name with its tag, e.g. `vit_base_patch16_224.mae`.
+    """
+
+    def __init__(self, name: str):
+        self.name = name
+
+    def describe(self):
+        """What is filled from where."""
+        return f"backbone <- timm {self.name}"
+
+    def missing_paths(self):
+        """A hub is no path."""
+        return []
+
+    def __call__(self, model):
+        """Fill `model.backbone`; returns a line that says what was done."""
+        try:
+            vit = timm.create_model(self.name, pretrained=True, num_classes=0)
+        except (RuntimeError, OSError, ValueError) as error:
+            raise CheckpointError(f"timm could not load pretrained weights for '{self.name}': {error}.") from error
+        load_vit(model.backbone, vit.state_dict(), self.name)
+        return f"backbone <- timm {self.name}"
+
+
+@gin.register
+class BackboneWeights:
+    """Initial weights: the backbone's, from a local file of a plain ViT or MAE (timm names) or of DropTrack or OSTrack.
+
+    Args:
+        path: .safetensors, .pth or .pth.tar. None starts from random weights.
+    """
+
+    def __init__(self, path: str | None):
+        self.path = path
+
+    def describe(self):
+        """What is filled from where."""
+        return f"backbone <- {self.path}" if self.path else "random"
+
+    def missing_paths(self):
+        """The file, where it is absent."""
+        return [] if self.path is None or Path(self.path).is_file() else [self.path]
+
+    def __call__(self, model):
+        """Fill `model.backbone`; returns a line that says what was done."""
+        if self.path is None:
+            return "initial weights: random"
+        tensors = read_tensors(self.path)
+        if not any(name.startswith("backbone.") for name in tensors):
+            load_vit(model.backbone, tensors, self.path)
+            return f"backbone <- plain ViT {self.path}"
+        published = {name: tensor for name, tensor in tensors.items() if name.startswith("backbone.")}
+        ours = from_published(published)
+        state = {name.removeprefix("backbone."): tensor for name, tensor in ours.items()}
+        if model.backbone.class_token is not None and {CLASS_TOKEN, POSITIONS} <= published.keys():
+            state["class_token"], state["class_position"] = published[CLASS_TOKEN], published[POSITIONS][:, :1]
+        load_exact(model.backbone, state, self.path, may_miss=r"(template|search)_temporal$")
+        return f"backbone <- tracker {self.path} ({len(tensors) - len(published)} tensors outside its backbone left)"
+
+
+@gin.register
+class TrackerWeights:
+    """Initial weights: the whole tracker's, from a file of ours or a published HIPTrack checkpoint.
+
+    A branch or a neck that the file does not hold keeps its initial values; everything else must fit.
+
+    Args:
+        path: .safetensors of ours, .pth or .pth.tar of the published form, or "nano", the weights that come with the package. None
+            starts from random weights.
+        branch: False leaves out the file's branch, for one that starts anew or has another form.
+
+    Raises NotFoundError, or CheckpointError naming the tensors that do not fit.
+    """
+
+    def __init__(self, path: str | None, branch: bool = True):
+        self.path, self.branch = path, branch
+
+    def describe(self):
+        """What is filled from where."""
+        without = "" if self.branch else ", without its branch"
+        return f"tracker <- {self.path}{without}" if self.path else "random"
+
+    def missing_paths(self):
+        """The file, where it is absent."""
+        return [] if self.path is None or weights_path(self.path).is_file() else [self.path]
+
+    def __call__(self, model):
+        """Fill the model; returns a line that says what was done."""
+        if self.path is None:
+            return "initial weights: random"
+        tensors = read_tensors(weights_path(self.path))
+        if not self.branch:
+            tensors = {name: tensor for name, tensor in tensors.items() if not name.startswith("challenge.")}
+        if any(name.startswith("HIP.") for name in tensors):
+            kept = load_published(model, tensors, self.path)
+        else:
+            kept = self._load_ours(model, tensors)
+        return self.describe() + (f" ({len(kept)} other tensors keep their initial values)" if kept else "")
+
+    def _load_ours(self, model, tensors):
+        try:
+            return load_exact(model, tensors, self.path, may_miss=r"challenge\.|neck\.")
+        except CheckpointError as error:
+            if "challenge." not in str(error):
+                raise
+            raise CheckpointError(f"{error} TrackerWeights.branch = False leaves out the file's branch.") from error

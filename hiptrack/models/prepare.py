@@ -1,0 +1,66 @@
+"""A model made ready for tracking: nothing is left of training, and its layers are what the machine computes fastest."""
+
+import itertools
+
+import torch
+from timm.layers import use_fused_attn
+from torch import nn
+from torch.nn.utils.fusion import fuse_conv_bn_eval
+
+from hiptrack.models.heads import ConvTower
+
+
+def prepare(model, precision, compile, device):
+    """Make a HIPTrack ready to track, in place: it can no longer be trained.
+
+    Batch norms are folded into the convolutions ahead of them and convolutions take channels last; for "bf16" weights and values
+    are bfloat16 once and for all. What precision is lost in stays float32: the keys, whose squared distances
+    cancel, and the last layers of the head, which say where the box is. compile: by torch.compile, on GPUs with CUDA graphs.
+    Returns the model.
+    """
+    model = model.to(device).eval().requires_grad_(False)
+    _fold_batch_norms(model)
+    on_cpu = torch.device(device).type == "cpu"
+    if precision == "bf16":
+        _to_bfloat16(model)
+    plain = on_cpu and precision == "bf16"  # the fused kernel's bfloat16 products are slower there than plain ones
+    for block in model.backbone.blocks:
+        block.attn.fused_attn = use_fused_attn() and not plain
+    model = model.to(memory_format=torch.channels_last)
+    if compile:
+        mode = "default" if on_cpu else "reduce-overhead"
+        for part in (model.backbone, model.history.value_encoder, model.history.fuse, model.box_head):
+            part.compile(mode=mode)
+    return model
+
+
+def _fold_batch_norms(model):
+    """A batch norm that follows a convolution in its module goes into its weights."""
+    for module in list(model.modules()):
+        for (name, conv), (norm_name, norm) in itertools.pairwise(list(module.named_children())):
+            if isinstance(conv, nn.Conv2d) and isinstance(norm, nn.BatchNorm2d):
+                setattr(module, name, fuse_conv_bn_eval(conv, norm))
+                setattr(module, norm_name, nn.Identity())
+
+
+def _to_bfloat16(model):
+    exact = [model.history.key_proj, *(part.out for part in model.modules() if isinstance(part, ConvTower))]
+    exact = {id(tensor) for layer in exact for tensor in layer.parameters()}
+    model.image_dtype = torch.bfloat16
+    for child in model.children():  # the model's own tensors normalise images, and stay exact
+        for tensor in itertools.chain(child.parameters(), child.buffers()):
+            if tensor.is_floating_point() and id(tensor) not in exact:
+                tensor.data = tensor.data.bfloat16()
+
+
+def lay_out(model, device, mixed_precision):
+    """Suit a HIPTrack to a device [torch.device] and a number format ("no", "bf16", "fp16"); returns the model.
+
+    In bfloat16 on a processor, channels come last and attention is two plain products: together they made a step of a
+    small model 1.4 times as fast (docs/performance.md), for the backward pass of PyTorch's fused kernel is slow in bfloat16 there.
+    """
+    if device.type == "cpu" and mixed_precision == "bf16":
+        for block in model.backbone.blocks:
+            block.attn.fused_attn = False
+        model = model.to(memory_format=torch.channels_last)
+    return model

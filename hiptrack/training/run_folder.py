@@ -1,0 +1,178 @@
+"""A run's folder and what it says about the run: configuration, commands, versions, commit.
+
+Only the main process calls these. Every file is written whole or not at all.
+"""
+
+import fcntl
+import importlib.metadata
+import json
+import os
+import platform
+import shlex
+import socket
+import subprocess
+from collections.abc import Sequence
+from contextlib import contextmanager
+from pathlib import Path
+
+import hiptrack
+from hiptrack.config import REPO_ROOT
+from hiptrack.errors import ConfigError, HiptrackError
+from hiptrack.files import write_atomically
+
+_DISTRIBUTIONS = {
+    "torch": ("torch",),
+    "accelerate": ("accelerate",),
+    "timm": ("timm",),
+    "gin": ("gin-config",),
+    "numpy": ("numpy",),
+    "cv2": ("opencv-python", "opencv-python-headless", "opencv-contrib-python"),
+}
+
+
+def default_run_dir(gin_files: Sequence[str]) -> Path:
+    """runs/<experiment>, from the working directory; several gin files give runs/<first>+<second>."""
+    if not gin_files:
+        raise ConfigError("no gin file was given; name one with --gin FILE, or the run's folder with --run DIR.")
+    return Path("runs") / "+".join(Path(name).stem for name in gin_files)
+
+
+def open_run(run_dir: str | Path, resume: str) -> Path:
+    """Creates the run's folder where it is missing. resume: "auto", "never" or the path of a checkpoint.
+
+    Raises HiptrackError where the folder holds something and resume is "never", or where it cannot be made.
+    """
+    run_dir = Path(run_dir)
+    try:
+        run_dir.mkdir(parents=True, exist_ok=True)
+        occupied = any(path.name != LOCK for path in run_dir.iterdir())
+    except OSError as error:
+        raise HiptrackError(
+            f"the run folder {run_dir} cannot be used: {error}; choose another with --run DIR."
+        ) from error
+    if occupied and resume == "never":
+        raise HiptrackError(
+            f"the run folder {run_dir} is not empty, and --resume never starts anew; continue that run with "
+            "--resume auto, choose another folder with --run DIR, or move this one away."
+        )
+    return run_dir
+
+
+def record(run_dir: Path, config_text: str, argv: Sequence[str]) -> None:
+    """Writes config.gin and versions.json and adds the command to command.txt, at every start of the run.
+
+    What the first start wrote is kept: where configuration or versions differ at a later start, they go to
+    config-2.gin or versions-2.json, and so on.
+    """
+    _write_next(run_dir, "config", ".gin", config_text)
+    _write_next(run_dir, "versions", ".json", json.dumps(_versions(), indent=2) + "\n")
+    commands = run_dir / "command.txt"
+    earlier = commands.read_text(encoding="utf-8") if commands.exists() else ""
+    write_atomically(commands, f"{earlier}{shlex.join(argv)}\n".encode())
+
+
+def record_operative(run_dir: Path, stage_name: str, text: str) -> None:
+    """Writes operative-<stage>.gin: the values that were used up to the end of the stage."""
+    write_atomically(run_dir / f"operative-{stage_name.replace('/', '-')}.gin", text.encode())
+
+
+def _write_next(folder: Path, stem: str, suffix: str, text: str) -> None:
+    """Writes stem.suffix; where that exists, the next of stem-2.suffix, ... if the newest one differs."""
+    count = 1
+    path = newest = folder / f"{stem}{suffix}"
+    while path.exists():
+        newest, count = path, count + 1
+        path = folder / f"{stem}-{count}{suffix}"
+    if path is newest or newest.read_text(encoding="utf-8") != text:
+        write_atomically(path, text.encode())
+
+
+def _versions() -> dict[str, str | bool | None]:
+    """Versions of what a result can depend on; None for what is not installed or known."""
+    versions = {name: _installed(distributions) for name, distributions in _DISTRIBUTIONS.items()}
+    commit = _git("rev-parse", "HEAD")
+    changes = _git("status", "--porcelain")
+    return {
+        "hiptrack": hiptrack.__version__,
+        "python": platform.python_version(),
+        **versions,
+        "platform": platform.platform(),
+        "git_commit": commit,
+        "git_dirty": None if changes is None else bool(changes),
+    }
+
+
+def _installed(distributions: Sequence[str]) -> str | None:
+    for name in distributions:
+        try:
+            return importlib.metadata.version(name)
+        except importlib.metadata.PackageNotFoundError:
+            pass
+    return None
+
+
+def _git(*arguments: str) -> str | None:
+    """What git says about this checkout; None without a checkout, without git, and where git refuses."""
+    if not (REPO_ROOT / ".git").exists():
+        return None
+    try:
+        done = subprocess.run(["git", *arguments], cwd=REPO_ROOT, capture_output=True, text=True, check=False)
+    except OSError:
+        return None
+    return done.stdout.strip() if done.returncode == 0 else None
+
+
+LOCK = ".lock"
+
+
+@contextmanager
+def run_lock(folder):
+    """Hold a run's folder, which is made where it is missing.
+
+    A record lock (fcntl) of this process: it goes with the process, however that ends; loader workers do not inherit it; over
+    NFS the server keeps it until a crashed machine is back or its lease is over. A folder that holds nothing but the lock afterwards is removed.
+
+    Raises HiptrackError at once where another process has the folder, or where it cannot be made or locked.
+    """
+    path = Path(folder) / LOCK
+    with _locked(path, folder) as file:
+        file.truncate(0)
+        file.write(f"process {os.getpid()} on {socket.gethostname()}\n")
+        file.flush()
+        try:
+            yield
+        finally:
+            if [entry.name for entry in path.parent.iterdir()] == [LOCK]:
+                path.unlink()
+                path.parent.rmdir()
+
+
+def _locked(path, folder):
+    """The lock's file, opened and locked."""
+    while True:
+        try:
+            path.parent.mkdir(parents=True, exist_ok=True)
+            file = path.open("a+", encoding="utf-8")
+        except OSError as error:
+            raise HiptrackError(
+                f"the run folder {folder} cannot be used: {error}; choose another with --run DIR."
+            ) from error
+        try:
+            fcntl.lockf(file, fcntl.LOCK_EX | fcntl.LOCK_NB)
+        except (BlockingIOError, PermissionError):
+            with file:
+                file.seek(0)
+                holder = file.read().strip() or "a process that has not said its name yet"
+            raise HiptrackError(
+                f"the run folder {folder} is in use by {holder}. Wait for that run or stop it, or choose another folder "
+                "with --run DIR."
+            ) from None
+        except OSError as error:
+            file.close()
+            raise HiptrackError(
+                f"the run folder {folder} cannot be locked ({error}), so two runs could write it at once; choose a folder "
+                "on another file system with --run DIR."
+            ) from error
+        if path.exists() and os.path.samestat(os.fstat(file.fileno()), path.stat()):
+            return file
+        file.close()  # whoever had it before removed it in between
