@@ -1,14 +1,15 @@
-"""The processes of a launch: whether they are as many as were asked for, and how they stop together."""
+"""The processes of a launch: whether they are as many as were asked for, what they compute with, and how they stop together."""
 
 import argparse
 import os
 from datetime import timedelta
 
 import psutil
+import torch
 from accelerate.commands.config.config_args import default_config_file, load_config_from_file
 from accelerate.utils import InitProcessGroupKwargs, broadcast_object_list, gather_object
 
-from hiptrack.errors import HiptrackError, ToldElsewhere
+from hiptrack.errors import ConfigError, HiptrackError, ToldElsewhere
 
 # The processes track sequences of different lengths: the first to end must wait for the last.
 PATIENCE = InitProcessGroupKwargs(timeout=timedelta(hours=2))
@@ -30,6 +31,24 @@ def check_processes(accelerator):
     asked = asked_of_launcher()
     if asked is not None and asked != joined:
         raise HiptrackError(f"accelerate launch was asked for {asked} processes, but started {joined}. {HOW_TO}")
+
+
+def use_deterministic_kernels():
+    """Have PyTorch choose kernels that repeat their results, bit by bit; what has none fails (`kernel_fault`)."""
+    os.environ.setdefault("CUBLAS_WORKSPACE_CONFIG", ":4096:8")
+    torch.use_deterministic_algorithms(True)
+    torch.utils.deterministic.fill_uninitialized_memory = False  # costs time, and nothing reads such memory
+
+
+def kernel_fault(error):
+    """A ConfigError for a RuntimeError by which PyTorch says that a computation has no deterministic kernel; else None."""
+    name, lacks, _ = str(error).partition(" does not have a deterministic implementation")
+    if not lacks:
+        return None
+    return ConfigError(
+        f"train.deterministic = True, but PyTorch has no kernel for {name} on this device that repeats its result bit by bit. "
+        "Train with train.deterministic = False: then a run that is resumed may differ from one that is not."
+    )
 
 
 def raise_together(error):

@@ -8,6 +8,7 @@ from tensorboard.plugins.hparams import metadata
 from training_runs import launch, run_here, same_tensors, toy_stages
 
 from hiptrack.errors import ConfigError, HiptrackError
+from hiptrack.models.hiptrack import HIPTrack
 from hiptrack.models.weights import read_tensors
 from hiptrack.training.log import read_metrics
 
@@ -127,6 +128,21 @@ def test_bfloat16_trains_every_stage(synthetic, tmp_path):
     assert run_here(FROM_SCRATCH, [*toy_stages(synthetic), "train.mixed_precision=bf16"], tmp_path / "run") == 0
     curves = read_metrics(tmp_path / "run")
     assert len(curves["Loss/total"]) == 9
+
+
+def test_what_has_no_deterministic_kernel_stops_the_run_with_advice(synthetic, tmp_path, monkeypatch):
+    normalise = HIPTrack.normalise
+
+    def undetermined(model, images):
+        torch.zeros(2).put_(torch.tensor([1]), torch.ones(1))  # stands for a kernel of GPUs
+        return normalise(model, images)
+
+    monkeypatch.setattr(HIPTrack, "normalise", undetermined)
+    overrides = toy_stages(synthetic, tracker=1)
+    with pytest.raises(ConfigError, match=r"no kernel for put_ on this device.*train\.deterministic = False"):
+        run_here(FROM_SCRATCH, overrides, tmp_path / "run")
+    torch.use_deterministic_algorithms(False)
+    assert run_here(FROM_SCRATCH, [*overrides, "train.deterministic=False"], tmp_path / "other") == 0
 
 
 def test_freeze_schedule_keeps_what_the_optimiser_knows(synthetic, tmp_path, monkeypatch):

@@ -10,7 +10,6 @@ from pathlib import Path
 from typing import Literal
 
 import gin
-import torch
 from accelerate import Accelerator
 from accelerate.utils import broadcast, gather_object, send_to_device, set_seed
 from tqdm import tqdm
@@ -27,7 +26,16 @@ from hiptrack.models.hiptrack import HIPTrack
 from hiptrack.models.prepare import lay_out
 from hiptrack.models.weights import ROOT_COMPONENT, save_weights
 from hiptrack.pictures import draw_box, score_overlay
-from hiptrack.processes import PATIENCE, check_processes, on_main, raise_together, together, write_together
+from hiptrack.processes import (
+    PATIENCE,
+    check_processes,
+    kernel_fault,
+    on_main,
+    raise_together,
+    together,
+    use_deterministic_kernels,
+    write_together,
+)
 from hiptrack.signals import Preempted, Preemption, exit_code, leave_marker, remove_marker
 from hiptrack.training.checkpoint import (
     BEST,
@@ -98,7 +106,8 @@ def train(
         initial_weights: applied to the new model in order.
         validation: tracking of held-out sequences, every few epochs.
         seed: of everything random.
-        deterministic: only kernels that give the same result each time, where PyTorch has them (GPUs are a little slower).
+        deterministic: only kernels that give the same result each time (GPUs are a little slower); a model that needs another
+            one is refused.
         mixed_precision: number format of matrix products.
         workers: loader processes of each training process.
         loader_timeout: seconds after which a worker that gives no batch is taken to hang.
@@ -152,13 +161,6 @@ def train(
         pictures=pictures,
     )
     return run.whole(build, initial_weights, options)
-
-
-def use_deterministic_kernels():
-    """Have PyTorch choose kernels that repeat their results; it warns where it has none."""
-    os.environ.setdefault("CUBLAS_WORKSPACE_CONFIG", ":4096:8")
-    torch.use_deterministic_algorithms(True, warn_only=True)
-    torch.utils.deterministic.fill_uninitialized_memory = False  # costs time, and nothing reads such memory
 
 
 def check_model_scope():
@@ -416,7 +418,7 @@ class StageRun:
             for _ in range(self.run.position.epoch, self.stage.epochs):
                 self._epoch()
         except RuntimeError as error:  # the death of a worker is raised wherever the loop happens to be
-            fault = worker_fault(self.loader, error)
+            fault = worker_fault(self.loader, error) or kernel_fault(error)
             if fault is None:
                 raise
             raise fault from error
