@@ -225,8 +225,7 @@ class Backbone(nn.Module):
             x = self.run(mlp_half, block, x)
         x = self.norm(x)
 
-        to_place = place.unsqueeze(-1).expand(-1, -1, self.width)
-        grid = x.new_zeros(len(x), n_search, self.width).scatter(1, to_place, x[:, first:])
+        grid = x.new_zeros(len(x), n_search, self.width).index_put((row_numbers(x), place), x[:, first:])
         kept = torch.zeros(len(x), n_search, dtype=torch.bool, device=x.device).scatter(1, place, True)
         class_token = None if self.class_token is None else x[:, 0]
         return Features(x[:, first - n_template : first], grid, kept, class_token, tuple(removed))
@@ -313,6 +312,14 @@ def attend_and_score(attention, x, index, weight, first):
     return output, score
 
 
+def row_numbers(x):
+    """[B, 1]: with places [B, n] it indexes whole tokens of x [B, N, C].
+
+    `gather` and `scatter` would index each of a token's numbers; deterministic kernels on GPUs sort all these indices.
+    """
+    return torch.arange(len(x), device=x.device).unsqueeze(1)
+
+
 def eliminate(x, place, score, keep_ratio):
     """Keep the ceil(keep_ratio * n) best of the n search tokens that end the sequence, best first.
 
@@ -322,6 +329,5 @@ def eliminate(x, place, score, keep_ratio):
     keep = math.ceil(keep_ratio * count)
     order = score.argsort(dim=1, descending=True, stable=True)
     first = x.shape[1] - count
-    chosen = order[:, :keep].unsqueeze(-1).expand(-1, -1, x.shape[2])
-    x = torch.cat((x[:, :first], x[:, first:].gather(1, chosen)), 1)
+    x = torch.cat((x[:, :first], x[:, first:][row_numbers(x), order[:, :keep]]), 1)
     return x, place.gather(1, order[:, :keep]), place.gather(1, order[:, keep:])
