@@ -19,6 +19,7 @@ TABLE = {
         train.seed=1
         train.deterministic=False
         train.mixed_precision=bf16
+        train.tf32=False
         train.workers=1
         train.loader_timeout=60.0
         train.max_unreadable=0.5

@@ -132,7 +132,8 @@ def built(base, line=""):
 def arguments(run):
     """What `train` hands on, and does by itself."""
     literals = [value for value in vars(run).values() if isinstance(value, (int, float, type(None)))]
-    return literals, run.accelerator.mixed_precision, torch.are_deterministic_algorithms_enabled()
+    flags = torch.are_deterministic_algorithms_enabled(), torch.backends.cuda.matmul.allow_tf32
+    return literals, run.accelerator.mixed_precision, flags
 
 
 def course(stage):

@@ -93,6 +93,29 @@ def test_bfloat16_tracks_close_to_float32(branch):
     assert all(torch.equal(tensor, weights[name]) for name, tensor in kept.items() if name in weights)
 
 
+@pytest.mark.parametrize(("precision", "allowed"), [("float32", False), ("tf32", True), ("bf16", False)])
+def test_on_gpus_products_are_tf32_where_that_is_asked_for_alone(precision, allowed):
+    """PyTorch itself starts with convolutions in TF32; what is float32 in a bfloat16 model is so for its precision."""
+    flags = torch.backends.cuda.matmul, torch.backends.cudnn
+    tracker = Tracker(toy_model(), precision=precision, device="cpu")
+    tracker.device = torch.device("cuda")
+    before = [part.allow_tf32 for part in flags]
+    with pytest.raises(ZeroDivisionError), tracker.computing():
+        assert [part.allow_tf32 for part in flags] == [allowed, allowed]
+        raise ZeroDivisionError
+    assert [part.allow_tf32 for part in flags] == before
+
+
+def test_tf32_is_float32_where_there_is_none(caplog):
+    tracks = [
+        track(Tracker(toy_model(), memory=policy(), precision=name, device="cpu")) for name in ("float32", "tf32")
+    ]
+    assert np.array_equal(*tracks)
+    assert [record.getMessage() for record in caplog.records] == [
+        "Tracker.precision = 'tf32': there is no TF32 on cpu, it tracks in float32."
+    ]
+
+
 def test_an_unknown_precision_is_refused():
     gin.clear_config()
     with pytest.raises(ConfigError, match="'fp8'"):

@@ -1,6 +1,8 @@
 """A tracker for programs: `init` with a frame and a box, then `update` frame by frame; or several targets as one batch."""
 
 import copy
+import logging
+from contextlib import contextmanager
 from dataclasses import dataclass
 from typing import Literal
 
@@ -11,11 +13,16 @@ import torch
 from hiptrack import crops
 from hiptrack.errors import CheckpointError, ConfigError, DataError, HiptrackError
 from hiptrack.models.prepare import prepare
+from hiptrack.models.tf32 import has_tf32, tf32
 from hiptrack.models.weights import load_model
 from hiptrack.nano import FOLDER, weights_path
 from hiptrack.tracking.adaptation import Action, Adaptation, follow_size
 from hiptrack.tracking.hub import TrackerHubMixin, WeightsFile
 from hiptrack.tracking.memory import MemoryPolicy, TargetMemory, read_memories, update_memories
+
+logger = logging.getLogger(__name__)
+
+PRECISIONS = ("float32", "tf32", "bf16")
 
 
 @dataclass
@@ -61,7 +68,8 @@ class Tracker(TrackerHubMixin):
         smoothing: share of the class probabilities of the frame before in those of a frame (an exponential moving average),
             in [0, 1); 0 takes each frame as it is. The boxes do not depend on it unless rules of `adaptation` do.
         adaptation: what is done otherwise while a challenge is likely or the score low; None: the published tracker.
-        precision: "float32", or "bf16", which is faster where the processor computes in it.
+        precision: "float32" (IEEE on GPUs, too); "tf32", which is faster on NVIDIA's GPUs from Ampere on, and float32 elsewhere; or
+            "bf16", which is faster where the processor computes in it.
         compile: whether to track with torch.compile (on GPUs with CUDA graphs); it takes a minute before the first frame.
         device: torch device name; "auto" takes a GPU where there is one.
 
@@ -76,7 +84,7 @@ class Tracker(TrackerHubMixin):
         margin: int = 10,
         smoothing: float = 0.0,
         adaptation: Adaptation | None = None,
-        precision: Literal["float32", "bf16"] = "float32",
+        precision: Literal["float32", "tf32", "bf16"] = "float32",
         compile: bool = False,
         device: str = "auto",
     ):
@@ -94,11 +102,13 @@ class Tracker(TrackerHubMixin):
         if branch != "on" and (smoothing or named):
             asked = f"a Rule names the challenge '{named[0]}'" if named else f"Tracker.smoothing = {smoothing}"
             raise ConfigError(f"{asked}, but only Tracker.branch = 'on' predicts challenges, not '{branch}'.")
-        if precision not in ("float32", "bf16"):
-            raise ConfigError(f'Tracker.precision = {precision!r}: "float32" or "bf16" was expected.')
+        if precision not in PRECISIONS:
+            raise ConfigError(f'Tracker.precision = {precision!r}: "float32", "tf32" or "bf16" was expected.')
         if device == "auto":
             device = "cuda" if torch.cuda.is_available() else "cpu"
         self.device = torch.device(device)
+        if precision == "tf32" and not has_tf32(self.device):
+            logger.warning("Tracker.precision = 'tf32': there is no TF32 on %s, it tracks in float32.", self.device)
         if isinstance(model, torch.nn.Module):
             model = copy.deepcopy(model)  # the caller may go on training
             if branch == "folded":
@@ -109,7 +119,7 @@ class Tracker(TrackerHubMixin):
                 "Tracker.precision and Tracker.compile have no effect on an exported model: leave them out."
             )
         self.model = model.to(self.device).eval()
-        self.branch, self.margin, self.compile = branch, margin, compile
+        self.branch, self.margin, self.precision, self.compile = branch, margin, precision, compile
         self.smoothing, self.adaptation = smoothing, adaptation
         self.policy = memory or MemoryPolicy()
         self.window = hann_window(model.grid_side).to(self.device)
@@ -183,7 +193,8 @@ class Tracker(TrackerHubMixin):
         in_crop = crops.box_to_crop(box, box, size / crops.crop_side(box, factor), size)
         in_crop = torch.from_numpy(in_crop)[None].to(self.device)
         memory = TargetMemory(self.policy, template, in_crop)
-        return Target(box, self.model.backbone.embed_template(template), memory)
+        with self.computing():
+            return Target(box, self.model.backbone.embed_template(template), memory)
 
     @torch.inference_mode()
     def step(self, targets, frames_rgb):
@@ -205,15 +216,22 @@ class Tracker(TrackerHubMixin):
             places.append(place)
         if places:
             sizes = [frames_rgb[place].shape[1::-1] for place in places]
-            results = self._step([targets[place] for place in places], self._to_model(searches), sizes)
+            with self.computing():
+                results = self._step([targets[place] for place in places], self._to_model(searches), sizes)
             for place, result in zip(places, results, strict=True):
                 outcomes[place] = result
         return outcomes
 
-    def _step(self, targets, search, frame_sizes):
-        """`step` on crops [B, 3, Hs, Hs], normalised, of frames of (width, height)."""
+    @contextmanager
+    def computing(self):
+        """Around a step of the model: products have the tracker's precision, and the graphs of a compiled model begin anew."""
         if self.compile and self.device.type == "cuda":
             torch.compiler.cudagraph_mark_step_begin()  # the graphs may write over what they returned in the last step
+        with tf32(self.precision == "tf32", self.device):
+            yield
+
+    def _step(self, targets, search, frame_sizes):
+        """`step` on crops [B, 3, Hs, Hs], normalised, of frames of (width, height)."""
         memories = [target.memory for target in targets]
         features = self.model.backbone(
             torch.cat([target.template_tokens for target in targets]),

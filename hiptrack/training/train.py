@@ -10,6 +10,7 @@ from pathlib import Path
 from typing import Literal
 
 import gin
+import torch
 from accelerate import Accelerator
 from accelerate.utils import broadcast, gather_object, send_to_device, set_seed
 from tqdm import tqdm
@@ -24,6 +25,7 @@ from hiptrack.errors import ConfigError, HiptrackError
 from hiptrack.files import remove_leftovers
 from hiptrack.models.hiptrack import HIPTrack
 from hiptrack.models.prepare import lay_out
+from hiptrack.models.tf32 import allow_tf32
 from hiptrack.models.weights import ROOT_COMPONENT, save_weights
 from hiptrack.pictures import draw_box, score_overlay
 from hiptrack.processes import (
@@ -89,6 +91,7 @@ def train(
     seed: int = 0,
     deterministic: bool = True,
     mixed_precision: Literal["no", "bf16", "fp16"] = "no",
+    tf32: bool = True,
     workers: int = 2,
     loader_timeout: float = 600.0,
     max_unreadable: float = 0.1,
@@ -109,6 +112,7 @@ def train(
         deterministic: only kernels that give the same result each time (GPUs are a little slower); a model that needs another
             one is refused.
         mixed_precision: number format of matrix products.
+        tf32: whether GPUs compute what is left in float32 in TF32, which is faster; False: IEEE float32.
         workers: loader processes of each training process.
         loader_timeout: seconds after which a worker that gives no batch is taken to hang.
         max_unreadable: largest share of the drawn clips that may meet an unreadable image (they are drawn again).
@@ -141,6 +145,7 @@ def train(
         text, complete = describe_pipeline(model(), stages, initial_weights, validation, accelerator.num_processes)
         accelerator.print(text)
         return 0 if complete else 1
+    allow_tf32(tf32)
     if deterministic:
         use_deterministic_kernels()
     if options.replay:

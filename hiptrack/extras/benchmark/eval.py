@@ -13,7 +13,7 @@ from hiptrack.evaluation.run_sequences import core_for_decoding
 from hiptrack.evaluation.score import evaluate_sequences
 from hiptrack.extras.benchmark.measure import add_model_arguments, build_model, interleaved, ratio
 from hiptrack.extras.world.sea_files import write_dataset
-from hiptrack.tracking.tracker import Tracker
+from hiptrack.tracking.tracker import PRECISIONS, Tracker
 
 PURPOSE = "evaluation: frames a second from the files on, and of the tracker alone"
 FRAME_SIZE, JPEG_QUALITY = (1280, 720), 75  # about 120 kB a frame
@@ -25,7 +25,7 @@ def add_arguments(parser):
     parser.add_argument("--sequences", type=int, default=2, metavar="N", help="sequences that are tracked (2)")
     parser.add_argument("--frames", type=int, default=30, metavar="N", help="frames of each (30)")
     parser.add_argument("--batch", type=int, nargs="+", default=[1], metavar="N", help="sequences tracked at once (1)")
-    parser.add_argument("--precision", choices=("float32", "bf16"), default="float32", help="float32")
+    parser.add_argument("--precision", choices=PRECISIONS, default="float32", help="float32")
     parser.add_argument("--device", default="auto", help="a torch device (a GPU where there is one)")
 
 

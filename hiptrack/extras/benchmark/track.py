@@ -24,8 +24,9 @@ from hiptrack.extras.benchmark.measure import (
 )
 from hiptrack.extras.benchmark.roofline import Ceilings, flops, record
 from hiptrack.extras.world.sea_files import write_dataset
+from hiptrack.models.tf32 import tf32
 from hiptrack.tracking.memory import MemoryPolicy
-from hiptrack.tracking.tracker import Tracker
+from hiptrack.tracking.tracker import PRECISIONS, Tracker
 
 PURPOSE = "tracking: time and memory of a frame, and the share of the machine's matrix rate"
 FRAME_SIZE, FRAMES = (1280, 720), 8
@@ -49,9 +50,7 @@ def add_arguments(parser):
     """The options of `benchmark track`."""
     add_model_arguments(parser)
     parser.add_argument("--memory", type=int, nargs="+", default=[1, 4, 20, 150], metavar="N", help="1 4 20 150")
-    parser.add_argument(
-        "--precision", nargs="+", choices=("float32", "bf16"), default=["float32", "bf16"], help="float32 bf16"
-    )
+    parser.add_argument("--precision", nargs="+", choices=PRECISIONS, default=["float32", "bf16"], help="float32 bf16")
     parser.add_argument("--branch", nargs="+", choices=("off", "on", "folded"), default=["off"], help="off")
     parser.add_argument("--compile", action="store_true", help="track with torch.compile")
     parser.add_argument("--device", default="auto", help="a torch device (a GPU where there is one)")
@@ -78,16 +77,20 @@ def measure(args):
         }
         timings = interleaved(tasks, args.repetitions, warm_up=2, synchronise=synchronise)
         work = {(case, what): record(getattr(subjects[case], what)) for case in cases for what in ("step", "remember")}
-    parts = set(itertools.chain.from_iterable(work.values()))
-    ceilings = Ceilings(parts, args.repetitions, device, synchronise)
+    ceilings = {}
+    for precision in dict.fromkeys(args.precision):
+        parts = set(itertools.chain.from_iterable(work[key] for key in work if key[0].precision == precision))
+        with tf32(precision == "tf32", device):
+            ceilings[precision] = Ceilings(parts, args.repetitions, device, synchronise)
     rows = []
     for case in cases:
         step, whole, remember = (timings[case, what] for what in ("step", "frame", "remember"))
-        best = ceilings.estimate(work[case, "step"])
+        ceiling, needed = ceilings[case.precision], work[case, "step"]
+        best = ceiling.estimate(needed)
         rows.append(
             {
                 **case.name,
-                "GMAC": flops(work[case, "step"]) / 2e9,
+                "GMAC": flops(needed) / 2e9,
                 "model ms p50": step.ms(50),
                 "model ms p95": step.ms(95),
                 "end to end ms p50": whole.ms(50),
@@ -95,12 +98,14 @@ def measure(args):
                 "remembering ms": remember.ms(50),
                 "roofline ms": best * 1e3,
                 "of roofline": best / step.median,
-                "of plain": ceilings.estimate(work[case, "step"], plain=True) / step.median,
+                "of plain": ceiling.estimate(needed, plain=True) / step.median,
                 "peak MB": peaks[case],
             }
         )
     if args.shapes:
-        print(format_rows(list(ceilings.rows(sum((work[case, "step"] for case in cases), Counter())))), end="\n\n")
+        for precision, ceiling in ceilings.items():
+            steps = (work[case, "step"] for case in cases if case.precision == precision)
+            print(f"{precision}:\n{format_rows(list(ceiling.rows(sum(steps, Counter()))))}", end="\n\n")
     settings = {
         "model": model_name,
         "frames": "{} x {} JPEG".format(*FRAME_SIZE),
@@ -128,7 +133,8 @@ class Subject:
             for _ in range(memory - 1):  # the one frame again and again: its values are as good as any
                 bank.write(keys, values)
             self.search = model.normalise(crop.to(self.tracker.device))
-            self.features = self._backbone()
+            with self.tracker.computing():
+                self.features = self._backbone()
         self.box = torch.tensor([[0.5, 0.5, 0.2, 0.2]], device=self.tracker.device)
 
     def _backbone(self):
@@ -139,12 +145,14 @@ class Subject:
     def step(self):
         """The network of a frame, from its crop to its box."""
         use_challenge = self.tracker.branch == "on"
-        return self.tracker.model.predict(self._backbone(), [self.target.memory.bank.read()], use_challenge)
+        with self.tracker.computing():
+            return self.tracker.model.predict(self._backbone(), [self.target.memory.bank.read()], use_challenge)
 
     @torch.inference_mode()
     def remember(self):
         """What a remembered frame costs beside it."""
-        return self.tracker.model.frame_memory(self.search, self.features, self.box)
+        with self.tracker.computing():
+            return self.tracker.model.frame_memory(self.search, self.features, self.box)
 
     def frame(self):
         """All of a frame: decode, crop, network, box."""
@@ -196,6 +204,6 @@ def _comparisons(cases, timings, work, ceilings):
         exact = Case("float32", case.branch, case.memory)
         if case.precision == "bf16" and exact in cases:
             value = ratio(timings[exact, "step"], timings[case, "step"])
-            rates = ceilings.estimate(work[exact, "step"]) / ceilings.estimate(work[case, "step"])
+            rates = ceilings["float32"].estimate(work[exact, "step"]) / ceilings["bf16"].estimate(work[case, "step"])
             found[f"float32 / bf16, {case.memory} in memory"] = f"{value:.2f} (matrix rates: {rates:.2f})"
     return found

@@ -17,6 +17,7 @@ from hiptrack.errors import ConfigError, HiptrackError
 from hiptrack.extras.benchmark.measure import Timing, interleaved, peak_memory_mb, ratio
 from hiptrack.models.backbone import Backbone
 from hiptrack.models.prepare import lay_out
+from hiptrack.models.tf32 import allow_tf32
 from hiptrack.training import train  # noqa: F401  registers what experiments name
 from hiptrack.training.losses import CenterFocalLoss, ChallengeLoss, GIoULoss, L1Loss, MultiLabelChallengeLoss
 from hiptrack.training.stage import Stage
@@ -149,6 +150,7 @@ def step_of(way, model, clips, frames):
     if not way.batched:
         model.backbone.forward = partial(frame_by_frame, model.backbone)
     accelerator = Accelerator(mixed_precision=way.precision)
+    allow_tf32(True)  # as `train` does
     model = lay_out(model, accelerator.device, accelerator.mixed_precision)
     stage = Stage(
         None,
