@@ -134,7 +134,7 @@ class Subject:
                 bank.write(keys, values)
             self.search = model.normalise(crop.to(self.tracker.device))
             with self.tracker.computing():
-                self.features = self._backbone()
+                self.features = self._backbone().rows([0])  # a copy: compiled graphs write over what they returned
         self.box = torch.tensor([[0.5, 0.5, 0.2, 0.2]], device=self.tracker.device)
 
     def _backbone(self):
