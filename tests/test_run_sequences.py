@@ -153,8 +153,9 @@ def test_large_frames_are_decoded_ahead_but_not_without_bound(sequences, monkeyp
     read = running.read_image_rgb
 
     def reads(path):
-        assert threading.get_ident() != here
         image = read(path)
+        if threading.get_ident() == here:  # only to know the size of the frames
+            return image
         with more:
             decoded.append(path)
             more.notify()

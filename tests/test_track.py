@@ -22,6 +22,7 @@ from hiptrack.extras.video import outputs
 from hiptrack.extras.video import track as track_video
 from hiptrack.extras.video.sources import FolderSource
 from hiptrack.extras.video.track import TrackRequest, parse_box, track
+from hiptrack.signals import STOP_SIGNALS
 from hiptrack.tracking.memory import MemoryPolicy
 from hiptrack.tracking.tracker import Tracker
 
@@ -260,11 +261,11 @@ def signal_at(number, frame, monkeypatch, times=1):
 @pytest.mark.parametrize(("number", "code"), [(signal.SIGINT, 130), (signal.SIGTERM, 143)])
 def test_a_signal_ends_it_after_the_frame(number, code, checkpoint, box, folder, tmp_path, monkeypatch):
     signal_at(number, 5, monkeypatch)
-    before = [signal.getsignal(each) for each in track_video.STOP_SIGNALS]
+    before = [signal.getsignal(each) for each in STOP_SIGNALS]
     out, lines = tmp_path / "out.avi", tmp_path / "out.jsonl"
     assert track(TrackRequest(str(folder), checkpoint, box, out, lines)) == code
     assert len(lines_of(lines)) == len(decoded(out)[0]) == 5
-    assert [signal.getsignal(each) for each in track_video.STOP_SIGNALS] == before
+    assert [signal.getsignal(each) for each in STOP_SIGNALS] == before
 
 
 def test_ctrl_c_twice_ends_it_at_once_with_readable_files(checkpoint, box, folder, tmp_path, monkeypatch):

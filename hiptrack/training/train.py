@@ -15,6 +15,7 @@ from accelerate import Accelerator
 from accelerate.utils import broadcast, gather_object, send_to_device, set_seed
 from tqdm import tqdm
 
+import hiptrack.models.initial  # noqa: F401  registers the initial weights
 import hiptrack.training.losses  # noqa: F401  registers the losses
 from hiptrack.config import bound_values, config_text, operative_text
 from hiptrack.config.meaning import current_bindings
