@@ -1,4 +1,11 @@
-"""The errors a user is meant to read: one paragraph, naming the file and what to do."""
+"""The errors a user is meant to read: one paragraph, naming the file and what to do; and how a command ends with one."""
+
+import re
+import sys
+from collections.abc import Callable
+from typing import NoReturn
+
+_GIN_TRAIL = re.compile(r"\n\s*In call to configurable [^\n]*")
 
 
 class HiptrackError(Exception):
@@ -27,3 +34,18 @@ class NotFoundError(HiptrackError):
 
 class ToldElsewhere(HiptrackError):
     """An error of another process, which reports it; this one only stops too."""
+
+
+def run_main(main: Callable[[], int | None]) -> NoReturn:
+    """Runs a tool's main and exits with its result; a HiptrackError is printed without a traceback."""
+    try:
+        code = main()
+    except ToldElsewhere:
+        code = 1
+    except HiptrackError as error:
+        # gin appends a line for each configurable that the error passed through
+        print(f"error: {_GIN_TRAIL.sub('', str(error))}", file=sys.stderr)
+        code = 1
+    except KeyboardInterrupt:
+        code = 130
+    sys.exit(code)

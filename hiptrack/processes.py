@@ -1,11 +1,11 @@
-"""The processes of a launch: whether they are as many as were asked for, what they compute with, and how they stop together."""
+"""The processes of a launch: whether they are as many as were asked for, and how they stop together."""
 
 import argparse
 import os
 from datetime import timedelta
 
 import psutil
-import torch
+from accelerate import Accelerator
 from accelerate.commands.config.config_args import default_config_file, load_config_from_file
 from accelerate.utils import InitProcessGroupKwargs, broadcast_object_list, gather_object
 
@@ -13,7 +13,22 @@ from hiptrack.errors import ConfigError, HiptrackError, ToldElsewhere
 
 # The processes track sequences of different lengths: the first to end must wait for the last.
 PATIENCE = InitProcessGroupKwargs(timeout=timedelta(hours=2))
-HOW_TO = "On CPUs set ACCELERATE_USE_CPU=true and launch with --multi_gpu --num_processes N (see README, 'Several processes')."
+HOW_TO = "On CPUs set ACCELERATE_USE_CPU=true and launch with --multi_gpu --num_processes N (see docs/runs.md, 'Several processes')."
+
+
+def open_accelerator(mixed_precision):
+    """The Accelerator of a training process; mixed_precision: "no", "bf16" or "fp16".
+
+    Raises ConfigError for a number format that the device lacks, HiptrackError where the processes are not as many as asked for.
+    """
+    try:
+        accelerator = Accelerator(mixed_precision=mixed_precision, kwargs_handlers=[PATIENCE])
+    except ValueError as error:
+        raise ConfigError(
+            f"train.mixed_precision = '{mixed_precision}' cannot be used on this device: {error}"
+        ) from error
+    check_processes(accelerator)
+    return accelerator
 
 
 def check_processes(accelerator):
@@ -33,24 +48,6 @@ def check_processes(accelerator):
         raise HiptrackError(f"accelerate launch was asked for {asked} processes, but started {joined}. {HOW_TO}")
 
 
-def use_deterministic_kernels():
-    """Have PyTorch choose kernels that repeat their results, bit by bit; what has none fails (`kernel_fault`)."""
-    os.environ.setdefault("CUBLAS_WORKSPACE_CONFIG", ":4096:8")
-    torch.use_deterministic_algorithms(True)
-    torch.utils.deterministic.fill_uninitialized_memory = False  # costs time, and nothing reads such memory
-
-
-def kernel_fault(error):
-    """A ConfigError for a RuntimeError by which PyTorch says that a computation has no deterministic kernel; else None."""
-    name, lacks, _ = str(error).partition(" does not have a deterministic implementation")
-    if not lacks:
-        return None
-    return ConfigError(
-        f"train.deterministic = True, but PyTorch has no kernel for {name} on this device that repeats its result bit by bit. "
-        "Train with train.deterministic = False: then a run that is resumed may differ from one that is not."
-    )
-
-
 def raise_together(error):
     """Raise on all processes what went wrong on any; every process calls this, with its HiptrackError or None."""
     told = [text for text in gather_object([None if error is None else str(error)]) if text]
@@ -60,7 +57,7 @@ def raise_together(error):
         raise ToldElsewhere(told[0])
 
 
-def together(action):
+def on_every_process(action):
     """Call `action` on every process, and return what it gives there; the HiptrackError of one stops all."""
     result, error = None, None
     try:
@@ -72,7 +69,7 @@ def together(action):
 
 
 def write_together(action, what):
-    """`together` for an action that writes files: it fails too where they cannot be written (full disk, no permission)."""
+    """`on_every_process` for an action that writes files: it fails too where they cannot be written (full disk, no permission)."""
 
     def write():
         try:
@@ -83,7 +80,7 @@ def write_together(action, what):
                 "command again."
             ) from error
 
-    return together(write)
+    return on_every_process(write)
 
 
 def on_main(accelerator, action, what):

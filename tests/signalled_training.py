@@ -9,22 +9,22 @@ import runpy
 import signal
 
 from hiptrack.config import REPO_ROOT
-from hiptrack.training.train import StageRun
+from hiptrack.training.train import Training
 
-optimize = StageRun._optimize
+take_step = Training.take_step
 
 
-def signal_then_optimize(self, batches):
-    if self.run.position.step == int(os.environ["SIGNAL_AT_STEP"]):
+def signal_then_step(self, *given):
+    if self.at.step == int(os.environ["SIGNAL_AT_STEP"]):
         number = signal.Signals[os.environ["SIGNAL"]]
         to = os.environ.get("SIGNAL_TO")
         if to == "launcher":
-            if self.run.is_main:
+            if self.accelerator.is_main_process:
                 os.kill(os.getppid(), number)
         elif to in (None, os.environ.get("RANK", "0")):
             os.kill(os.getpid(), number)
-    return optimize(self, batches)
+    return take_step(self, *given)
 
 
-StageRun._optimize = signal_then_optimize
+Training.take_step = signal_then_step
 runpy.run_path(str(REPO_ROOT / "tools" / "train.py"), run_name="__main__")

@@ -7,21 +7,21 @@ begin before it has got a signal itself.
 import os
 import signal
 
-from hiptrack.training.train import StageRun
+from hiptrack.training.train import Training
 
-optimize = StageRun._optimize
+take_step = Training.take_step
 
 
-def signal_then_optimize(self, batches):
+def signal_then_step(self, *given):
     name, step, number = os.environ.get("SIGNAL_PARENT", "- 0 SIGTERM").split()
-    if (self.run.folder.name, self.run.position.step) == (name, int(step)):
+    if (self.folder.path.name, self.at.step) == (name, int(step)):
         answer, write_end = os.pipe()
         os.set_blocking(write_end, False)
         signal.set_wakeup_fd(write_end)
         os.kill(os.getppid(), signal.Signals[number])
         os.read(answer, 1)
         signal.set_wakeup_fd(-1)
-    return optimize(self, batches)
+    return take_step(self, *given)
 
 
-StageRun._optimize = signal_then_optimize
+Training.take_step = signal_then_step

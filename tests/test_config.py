@@ -17,7 +17,7 @@ from toy_config import (
 
 from hiptrack import config
 from hiptrack.config.syntax import quoted
-from hiptrack.errors import ConfigError, DataError
+from hiptrack.errors import ConfigError, DataError, run_main
 
 # Files
 
@@ -185,7 +185,7 @@ def test_operative_text_holds_what_was_used():
 )
 def test_run_main(main, code, message, capsys):
     with pytest.raises(SystemExit) as stopped:
-        config.run_main(main)
+        run_main(main)
     assert (stopped.value.code or 0, capsys.readouterr().err) == (code, message)
 
 
@@ -197,13 +197,13 @@ def test_errors_that_pass_through_gin_stay_one_paragraph(capsys, monkeypatch):
     load(TWO_STAGES)
     monkeypatch.setattr(ToyData, "__init__", lambda self, root: raise_(DataError(f"{root}: no such folder.")))
     with pytest.raises(SystemExit):
-        config.run_main(toy_train)
+        run_main(toy_train)
     assert capsys.readouterr().err == "error: data: no such folder.\n"
 
 
 def test_a_tool_exits_with_an_error_and_no_traceback(repository):
     script = (
-        "import gin\nfrom hiptrack.config import load, run_main\n"
+        "import gin\nfrom hiptrack.config import load\nfrom hiptrack.errors import run_main\n"
         "@gin.configurable\ndef train(epochs: int = 1): pass\n"
         "run_main(lambda: load([], ['train.epoch=3'], 'train'))\n"
     )

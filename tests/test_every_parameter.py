@@ -24,9 +24,11 @@ from hiptrack.data.reading import read_image_rgb
 from hiptrack.evaluation.evaluate import EvaluationOptions, evaluate
 from hiptrack.models.backbone import create_vit
 from hiptrack.models.initial import TimmWeights
+from hiptrack.models.prepare import lay_out
 from hiptrack.models.weights import save_weights
+from hiptrack.training.run_folder import TrainRequest
 from hiptrack.training.step import TrainingStep
-from hiptrack.training.train import Run, RunOptions, train
+from hiptrack.training.train import Training
 
 GIVEN = {("train", "model"), *READER_PARAMETERS}  # HIPTrack alone fits, in no scope; the readers have their own table
 LINES = [(base, line.strip()) for base, lines in TABLE.items() for line in lines.strip().split("\n")]
@@ -35,14 +37,6 @@ BUILT = {}  # what the bases make, as far as they were needed
 
 class Reached(Exception):
     """Brings `what`, a tracker, its sequences and the size of its batch, in the place of the tracking itself."""
-
-
-class UntrainedRun(Run):
-    """A Run that trains nothing: it keeps what it is given."""
-
-    def whole(self, build_model, initial_weights, options):
-        self.build_model, self.initial_weights = build_model, initial_weights
-        return self
 
 
 @pytest.fixture(scope="module")
@@ -77,7 +71,8 @@ def still(folder, monkeypatch, clean_gin):
     monkeypatch.chdir(folder)
     monkeypatch.setenv("ACCELERATE_USE_CPU", "true")
     monkeypatch.setattr(torch.nn.Module, "compile", lambda part, **settings: None)  # a minute, and the same results
-    monkeypatch.setattr("hiptrack.training.train.Run", UntrainedRun)
+    monkeypatch.setattr(Training, "start", lambda run, request: None)
+    monkeypatch.setattr(Training, "train", lambda run: None)
     monkeypatch.setattr("hiptrack.training.validation.evaluate_sequences", reached)
     monkeypatch.setattr("hiptrack.evaluation.evaluate.evaluate_sequences", reached)
     threads = torch.get_num_threads()
@@ -100,10 +95,11 @@ def built(base, line=""):
         yield tracked(lambda: evaluate(options))
         return
     config.load([f"experiments/{experiment}.gin"], overrides, root="train")
-    run = train(RunOptions(Path("run")))
+    run = Training()
+    run.run(TrainRequest(Path("run")))
     yield arguments(run)
     torch.manual_seed(run.seed)
-    model = run.build_model()
+    model = lay_out(run.model(), run.accelerator.device, run.accelerator.mixed_precision)
     for weights in run.initial_weights:
         if isinstance(weights, TimmWeights):
             yield weights.describe()  # more would be a download
@@ -146,7 +142,7 @@ def course(stage):
 
 
 def practised(run, stage, model, dataset):
-    """The model after two steps of each phase of a stage, as `StageRun` takes them, and how much the backward passes had kept."""
+    """The model after two steps of each phase of a stage, as `Training` takes them, and how much the backward passes had kept."""
     torch.manual_seed(run.seed)
     kept = []
     batch = collate([dataset[0, index] for index in range(4)])

@@ -33,7 +33,7 @@ def test_every_process_stops_and_the_step_is_kept(failed):
     newest = finished_checkpoints(folder / "checkpoints")[-1]
     assert fault["last_checkpoint"] == newest.name and newest.name in done.stderr
     assert fault["processes"] == 2 and {path.name for path in kept.glob("batch-*")} == {"batch-0.pt", "batch-1.pt"}
-    assert f"python tools/replay.py {kept}" in done.stderr
+    assert f"hiptrack replay {kept}" in done.stderr
     assert not (folder / "model.safetensors").exists()
 
 
@@ -56,7 +56,7 @@ def test_replay_says_when_all_is_finite(synthetic, tmp_path, monkeypatch):
         patch.setattr(module, "require_finite", broken)
         with pytest.raises(HiptrackError, match="the last checkpoint is none yet") as error:
             run_here(FROM_SCRATCH, toy_stages(synthetic), tmp_path / "run")
-    assert "Run the step again with: python tools/replay.py" in str(error.value)
+    assert "Run the step again with: hiptrack replay" in str(error.value)
     again = launch([str(tmp_path / "run" / "fault-step-00000001")], script="tools/replay.py")
     assert again.returncode == 0, again.stderr
     assert "all is finite this time" in again.stdout
@@ -68,7 +68,7 @@ def test_replay_runs_the_very_step(synthetic, tmp_path, monkeypatch, capsys):
 
     from hiptrack import config
     from hiptrack.training import train as module
-    from hiptrack.training.train import RunOptions, train
+    from hiptrack.training.replay import replay
 
     seen = []
 
@@ -85,7 +85,7 @@ def test_replay_runs_the_very_step(synthetic, tmp_path, monkeypatch, capsys):
     torch.rand(3)  # the generators stand elsewhere
     config.load([str(kept / "config.gin")], [], root="train")
     capsys.readouterr()
-    assert train(RunOptions(kept, replay=True)) == 0
+    assert replay(kept, module.Training()) == 0
     printed = dict(line.split() for line in capsys.readouterr().out.splitlines() if line.startswith("  Loss/"))
     assert printed == {name: f"{value:g}" for name, value in seen[4].items() if name.startswith("Loss/")}
 

@@ -77,7 +77,7 @@ def test_training_with_timms_optimisers_resumes_exactly(name, tmp_path):
     again = TimmOptimizer(groups(resumed), name)
     checkpoint = Checkpoint.open(tmp_path / "step-00000003-end")
     checkpoint.load_weights(resumed)
-    assert checkpoint.load_optimizer(resumed, again) == []
+    assert checkpoint.load_optimizer(resumed, again) == ""
     for number in range(3, 6):
         whole.train_step(optimizer, number)
         resumed.train_step(again, number)

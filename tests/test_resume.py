@@ -131,19 +131,19 @@ def test_a_signal_to_one_process_before_validation_stops_both(synthetic, tmp_pat
 
 
 def test_a_crash_right_after_validation_logs_it_once(synthetic, tmp_path, monkeypatch):
-    from hiptrack.training.train import StageRun
+    from hiptrack.training.run_folder import RunFolder
 
     overrides = validated(synthetic, tracker=1, branch=1)
     whole, cut = tmp_path / "whole", tmp_path / "cut"
     assert run_here(FROM_SCRATCH, overrides, whole) == 0
-    validate = StageRun._validate
+    tell = RunFolder.tell_validation
 
-    def then_crash(self):
-        validate(self)
+    def then_crash(self, *told):
+        tell(self, *told)
         raise KeyboardInterrupt
 
     with monkeypatch.context() as patch:
-        patch.setattr(StageRun, "_validate", then_crash)
+        patch.setattr(RunFolder, "tell_validation", then_crash)
         with pytest.raises(KeyboardInterrupt):
             run_here(FROM_SCRATCH, overrides, cut)
     assert run_here(FROM_SCRATCH, overrides, cut) == 0

@@ -20,7 +20,7 @@ from hiptrack.extras.sweep.sweep import sweep
 from hiptrack.models.weights import load_model, read_metadata, save_weights
 from hiptrack.training.log import read_metrics
 from hiptrack.training.run_folder import record, run_lock
-from hiptrack.training.train import StageRun
+from hiptrack.training.train import Training
 
 FROM_SCRATCH = ["experiments/from_scratch.gin"]
 WEIGHTS = "ChallengeLoss.weight=[0.5, 1.0]"
@@ -237,7 +237,7 @@ def written(out):
 
 def test_a_sweep_that_is_killed_twice_ends_as_if_it_had_not_been(synthetic, tmp_path, monkeypatch, capsys):
     """Four runs; the second kills the sweep, when it goes on the third asks it to stop; then it ends, and is called again."""
-    monkeypatch.setattr(StageRun, "_optimize", StageRun._optimize)  # what base.gin imports replaces it
+    monkeypatch.setattr(Training, "take_step", Training.take_step)  # what base.gin imports replaces it
     monkeypatch.setenv("OMP_NUM_THREADS", "1")
     base, out = tmp_path / "base.gin", tmp_path / "sweep"
     base.write_text("import signalling_runs\ninclude 'experiments/from_scratch.gin'\n")

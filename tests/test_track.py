@@ -19,7 +19,6 @@ from hiptrack.config import REPO_ROOT
 from hiptrack.data.labels import CLASSES
 from hiptrack.errors import CheckpointError, ConfigError, DataError, HiptrackError
 from hiptrack.extras.video import outputs
-from hiptrack.extras.video import track as track_video
 from hiptrack.extras.video.sources import FolderSource
 from hiptrack.extras.video.track import TrackRequest, parse_box, track
 from hiptrack.signals import STOP_SIGNALS

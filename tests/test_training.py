@@ -149,24 +149,24 @@ def test_freeze_schedule_keeps_what_the_optimiser_knows(synthetic, tmp_path, mon
     from hiptrack.training import train as module
 
     seen = []
-    optimize = module.StageRun._optimize
+    take_step = module.Training.take_step
 
-    def spy(self, batches):
-        result = optimize(self, batches)
-        parameters = dict(self.run.model.named_parameters())
+    def spy(self, *given):
+        result = take_step(self, *given)
+        parameters = dict(self.net.named_parameters())
         names = [
             name
-            for group in self.optimizer.param_groups
+            for group in self.step.optimizer.param_groups
             for p in group["params"]
             for name, own in parameters.items()
             if own is p
         ]
-        state = self.optimizer.optimizer.state
+        state = self.step.optimizer.optimizer.state
         ages = {name: int(state[parameters[name]]["step"]) for name in names}
-        seen.append((self.run.position.epoch, ages, [loss.name for loss in self.step.losses]))
+        seen.append((self.at.epoch, ages, [loss.name for loss in self.step.losses]))
         return result
 
-    monkeypatch.setattr(module.StageRun, "_optimize", spy)
+    monkeypatch.setattr(module.Training, "take_step", spy)
     schedule = "joint/Stage.trainable={0: ['box_head', 'challenge'], 1: ['box_head', 'history']}"
     run_here(FROM_SCRATCH, [*toy_stages(synthetic, joint=2), "joint/Stage.lr=1e-3", schedule], tmp_path / "run")
     first, second = seen[2], seen[5]

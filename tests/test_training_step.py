@@ -13,7 +13,7 @@ from hiptrack.training.checkpoint import OPTIMIZER, Checkpoint, load_tensors
 from hiptrack.training.losses import CenterFocalLoss, ChallengeLoss, GIoULoss, L1Loss
 from hiptrack.training.stage import Stage
 from hiptrack.training.step import flatten_frames
-from hiptrack.training.train import StageRun
+from hiptrack.training.train import Training
 
 FROM_SCRATCH = ["experiments/from_scratch.gin"]
 LOSSES = [GIoULoss(), L1Loss(), CenterFocalLoss(), ChallengeLoss()]
@@ -119,15 +119,15 @@ def test_checkpointing_keeps_less_and_changes_no_gradient():
 
 def run_four_steps(overrides, folder, monkeypatch):
     """A run that is killed after its fourth step."""
-    optimize = StageRun._optimize
+    take_step = Training.take_step
 
-    def crash(self, batches):
-        if self.run.position.step == 4:
+    def crash(self, *given):
+        if self.at.step == 4:
             raise KeyboardInterrupt
-        return optimize(self, batches)
+        return take_step(self, *given)
 
     with monkeypatch.context() as patch, pytest.raises(KeyboardInterrupt):
-        patch.setattr(StageRun, "_optimize", crash)
+        patch.setattr(Training, "take_step", crash)
         run_here(FROM_SCRATCH, overrides, folder)
 
 

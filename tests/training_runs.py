@@ -13,7 +13,8 @@ from hiptrack import config
 from hiptrack.config import REPO_ROOT
 from hiptrack.models.weights import read_tensors
 from hiptrack.training.log import read_metrics
-from hiptrack.training.train import RunOptions, train
+from hiptrack.training.run_folder import TrainRequest
+from hiptrack.training.train import Training
 
 MANY = ("--multi_gpu", "--num_machines", "1")
 TOY_MODEL = [
@@ -52,7 +53,7 @@ def run_here(files, overrides, folder, resume="auto", **options):
     threads = torch.get_num_threads()
     torch.set_num_threads(1)
     try:
-        return train(RunOptions(folder, ("train.py",), resume, **options))
+        return Training().run(TrainRequest(folder, ("train.py",), resume, **options))
     finally:
         torch.set_num_threads(threads)
         gin.clear_config()

@@ -1,7 +1,7 @@
 """Runs hiptrack/cli/halve.py."""
 
 from hiptrack.cli.halve import main
-from hiptrack.config import run_main
+from hiptrack.errors import run_main
 
 if __name__ == "__main__":
     run_main(main)

@@ -1,7 +1,7 @@
 """Runs hiptrack/cli/strip_cls.py."""
 
 from hiptrack.cli.strip_cls import main
-from hiptrack.config import run_main
+from hiptrack.errors import run_main
 
 if __name__ == "__main__":
     run_main(main)

@@ -4,8 +4,7 @@ import difflib
 import importlib
 import sys
 
-from hiptrack.config import run_main
-from hiptrack.errors import ConfigError
+from hiptrack.errors import ConfigError, run_main
 
 COMMANDS = {  # the module of each, which is read only when it is asked for, and what it is for
     "train": ("train", "train a pipeline of stages"),

@@ -1,13 +1,13 @@
-"""Run a training step again whose loss was not finite: `python tools/replay.py runs/x/fault-step-00001234`."""
+"""Run a training step again whose loss was not finite: `hiptrack replay runs/x/fault-step-00001234`."""
 
 import argparse
-import sys
 from pathlib import Path
 
 from hiptrack import config
 from hiptrack.errors import NotFoundError
 from hiptrack.training.guard import CONFIG
-from hiptrack.training.train import RunOptions, train
+from hiptrack.training.replay import replay
+from hiptrack.training.train import Training
 
 
 def main():
@@ -18,4 +18,4 @@ def main():
     if not (args.fault / CONFIG).is_file():
         raise NotFoundError(f"not found: {args.fault / CONFIG} (a folder fault-step-... of a run was expected)")
     config.load([str(args.fault / CONFIG)], args.overrides, root="train")
-    return train(RunOptions(args.fault, ("hiptrack", "replay", *sys.argv[1:]), replay=True))
+    return replay(args.fault, Training())

@@ -7,8 +7,8 @@ import sys
 from pathlib import Path
 
 from hiptrack import config
-from hiptrack.training.run_folder import default_run_dir
-from hiptrack.training.train import RunOptions, train
+from hiptrack.training.run_folder import TrainRequest, default_run_dir
+from hiptrack.training.train import Training
 
 
 def main():
@@ -26,4 +26,5 @@ def main():
     logging.getLogger("hiptrack.evaluation").setLevel(logging.WARNING)  # validation would log every sequence
     folder = args.run or default_run_dir(args.gin)
     config.load(args.gin, args.overrides, root="train")
-    return train(RunOptions(folder, ("hiptrack", "train", *sys.argv[1:]), args.resume, args.allow_change, args.dry_run))
+    argv = ("hiptrack", "train", *sys.argv[1:])
+    return Training().run(TrainRequest(folder, argv, args.resume, args.allow_change, args.dry_run))

@@ -8,7 +8,6 @@ from hiptrack.config.load import (
     load,
     operative_text,
     parse_args,
-    run_main,
     used_values,
 )
 
@@ -20,6 +19,5 @@ __all__ = [
     "load",
     "operative_text",
     "parse_args",
-    "run_main",
     "used_values",
 ]

@@ -6,17 +6,14 @@ run.
 
 import argparse
 import itertools
-import re
-import sys
-from collections.abc import Callable, Sequence
-from typing import NoReturn
+from collections.abc import Sequence
 
 import gin
 
 from hiptrack.config.checks import checked
 from hiptrack.config.meaning import current_bindings, format_value, implied_values, imports, label, order
 from hiptrack.config.syntax import REPO_ROOT, named, read_file, read_override
-from hiptrack.errors import ConfigError, HiptrackError, ToldElsewhere
+from hiptrack.errors import ConfigError
 
 __all__ = [
     "REPO_ROOT",
@@ -26,11 +23,8 @@ __all__ = [
     "load",
     "operative_text",
     "parse_args",
-    "run_main",
     "used_values",
 ]
-
-_GIN_TRAIL = re.compile(r"\n\s*In call to configurable [^\n]*")
 
 
 def add_arguments(parser: argparse.ArgumentParser) -> None:
@@ -91,18 +85,3 @@ def used_values(root: str) -> dict[str, str]:
 def operative_text() -> str:
     """The values that have been used so far, defaults included, in gin's own form (literals only)."""
     return gin.operative_config_str()
-
-
-def run_main(main: Callable[[], int | None]) -> NoReturn:
-    """Runs a tool's main and exits with its result; a HiptrackError is printed without a traceback."""
-    try:
-        code = main()
-    except ToldElsewhere:
-        code = 1
-    except HiptrackError as error:
-        # gin appends a line for each configurable that the error passed through
-        print(f"error: {_GIN_TRAIL.sub('', str(error))}", file=sys.stderr)
-        code = 1
-    except KeyboardInterrupt:
-        code = 130
-    sys.exit(code)

@@ -8,11 +8,15 @@ import difflib
 import inspect
 import math
 from collections.abc import Iterable, Iterator
+from typing import Annotated, get_args, get_origin
 
 import gin
 from gin.config import Configurable, ConfigurableReference
 
 Key = tuple[str, str, str]
+
+# Marks a parameter, as in `workers: Annotated[int, CHANGES_NO_RESULT] = 2`: a resumed run may have another value.
+CHANGES_NO_RESULT = "changes no result"
 
 MACRO = "gin.macro"
 CONSTANT = "gin.constant"
@@ -70,7 +74,33 @@ def parameters(configurable: Configurable) -> dict[str, inspect.Parameter]:
     except NameError:  # a hint imported under TYPE_CHECKING only: nothing to check it against
         signature = inspect.signature(configurable.wrapped)
     bindable = (inspect.Parameter.POSITIONAL_OR_KEYWORD, inspect.Parameter.KEYWORD_ONLY)
-    return {name: entry for name, entry in signature.parameters.items() if entry.kind in bindable}
+    return {name: _without_marks(entry) for name, entry in signature.parameters.items() if entry.kind in bindable}
+
+
+def _without_marks(parameter):
+    hint = parameter.annotation
+    return parameter.replace(annotation=get_args(hint)[0]) if get_origin(hint) is Annotated else parameter
+
+
+def changes_no_result(name: str) -> bool:
+    """Whether the parameter that `scope/Name.parameter` binds is marked so."""
+    configurable, parameter = _bound(name.rpartition("/")[2])
+    hint = inspect.signature(configurable.wrapped).parameters[parameter].annotation if configurable else None
+    return get_origin(hint) is Annotated and CHANGES_NO_RESULT in hint.__metadata__
+
+
+def default_value(name: str) -> str | None:
+    """The default of `Name.parameter` as gin text; None where it is no literal, and for a scoped name or a macro."""
+    configurable, parameter = _bound(name)
+    default = parameters(configurable)[parameter].default if configurable else inspect.Parameter.empty
+    return format_value(default) if is_literal(default) else None
+
+
+def _bound(name):
+    """(the one configurable, the name of its parameter) of `Name.parameter`; (None, "") where there is none."""
+    selector, _, parameter = name.rpartition(".")
+    found = matching(selector) if selector else []
+    return (found[0], parameter) if len(found) == 1 and parameter in parameters(found[0]) else (None, "")
 
 
 def is_required(parameter: inspect.Parameter) -> bool:

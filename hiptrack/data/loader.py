@@ -94,6 +94,53 @@ def make_loader(dataset, batches, workers, seed, timeout=0):
     return loader
 
 
+@contextmanager
+def open_loader(dataset, stage, accelerator, workers, seed, timeout):
+    """A StageLoader of this process's share of a stage's clips; its workers end with the block.
+
+    stage: what divides the clips (batch, largest_pass, steps_per_epoch). Raises DataError, wherever the block is, for a
+    worker that dies.
+    """
+    rank, processes = accelerator.process_index, accelerator.num_processes
+    _, passes = divide_batch(stage.batch, processes, stage.largest_pass)
+    batches = ShardedBatches(stage.steps_per_epoch, stage.batch, rank, processes, passes)
+    loader = make_loader(dataset, batches, workers, seed, timeout)
+    try:
+        yield StageLoader(loader, batches)
+    except RuntimeError as error:
+        fault = worker_fault(loader, error)
+        if fault is None:
+            raise
+        raise fault from error
+    finally:
+        shut_down(loader)
+
+
+class StageLoader:
+    """The global batches of a stage, as one process has them: in passes."""
+
+    def __init__(self, loader, batches):
+        self.loader, self.batches = loader, batches
+
+    def steps(self, epoch, first_step):
+        """Yields (passes of a global batch, None, seconds) for the steps of an epoch; ([], what went wrong, seconds) for a fault."""
+        self.batches.start_at(epoch, first_step)
+        passes = iter(self.loader)
+        for _ in range(first_step, self.batches.steps):
+            started = time.perf_counter()
+            batches, error = self._read(passes)
+            yield batches, error, time.perf_counter() - started
+
+    def _read(self, passes):
+        batches = []
+        for _ in range(self.batches.passes):
+            batch = next_batch(self.loader, passes)
+            if isinstance(batch, HiptrackError):
+                return [], batch
+            batches.append(batch)
+        return batches, None
+
+
 def next_batch(loader, passes):
     """The next batch of passes = iter(loader), or a HiptrackError: an error of the samples, a worker that died or hung.
 

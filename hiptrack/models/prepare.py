@@ -1,12 +1,20 @@
-"""A model made ready for tracking: nothing is left of training, and its layers are what the machine computes fastest."""
+"""A model suited to its machine: made ready to track, laid out for training; and the kernels that PyTorch computes with.
+
+TF32 is float32 with 10 bits of mantissa, which NVIDIA's GPUs from Ampere on multiply several times as fast. PyTorch starts with
+convolutions in TF32 and matrix products in IEEE float32. Its flags are set by the names that all versions know; a program that
+sets them by the newer ones (`fp32_precision`) as well makes PyTorch raise an error.
+"""
 
 import itertools
+import os
+from contextlib import contextmanager
 
 import torch
 from timm.layers import use_fused_attn
 from torch import nn
 from torch.nn.utils.fusion import fuse_conv_bn_eval
 
+from hiptrack.errors import ConfigError
 from hiptrack.models.heads import ConvTower
 
 
@@ -64,3 +72,60 @@ def lay_out(model, device, mixed_precision):
             block.attn.fused_attn = False
         model = model.to(memory_format=torch.channels_last)
     return model
+
+
+def choose_kernels(deterministic, tf32):
+    """Have PyTorch choose kernels that repeat their results bit by bit (what has none fails: `kernel_fault`), and TF32 or none."""
+    if deterministic:
+        os.environ.setdefault("CUBLAS_WORKSPACE_CONFIG", ":4096:8")
+        torch.use_deterministic_algorithms(True)
+        torch.utils.deterministic.fill_uninitialized_memory = False  # costs time, and nothing reads such memory
+    allow_tf32(tf32)
+
+
+@contextmanager
+def kernel_faults():
+    """What `kernel_fault` knows is raised from here as the ConfigError that it gives."""
+    try:
+        yield
+    except RuntimeError as error:
+        fault = kernel_fault(error)
+        if fault is None:
+            raise
+        raise fault from error
+
+
+def kernel_fault(error):
+    """A ConfigError for a RuntimeError by which PyTorch says that a computation has no deterministic kernel; else None."""
+    name, lacks, _ = str(error).partition(" does not have a deterministic implementation")
+    if not lacks:
+        return None
+    return ConfigError(
+        f"train.deterministic = True, but PyTorch has no kernel for {name} on this device that repeats its result bit by bit. "
+        "Train with train.deterministic = False: then a run that is resumed may differ from one that is not."
+    )
+
+
+def allow_tf32(allowed):
+    """Have GPUs compute float32 matrix products and convolutions in TF32, or in IEEE float32."""
+    torch.backends.cuda.matmul.allow_tf32 = allowed
+    torch.backends.cudnn.allow_tf32 = allowed
+
+
+@contextmanager
+def tf32(allowed, device):
+    """`allow_tf32` for what is computed within it; nothing on a device (torch.device) other than a GPU."""
+    if device.type != "cuda":
+        yield
+        return
+    before = torch.backends.cuda.matmul.allow_tf32, torch.backends.cudnn.allow_tf32
+    allow_tf32(allowed)
+    try:
+        yield
+    finally:
+        torch.backends.cuda.matmul.allow_tf32, torch.backends.cudnn.allow_tf32 = before
+
+
+def has_tf32(device):
+    """Whether a device (torch.device) computes in TF32."""
+    return device.type == "cuda" and torch.cuda.get_device_capability(device) >= (8, 0)

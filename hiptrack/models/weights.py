@@ -24,6 +24,17 @@ ROOT_COMPONENT = "HIPTrack"
 MAX_DESCRIPTION = 2**16  # characters
 
 
+def model_text():
+    """The description of the bound model that goes into its weights files.
+
+    It is built from that once, without memory: a file that could not be loaded again must not cost a training run.
+    """
+    text = component_text(ROOT_COMPONENT)
+    with torch.device("meta"):
+        build_component(text, ROOT_COMPONENT, "hiptrack.models")
+    return text
+
+
 def save_weights(path, model, bindings, **notes):
     """Write a model's weights with the bindings that rebuild it, atomically and synced to disk.
 

@@ -41,6 +41,18 @@ class Position:
         """The name of its checkpoint; by name they sort by age."""
         return f"step-{self.step:08d}" + ("" if self.epoch_step else "-end")
 
+    def advance(self):
+        """A step is done."""
+        self.epoch_step, self.step = self.epoch_step + 1, self.step + 1
+
+    def end_epoch(self):
+        """So is the epoch of the last step."""
+        self.epoch, self.epoch_step = self.epoch + 1, 0
+
+    def end_stage(self):
+        """And its stage."""
+        self.stage, self.epoch = self.stage + 1, 0
+
 
 def save_checkpoint(folder, accelerator, model, bindings, optimizer, position, state, keep):
     """Write a checkpoint of all processes below `folder`; called by every process at the same step.
@@ -212,7 +224,7 @@ class Checkpoint:
     def load_optimizer(self, model, optimizer):
         """Fill the bare optimiser's state; its settings stay those of the configuration.
 
-        Returns the names of the trained parameters of which the checkpoint knows nothing.
+        Returns what is to be told of parameters of which the checkpoint knows nothing; "" where it knows all.
         """
         content = load_tensors(self.path / OPTIMIZER)
         saved = content["optimizer"]
@@ -225,7 +237,8 @@ class Checkpoint:
             if name in saved
         }
         optimizer.load_state_dict({"state": state, "param_groups": optimizer.state_dict()["param_groups"]})
-        return [name for name in names if name not in saved] if saved else []
+        fresh = [name for name in names if name not in saved] if saved else []
+        return f"the optimiser starts anew for {len(fresh)} parameters, {fresh[0]} among them" if fresh else ""
 
     def load_scaler(self, accelerator):
         """Fill the loss scaler, where there is one."""

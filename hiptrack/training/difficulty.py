@@ -1,6 +1,7 @@
 """How hard each training sequence is for the challenge branch, kept over the epochs of a run."""
 
 import math
+from functools import partial
 
 import torch
 from accelerate.utils import gather_object
@@ -22,6 +23,12 @@ class Difficulty:
         self.known = dict(state["known"])
         self._sums = {name: tuple(sums) for name, sums in state["sums"].items()} if is_main else {}
 
+    def observer(self, clips, model):
+        """What is to be called with (prediction, batch) of each pass of a step; None where difficulty decides nothing."""
+        if clips.data.priority is None:
+            return None
+        return partial(self.observe, multi_label=model.challenge.activation == "sigmoid")
+
     @torch.no_grad()
     def observe(self, prediction, batch, multi_label):
         """Take up the labelled frames of a pass: its Prediction (rows of frames) and its batch of clips [B, F].
@@ -37,21 +44,22 @@ class Difficulty:
         frames = labelled.view_as(labels).sum(1)
         self._add(zip(batch["sequence"], units.tolist(), frames.tolist(), strict=True))
 
-    def end_epoch(self, priority):
-        """Blend what the epoch has shown into `known`, as HardExamples does; returns whether that was anything.
+    def begin_epoch(self, clips):
+        """Have the clips of an epoch drawn by what is known, where they are drawn by it."""
+        if clips.data.priority is not None:
+            clips.prioritise(self.known)
 
-        Every process calls this.
-        """
-        shown = self._gathered()
+    def end_epoch(self, clips, at, log):
+        """Blend what the epoch has shown into `known`, as HardExamples does, and log it. Every process calls this."""
+        priority = clips.data.priority
+        shown = {} if priority is None else self._gathered()
         for name, (units, frames) in shown.items():
             self.known[name] = priority.follow(self.known.get(name), units / UNIT / frames)
         self._sums = {}
-        return bool(shown)
-
-    def scalars(self):
-        """{name: number} for the log: the mean difficulty of the known sequences, and the largest."""
-        values = list(self.known.values())
-        return {"Difficulty/mean": math.fsum(values) / len(values), "Difficulty/largest": max(values)}
+        if shown:
+            values = list(self.known.values())
+            mean = math.fsum(values) / len(values)
+            log.scalars(at.step, {"Difficulty/mean": mean, "Difficulty/largest": max(values)})
 
     def state(self):
         """All of it, JSON-ready. Every process calls this."""

@@ -1,30 +1,68 @@
-"""The resolved pipeline in words, for `--dry-run`."""
+"""What can be said of a run before it starts: what cannot be, and for `--dry-run` the resolved pipeline in words."""
 
 import gin
 
+from hiptrack.config.meaning import current_bindings
 from hiptrack.data.loader import divide_batch
-from hiptrack.errors import HiptrackError
-from hiptrack.training.stage import freeze_all_but
+from hiptrack.errors import ConfigError, HiptrackError
+from hiptrack.training.optimizers import freeze_all_but
+
+MODEL = ("hiptrack.training.train.train", "model")  # as gin knows it
 
 
-def describe_pipeline(model, stages, initial_weights, validation, processes):
-    """(text, whether everything the pipeline needs is there). Builds no data and reads no weights that are absent."""
-    absent = []
+def check_run(training):
+    """Raise ConfigError for what the settings of a Training alone show to be wrong.
+
+    Two stages share a name, or one has that of the run's last file; the model is built in a scope; a number is out of range.
+    """
+    if training.keep_checkpoints < 1 or training.loader_timeout <= 0:
+        raise ConfigError(
+            f"train.keep_checkpoints = {training.keep_checkpoints} and train.loader_timeout = {training.loader_timeout:g}: at "
+            "least 1 checkpoint and a time above 0 were expected."
+        )
+    names = [stage.name for stage in training.stages]
+    taken = [name for name in names if names.count(name) > 1 or name == "model"]
+    if taken:
+        raise ConfigError(
+            f"train.stages: the name '{taken[0]}' is taken. A stage is called after its scope: give each its own, as in "
+            "[@branch/Stage(), @finetune/Stage()], and none the scope 'model'."
+        )
+    bound = [value for (_, selector, name), value in current_bindings().items() if (selector, name) == MODEL]
+    for scope in ("/".join(value.scopes) for value in bound if value.scopes):
+        raise ConfigError(
+            f'train.model is built in the scope "{scope}", but a weights file describes its model without scopes: write '
+            f"train.model = @HIPTrack, and its bindings without {scope}/."
+        )
+
+
+def print_pipeline(training, accelerator):
+    """Print what a Training would do; returns the exit code: 0 where everything that it needs is there.
+
+    Builds no data and reads no weights that are absent.
+    """
+    text, complete = describe_pipeline(training, accelerator.num_processes)
+    accelerator.print(text)
+    return 0 if complete else 1
+
+
+def describe_pipeline(training, processes):
+    """(what a Training would do, whether everything that it needs is there)."""
+    model, absent = training.model(), []
     lines = [f"model: {_millions(model.parameters())}"]
     lines += [f"  {name}: {_millions(module.parameters())}" for name, module in model.named_children()]
     if model.challenge is not None:
         own = sum(p.numel() for name, p in model.challenge.named_parameters() if not name.startswith("to_grid."))
         lines.append(f"challenge branch: {own:,} parameters without the projection to the grid")
-    for weights in initial_weights:
+    for weights in training.initial_weights:
         missing = weights.missing_paths()
         absent += missing
         lines.append(f"initial weights: {weights.describe()}")
         lines += [f"  not found: {path}" for path in missing]
-    for number, stage in enumerate(stages, 1):
+    for number, stage in enumerate(training.stages, 1):
         lines += ["", *_describe_stage(number, stage, model, processes, absent)]
-    if validation is not None:
-        lines += ["", f"validation every {validation.every} epochs"]
-        lines += _describe_data([validation.data], None, absent)
+    if training.validation is not None:
+        lines += ["", f"validation every {training.validation.every} epochs"]
+        lines += _describe_data([training.validation.data], None, absent)
     if absent:
         lines += ["", f"the run cannot start yet: {len(set(absent))} things above are missing"]
     return "\n".join(lines), not absent

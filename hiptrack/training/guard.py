@@ -1,19 +1,24 @@
-"""Clips that could not be used: drawn again by the loader, counted and listed here, and a limit to them."""
+"""What may go wrong in a run and stop it: unusable clips, numbers that are not finite, signals, errors of one process."""
 
 import json
 import math
+import time
 from collections import Counter
+from contextlib import contextmanager
 from dataclasses import asdict
 
-from accelerate.utils import send_to_device
+import torch
+from accelerate.utils import gather_object, send_to_device
 
 from hiptrack.config import config_text
 from hiptrack.errors import DataError, HiptrackError
 from hiptrack.models.weights import save_weights
-from hiptrack.processes import write_together
-from hiptrack.training.checkpoint import finished_checkpoints, save_tensors
+from hiptrack.processes import raise_together, write_together
+from hiptrack.signals import Preempted
+from hiptrack.training.checkpoint import finished_checkpoints, rng_state, save_tensors
 from hiptrack.training.log import REJECTED
 
+CONFIG, FAULT, WEIGHTS = "config.gin", "fault.json", "weights.safetensors"  # of a step that is kept to be run again
 UNREADABLE = "unreadable image"
 FEWEST_DRAWS = 100  # below them a share says little
 SHOWN = 20
@@ -71,9 +76,6 @@ class DataFaults:
         )
 
 
-CONFIG, FAULT, WEIGHTS = "config.gin", "fault.json", "weights.safetensors"
-
-
 class NotFinite(HiptrackError):
     """A loss or a gradient became infinite or NaN."""
 
@@ -85,42 +87,127 @@ def require_finite(values):
         raise NotFinite(", ".join(bad))
 
 
-def keep_fault(run, stage, batches, keep_ratio, rng, names):
-    """Write what the failed step needs to be run again into the run's folder; raises the HiptrackError that says so.
+class Guard:
+    """What may end a run, at three places: before a step, in it, and in a validation. Every process calls it alike.
 
-    Every process calls it with its own passes. batches: as the step got them; rng: state of the generators before the step;
-    names: what is not finite.
+    Args:
+        signals: the Preemption of this process.
+        folder: the RunFolder.
+        faults: the DataFaults so far.
+        save_steps, save_minutes: when a checkpoint is due, besides the ends of epochs.
     """
-    folder = run.folder / f"fault-step-{run.position.step + 1:08d}"
-    sources = [name for batch in batches for name in batch["source"]]
-    checkpoints = finished_checkpoints(run.checkpoints)
-    last = checkpoints[-1].name if checkpoints else None
-    told = (
-        f"{names} became infinite or NaN in stage '{stage.name}', step {run.position.step + 1}, on the clips "
-        f"{', '.join(sources)}. Nothing of this step was kept; the last checkpoint is {last or 'none yet'}. Lower Stage.lr, "
-        "keep Stage.grad_clip, or train with train.mixed_precision = 'no' (with --allow-change: the same run again would come "
-        "to the same step)."
-    )
 
-    def write():
-        folder.mkdir(exist_ok=True)
-        (folder / CONFIG).write_text(config_text(), encoding="utf-8")
-        save_weights(folder / WEIGHTS, run.model, run.bindings, step=run.position.step)
+    def __init__(self, accelerator, signals, folder, faults, save_steps, save_minutes):
+        self.accelerator, self.signals, self.folder, self.faults = accelerator, signals, folder, faults
+        self.save_steps, self.save_minutes = save_steps, save_minutes
+        self.restart_clock()
+
+    def restart_clock(self):
+        """A checkpoint was written: the next is due in `save_minutes`."""
+        self._saved_at = time.monotonic()
+
+    def agree(self, batches, error, stage, at, save):
+        """What all processes must decide alike before a step: to stop for an error, to save, to stop as asked.
+
+        batches: this process's passes of the global batch; error: why there are none; save: writes a checkpoint. Raises the
+        error of any process on all, Preempted where a signal asks for it, DataError for too many unreadable images.
+        """
+        error = error or self.folder.log.failure
+        rejected = [draw for batch in batches for draw in batch["rejected"]]
+        late = time.monotonic() - self._saved_at > self.save_minutes * 60
+        votes = [error is not None, bool(rejected), late, self.signals.requested]
+        failed, any_rejected, late, stop = self._on_any(votes)
+        if failed:
+            raise_together(error)
+        if stop or late or self.save_steps and at.epoch_step and at.step % self.save_steps == 0:
+            save()
+        if stop:
+            raise Preempted
+        self._count(stage.batch, gather_object(rejected) if any_rejected else [], at)
+
+    def _on_any(self, votes):
+        votes = torch.tensor([float(vote) for vote in votes], device=self.accelerator.device)
+        return (self.accelerator.reduce(votes) > 0).tolist()
+
+    def _count(self, clips, rejected, at):
+        for draw in rejected:
+            self.folder.log.reject(at.step + 1, draw)
+        self.faults.add(clips, rejected)
+        problem = self.faults.problem()
+        if problem:  # on all processes alike
+            raise_together(problem if self.accelerator.is_main_process else None)
+
+    @contextmanager
+    def finite(self, stage, at, batches, keep_ratio, model, text):
+        """Around a step that raises NotFinite: what it needs to be run again is then kept, and a HiptrackError says where.
+
+        text: the model's description. The numbers are the same on all processes, so all come here or none.
+        """
+        rng = rng_state()
+        try:
+            yield
+        except NotFinite as error:
+            share = {"batches": send_to_device(batches, "cpu"), "rng": rng}
+            self._keep_fault(stage, at, share, keep_ratio, model, text, str(error))
+
+    def _keep_fault(self, stage, at, share, keep_ratio, model, text, names):
+        folder = self.folder.path / f"fault-step-{at.step + 1:08d}"
+        sources = [name for batch in share["batches"] for name in batch["source"]]
+        checkpoints = finished_checkpoints(self.folder.checkpoints)
+        last = checkpoints[-1].name if checkpoints else None
+        told = (
+            f"{names} became infinite or NaN in stage '{stage.name}', step {at.step + 1}, on the clips "
+            f"{', '.join(sources)}. Nothing of this step was kept; the last checkpoint is {last or 'none yet'}. Lower Stage.lr, "
+            "keep Stage.grad_clip, or train with train.mixed_precision = 'no' (with --allow-change: the same run again would "
+            "come to the same step)."
+        )
         fault = {
             "not_finite": names,
             "stage": stage.name,
-            "position": asdict(run.position),
+            "position": asdict(at),
             "keep_ratio": keep_ratio,
             "last_checkpoint": last,
-            "processes": run.accelerator.num_processes,
+            "processes": self.accelerator.num_processes,
         }
-        (folder / FAULT).write_text(json.dumps(fault, indent=1), encoding="utf-8")
 
-    try:
-        write_together(lambda: run.is_main and write(), f"{folder}")
-        scaler = run.accelerator.scaler.state_dict() if run.accelerator.scaler else None
-        share = {"batches": send_to_device(batches, "cpu"), "rng": rng, "scaler": scaler}
-        write_together(lambda: save_tensors(folder / f"batch-{run.accelerator.process_index}.pt", share), f"{folder}")
-    except HiptrackError as error:
-        raise HiptrackError(f"{told} The batch could not be kept: {error}") from error
-    raise HiptrackError(f"{told} Run the step again with: python tools/replay.py {folder}")
+        def write():
+            folder.mkdir(exist_ok=True)
+            (folder / CONFIG).write_text(config_text(), encoding="utf-8")
+            save_weights(folder / WEIGHTS, model, text, step=at.step)
+            (folder / FAULT).write_text(json.dumps(fault, indent=1), encoding="utf-8")
+
+        try:
+            write_together(lambda: self.accelerator.is_main_process and write(), f"{folder}")
+            share["scaler"] = self.accelerator.scaler.state_dict() if self.accelerator.scaler else None
+            file = folder / f"batch-{self.accelerator.process_index}.pt"
+            write_together(lambda: save_tensors(file, share), f"{folder}")
+        except HiptrackError as error:
+            raise HiptrackError(f"{told} The batch could not be kept: {error}") from error
+        raise HiptrackError(f"{told} Run the step again with: hiptrack replay {folder}")
+
+    def stoppable(self, validate):
+        """What `validate` returns. A signal stops each process's tracking where it is; then all stop together.
+
+        validate: called with a function that gathers lists over the processes. Raises Preempted.
+        """
+        voted = False
+
+        def gather(outcomes):
+            nonlocal voted
+            self.signals.hold()
+            voted = True
+            self._stop_if_any(self.signals.requested)
+            return gather_object(outcomes)
+
+        try:
+            with self.signals.at_once():
+                return validate(gather)
+        except Preempted:
+            if not voted:
+                self._stop_if_any(True)
+            raise
+
+    def _stop_if_any(self, stop):
+        """Raise Preempted on all processes when one is asked to stop."""
+        if self._on_any([stop])[0]:
+            raise Preempted

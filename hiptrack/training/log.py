@@ -3,14 +3,19 @@
 import ast
 import json
 import os
+from contextlib import contextmanager
 from pathlib import Path
 
 from torch.utils.tensorboard import SummaryWriter
 from torch.utils.tensorboard.summary import hparams
+from tqdm import tqdm
 
+from hiptrack.boxes import cxcywh_to_xyxy, xyxy_to_xywh
 from hiptrack.errors import DataError, HiptrackError
+from hiptrack.pictures import draw_box, score_overlay
 
 METRICS = "metrics.jsonl"
+TABLED = ("Loss/total", "IoU", "Accuracy", "Validation/AO", "Validation/SR0.5", "Validation/balanced_accuracy")
 REJECTED = "rejected.jsonl"  # the draws that gave no clip
 
 
@@ -45,6 +50,20 @@ class RunLog:
     def picture(self, step, name, image_rgb):
         """Log a uint8 picture [H, W, 3]."""
         self._guarded(self.writer.add_image, name, image_rgb, step, dataformats="HWC")
+
+    def clips(self, step, stage, batch, prediction, size, most):
+        """Log the first search crop of `most` clips at most, with true (green) and predicted (red) box and score map.
+
+        batch: on any device; prediction: of its frames, row by row; size: of the crops in pixels.
+        """
+        images = batch["search"].flatten(0, 1).permute(0, 2, 3, 1).cpu().numpy()
+        truth = (batch["boxes_xywh"].flatten(0, 1) * size).cpu().numpy()
+        boxes = (xyxy_to_xywh(cxcywh_to_xyxy(prediction.box_cxcywh.detach().float().cpu())) * size).numpy()
+        scores = prediction.maps.score.detach().cpu().numpy()
+        for number in range(0, len(images), batch["search"].shape[1])[:most]:
+            image = score_overlay(images[number], scores[number])
+            image = draw_box(draw_box(image, truth[number], (0, 255, 0)), boxes[number], (255, 0, 0))
+            self.picture(step, f"{stage}/{number}", image)
 
     def text(self, step, name, text):
         """Log a text, shown as code."""
@@ -111,12 +130,36 @@ class NoLog:
     def reject(self, step, draw):
         """Nothing."""
 
+    def clips(self, step, stage, batch, prediction, size, most):
+        """Nothing."""
+
     def sync(self):
         """Nothing; no sizes."""
         return {}
 
     def close(self):
         """Nothing."""
+
+
+@contextmanager
+def epoch_bar(stage, at, accelerator):
+    """A progress bar over the steps of the epoch that a Position is in; yields what moves it on, with a step's scalars."""
+    with tqdm(
+        total=stage.steps_per_epoch,
+        initial=at.epoch_step,
+        desc=f"{stage.name} {at.epoch + 1}/{stage.epochs}",
+        disable=not accelerator.is_main_process,
+        leave=False,
+        mininterval=1.0,
+    ) as bar:
+
+        def show(scalars):
+            bar.update()
+            bar.set_postfix(
+                {"loss": f"{scalars['Loss/total']:.3f}", "iou": f"{scalars.get('IoU', 0):.3f}"}, refresh=False
+            )
+
+        yield show
 
 
 def read_metrics(run_dir):

@@ -126,3 +126,36 @@ def restore_group_steps(optimizer, steps):
     for group in optimizer.param_groups:
         if group["name"] in steps:
             group["step"] = steps[group["name"]]
+
+
+def trainable_parameters(model, modules):
+    """Names of the parameters of some modules (dotted names; "all" is the model).
+
+    Raises ConfigError naming the nearest module, or where the modules hold no parameter.
+    """
+    names = set()
+    for module in modules:
+        if module != "all":
+            require_module(model, module, "Stage.trainable")
+        prefix = "" if module == "all" else module
+        own = model.get_submodule(prefix).named_parameters()
+        names.update(f"{prefix}.{name}" if prefix else name for name, _ in own)
+    if not names:
+        raise ConfigError(f"Stage.trainable = {list(modules)} holds no parameter: there is nothing to train.")
+    return names
+
+
+def require_module(model, module, parameter):
+    """Raise ConfigError, with the nearest name, where a module (dotted name) does not exist."""
+    known = [name for name, _ in model.named_modules() if name]
+    if module not in known:
+        near = difflib.get_close_matches(module, known, 1)
+        hint = f" Did you mean '{near[0]}'?" if near else ""
+        raise ConfigError(f"{parameter} names '{module}', which is no module of the model.{hint}")
+
+
+def freeze_all_but(model, modules):
+    """Let gradients through the parameters of some modules only."""
+    trainable = trainable_parameters(model, modules)
+    for name, parameter in model.named_parameters():
+        parameter.requires_grad_(name in trainable)

@@ -7,18 +7,24 @@ import torch
 from accelerate.utils import send_to_device
 
 from hiptrack.errors import CheckpointError, ConfigError, NotFoundError
+from hiptrack.models.prepare import choose_kernels, lay_out
 from hiptrack.models.weights import load_exact, read_tensors
+from hiptrack.processes import open_accelerator
 from hiptrack.training.checkpoint import load_tensors, set_rng_state
 from hiptrack.training.guard import FAULT, WEIGHTS
 from hiptrack.training.step import TrainingStep
 
 
-def replay(folder, accelerator, model, stages):
+def replay(folder, training):
     """Run the kept step again in one process and say where it goes wrong; nothing is written.
 
     The shares of all processes become passes of this one, with the random numbers of the first. Returns the exit code: 1 where a loss or gradient is not finite
     again. Raises NotFoundError or CheckpointError for a folder that holds no such step, ConfigError without its stage.
+    training: the Training whose run left the folder.
     """
+    accelerator, stages = open_accelerator(training.mixed_precision), training.stages
+    choose_kernels(training.deterministic, training.tf32)
+    model = lay_out(training.model(), accelerator.device, accelerator.mixed_precision)
     fault, shares = read_fault(folder)
     if fault["stage"] not in [stage.name for stage in stages]:
         raise ConfigError(f"{folder} is of the stage '{fault['stage']}', which is none of train.stages.")

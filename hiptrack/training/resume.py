@@ -1,28 +1,77 @@
-"""What a resumed run must share with the run that wrote its checkpoint."""
+"""What a run goes on from, and what it must share with the run that wrote it."""
+
+import os
+from pathlib import Path
 
 from hiptrack.config import bound_values
-from hiptrack.errors import ConfigError
+from hiptrack.config.meaning import changes_no_result, default_value
+from hiptrack.errors import ConfigError, HiptrackError
+from hiptrack.processes import on_main, raise_together
+from hiptrack.training.checkpoint import Checkpoint, newest_sound
+from hiptrack.training.run_folder import LOCK
 
-# They change no result.
-FREE = {
-    f"train.{name}"
-    for name in (
-        "workers",
-        "log_every",
-        "save_steps",
-        "save_minutes",
-        "keep_checkpoints",
-        "pictures",
-        "loader_timeout",
-        "max_unreadable",
-    )
-} | {"Stage.activation_checkpointing"}
+
+def checkpoint_to_resume(folder, resume):
+    """(the path of the checkpoint that a run goes on from, or None; why newer ones are passed over), alike on all processes.
+
+    folder: RunFolder; resume: "auto", "never" or a checkpoint's path. Raises HiptrackError where the folder holds work that
+    would be overwritten, CheckpointError for a damaged checkpoint.
+    """
+    return on_main(folder.accelerator, lambda: _find(folder.path, folder.checkpoints, resume), folder.what)
+
+
+def _find(folder, checkpoints, resume):
+    if resume == "auto":
+        path, passed_over = newest_sound(checkpoints)
+        kept = sorted(folder.glob("*.safetensors"))
+        if path is None and kept:
+            raise HiptrackError(
+                f"the run folder {folder} holds {kept[0].name}, but no checkpoint to go on from: a run that was "
+                "finished and tidied up would be overwritten. Choose another folder with --run DIR."
+            )
+        return path, passed_over
+    if resume == "never":
+        return None, []
+    Checkpoint.open(resume).require_sound()
+    path = Path(os.path.abspath(resume))
+    if path.parent == Path(os.path.abspath(checkpoints)) and path.name.startswith("step-"):
+        return checkpoints / path.name, []
+    if any(entry.name != LOCK for entry in folder.iterdir()):
+        raise HiptrackError(
+            f"{resume} is no checkpoint of the run folder {folder}, which holds another run's work. Name one of "
+            f"{checkpoints}/step-*, or an empty folder with --run DIR."
+        )
+    return path, []
+
+
+def take_up(path, model, stages, folder, passed_over, request):
+    """Fill the model from a checkpoint and say so; returns the Checkpoint.
+
+    Raises ConfigError where it was written with another configuration (unless request.allow_change) or does not fit the stages.
+    """
+    checkpoint, say, processes = Checkpoint.open(path), folder.say, folder.accelerator.num_processes
+    for reason in passed_over:
+        say(f"passed over: {reason}")
+    change = check_config(checkpoint, request.allow_change)
+    check_position(checkpoint, stages)
+    checkpoint.load_weights(model)
+    say(f"resuming from {checkpoint.path}")
+    say(change)
+    if checkpoint.processes != processes:
+        say(f"{processes} processes go on with what {checkpoint.processes} began")
+    return checkpoint
 
 
 def config_differences(theirs, ours):
-    """Lines `name: value in the checkpoint -> value now` of the bindings that differ and can change a result."""
-    names = sorted(name for name in theirs.keys() | ours.keys() if name.rpartition("/")[2] not in FREE)
-    changed = [name for name in names if theirs.get(name) != ours.get(name)]
+    """Lines `name: value in the checkpoint -> value now` of the bindings that differ and can change a result.
+
+    A line that only says the default differs from none in nothing.
+    """
+    changed = []
+    for name in sorted(theirs.keys() | ours.keys()):
+        default = default_value(name)
+        if not changes_no_result(name) and theirs.get(name, default) != ours.get(name, default):
+            changed.append(name)
     return [f"{name}: {theirs.get(name, 'not bound')} -> {ours.get(name, 'not bound')}" for name in changed]
 
 
@@ -41,6 +90,23 @@ def check_config(checkpoint, allow_change):
             "config.gin, go on in spite of the change with --allow-change, or start in another folder with --run DIR."
         )
     return f"going on with another configuration (before -> now):{listed}"
+
+
+def run_state(stages, log, faults, difficulty, validation):
+    """What a checkpoint keeps of a run beside weights, optimiser and generators. validation: its values, or None.
+
+    Every process calls this. Raises HiptrackError on all where the log cannot be written.
+    """
+    state = {
+        "stages": outline(stages),
+        "config": bound_values(),
+        "log": log.sync(),
+        "data_faults": faults.state(),
+        "difficulty": difficulty.state(),
+        "validation": validation,
+    }
+    raise_together(log.failure)
+    return state
 
 
 def outline(stages):

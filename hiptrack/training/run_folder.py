@@ -1,6 +1,6 @@
-"""A run's folder and what it says about the run: configuration, commands, versions, commit.
+"""A run's folder: its lock, its weights, and what it says about the run: configuration, commands, versions, commit.
 
-Only the main process calls these. Every file is written whole or not at all.
+Every file is written whole or not at all.
 """
 
 import fcntl
@@ -12,13 +12,21 @@ import shlex
 import socket
 import subprocess
 from collections.abc import Sequence
-from contextlib import contextmanager
+from contextlib import ExitStack, contextmanager
+from dataclasses import dataclass
 from pathlib import Path
 
+from tqdm import tqdm
+
 import hiptrack
-from hiptrack.config import REPO_ROOT
+from hiptrack.config import REPO_ROOT, bound_values, config_text, operative_text
 from hiptrack.errors import ConfigError, HiptrackError
-from hiptrack.files import write_atomically
+from hiptrack.files import remove_leftovers, write_atomically
+from hiptrack.models.weights import save_weights
+from hiptrack.processes import on_main, write_together
+from hiptrack.signals import leave_marker, remove_marker
+from hiptrack.training.checkpoint import BEST, publish_best, remove_unfinished, set_aside_after
+from hiptrack.training.log import TABLED, NoLog, RunLog
 
 _DISTRIBUTIONS = {
     "torch": ("torch",),
@@ -28,6 +36,107 @@ _DISTRIBUTIONS = {
     "numpy": ("numpy",),
     "cv2": ("opencv-python", "opencv-python-headless", "opencv-contrib-python"),
 }
+
+
+@dataclass(frozen=True)
+class TrainRequest:
+    """What the command line says of a run.
+
+    folder: of the run; argv: the command, to be recorded; resume: "auto", "never" or a checkpoint's path; allow_change: resume
+    with another configuration; dry_run: only describe it.
+    """
+
+    folder: Path
+    argv: tuple[str, ...] = ()
+    resume: str = "auto"
+    allow_change: bool = False
+    dry_run: bool = False
+
+
+@contextmanager
+def run_folder(request, accelerator):
+    """The RunFolder of a TrainRequest, locked to the end of the block. Every process has one; the main process writes.
+
+    Raises HiptrackError where the folder cannot be used.
+    """
+    folder = RunFolder(request.folder, accelerator)
+    with ExitStack() as held:
+
+        def claim():
+            held.enter_context(run_lock(folder.path))
+            open_run(folder.path, request.resume)
+
+        on_main(accelerator, claim, folder.what)
+        try:
+            yield folder
+        finally:
+            folder.log.close()
+
+
+class RunFolder:
+    """A run's folder as the run uses it: its log, its weights files, its record."""
+
+    def __init__(self, path, accelerator):
+        self.path, self.accelerator, self.log = Path(path), accelerator, NoLog()
+        self.what = f"the run folder {path}"
+
+    @property
+    def checkpoints(self):
+        """The folder of the training checkpoints."""
+        return self.path / "checkpoints"
+
+    def open(self, resumed, at, log_sizes, argv):
+        """Record the start of a run and open its log.
+
+        resumed: path of the checkpoint it goes on from, or None; at: its Position; log_sizes: what the log's `sync` gave there.
+        """
+
+        def write():
+            remove_marker(self.path)
+            remove_leftovers(self.path)
+            record(self.path, config_text(), argv)
+            remove_unfinished(self.checkpoints)
+            set_aside_after(self.checkpoints, at.folder_name if resumed else "")
+            publish_best(self.checkpoints, self.path / BEST)
+            own = resumed is not None and resumed.parent == self.checkpoints
+            self.log = RunLog(self.path, at.step, log_sizes if own else {})
+            self.log.text(at.step, "config", config_text())
+            self.log.hparams(bound_values(), TABLED)
+
+        write_together(lambda: self.accelerator.is_main_process and write(), self.what)
+
+    def save_weights(self, name, model, text, step):
+        """Write <name>.safetensors; text: the model's description."""
+        path = self.path / f"{name}.safetensors"
+        write_together(
+            lambda: self.accelerator.is_main_process and save_weights(path, model, text, step=step), str(path)
+        )
+
+    def end_stage(self, name, model, text, step):
+        """Write the weights that a stage ends with, and the values that it used."""
+        self.save_weights(name, model, text, step)
+        used = operative_text()
+        write_together(
+            lambda: self.accelerator.is_main_process and record_operative(self.path, name, used), str(self.path)
+        )
+
+    def tell_validation(self, stage, at, values):
+        """Log and print the values of a validation, {name: number}."""
+        self.log.scalars(at.step, {f"Validation/{name}": value for name, value in values.items()})
+        text = ", ".join(f"{name} {value:.3f}" for name, value in values.items())
+        self.say(f"{stage} epoch {at.epoch + 1}: {text}")
+
+    def leave_marker(self, number, step):
+        """Leave word that the run was asked to stop. number: the signal, None where another process got it."""
+        asked = "a signal to another process" if number is None else number.name
+        text = f"stopped by {asked} at step {step}; --resume auto, the default, goes on from there"
+        write_together(lambda: self.accelerator.is_main_process and leave_marker(self.path, text), self.what)
+        self.say(text)
+
+    def say(self, text):
+        """Print on the main process."""
+        if self.accelerator.is_main_process and text:
+            tqdm.write(text)
 
 
 def default_run_dir(gin_files: Sequence[str]) -> Path:

@@ -1,16 +1,26 @@
 """A stage of training: what is trained, on what, for how long."""
 
-import difflib
 from collections.abc import Callable
 from dataclasses import dataclass
+from typing import Annotated
 
 import gin
 
+from hiptrack.config.meaning import CHANGES_NO_RESULT
+from hiptrack.data.clips import ClipDataset, Geometry
 from hiptrack.data.labels import CLASSES
 from hiptrack.data.loader import divide_batch
 from hiptrack.errors import ConfigError
-from hiptrack.training.optimizers import AdamW, parameter_groups
+from hiptrack.training.optimizers import (
+    AdamW,
+    carry_over,
+    freeze_all_but,
+    parameter_groups,
+    require_module,
+    trainable_parameters,
+)
 from hiptrack.training.schedules import ConstantSchedule
+from hiptrack.training.step import TrainingStep
 
 
 @dataclass(frozen=True)
@@ -60,7 +70,7 @@ class Stage:
         keep_ratio: Callable | None = None,
         grad_clip: float | None = 0.1,
         largest_pass: int | None = None,
-        activation_checkpointing: bool = False,
+        activation_checkpointing: Annotated[bool, CHANGES_NO_RESULT] = False,
     ):
         self.scope = gin.current_scope_str()
         self.name = self.scope.replace("/", "-") or "train"
@@ -121,6 +131,32 @@ class Stage:
         """Freeze all that a phase does not train, and have the backbone keep what this stage has it keep."""
         freeze_all_but(model, phase.trainable)
         model.backbone.checkpointing = self.activation_checkpointing
+
+    def begin_phase(self, phase, model, accelerator, clips, earlier=None):
+        """The TrainingStep of a phase: all else frozen, the model wrapped anew around what is trained.
+
+        clips: the stage's; earlier: the step of the phase before, whose optimiser's state is carried over.
+        """
+        unwrap(model, accelerator)
+        self.prepare(model, phase)
+        optimizer = self.optimizer(self.parameter_groups(model))
+        if earlier is not None:
+            carry_over(earlier.optimizer.optimizer, optimizer)
+        wrapped, optimizer = accelerator.prepare(model, optimizer)
+        step = TrainingStep(accelerator, wrapped, self.losses_in(model), optimizer)
+        if accelerator.num_processes > 2:
+            step.settle_buckets(clips)
+        return step
+
+    def follow_schedules(self, optimizer, at, backbone):
+        """Set the learning rates of a Position; returns (its keep ratio, None for the backbone's own; all of it for the log)."""
+        epoch = at.epoch + at.epoch_step / self.steps_per_epoch
+        factor = self.schedule(epoch, self.epochs)
+        for group in optimizer.param_groups:
+            group["lr"] = group["base_lr"] * factor
+        rates = {f"LR/{group['name']}": group["lr"] for group in optimizer.param_groups}
+        keep_ratio = self.keep_ratio(epoch, backbone.keep_ratio) if self.keep_ratio else None
+        return keep_ratio, {**rates, "KeepRatio": backbone.keep_ratio if keep_ratio is None else keep_ratio}
 
     def losses_in(self, model):
         """The losses that count now: the classification's only while something of the branch is trained."""
@@ -189,34 +225,26 @@ class Stage:
                 )
 
 
-def trainable_parameters(model, modules):
-    """Names of the parameters of some modules (dotted names; "all" is the model).
+def unwrap(model, accelerator):
+    """Take the wrappers off a model, so that the next ones go round the bare one."""
+    accelerator.free_memory()
+    for leftover in ("_is_accelerate_prepared", "forward", "_original_forward"):
+        model.__dict__.pop(leftover, None)
 
-    Raises ConfigError naming the nearest module, or where the modules hold no parameter.
+
+def read_data(stages, model, seed, say):
+    """The clips of every stage: all at once, so that what is wrong with the data stops a run at its start.
+
+    Raises DataError, and ConfigError as `Stage.check_targets` does.
     """
-    names = set()
-    for module in modules:
-        if module != "all":
-            require_module(model, module, "Stage.trainable")
-        prefix = "" if module == "all" else module
-        own = model.get_submodule(prefix).named_parameters()
-        names.update(f"{prefix}.{name}" if prefix else name for name, _ in own)
-    if not names:
-        raise ConfigError(f"Stage.trainable = {list(modules)} holds no parameter: there is nothing to train.")
-    return names
-
-
-def require_module(model, module, parameter):
-    """Raise ConfigError, with the nearest name, where a module (dotted name) does not exist."""
-    known = [name for name, _ in model.named_modules() if name]
-    if module not in known:
-        near = difflib.get_close_matches(module, known, 1)
-        hint = f" Did you mean '{near[0]}'?" if near else ""
-        raise ConfigError(f"{parameter} names '{module}', which is no module of the model.{hint}")
-
-
-def freeze_all_but(model, modules):
-    """Let gradients through the parameters of some modules only."""
-    trainable = trainable_parameters(model, modules)
-    for name, parameter in model.named_parameters():
-        parameter.requires_grad_(name in trainable)
+    shared, clips = {}, []
+    for number, stage in enumerate(stages):
+        with gin.config_scope(stage.scope or None):
+            data = stage.data()
+        for dataset in data.datasets:
+            dataset.share(shared)  # what several stages read is read once
+        stage.check_targets(model, data)
+        for dataset in data.datasets:
+            say(f"{stage.name}: {dataset.describe()}")
+        clips.append(ClipDataset(data, Geometry.of(model), seed, number))
+    return clips

@@ -4,8 +4,12 @@ from contextlib import nullcontext
 from dataclasses import fields, replace
 
 import torch
+from accelerate.utils import send_to_device
 
 from hiptrack.boxes import cxcywh_to_xyxy, iou_and_giou, xywh_to_xyxy
+from hiptrack.data.loader import collate
+from hiptrack.errors import HiptrackError
+from hiptrack.processes import raise_together
 
 SCALARS = {
     "total": "Loss/total",
@@ -23,9 +27,9 @@ class TrainingStep:
     a clip's frames are summed.
     """
 
-    def __init__(self, accelerator, model, losses):
-        """model: as `accelerator.prepare` returned it."""
-        self.accelerator, self.model, self.losses = accelerator, model, losses
+    def __init__(self, accelerator, model, losses, optimizer=None):
+        """model, optimizer: as `accelerator.prepare` returned them; only `backward` does without an optimiser."""
+        self.accelerator, self.model, self.losses, self.optimizer = accelerator, model, losses, optimizer
 
     def backward(self, batches, keep_ratio=None, observe=None):
         """Accumulate the gradients of the global batch.
@@ -49,6 +53,33 @@ class TrainingStep:
             sums += torch.cat((parts, self._metrics(prediction, batch)))
         sums = self.accelerator.reduce(sums)
         return self._scalars(sums, counts, batches[0]["search"].shape[1]), prediction
+
+    def clip_gradients(self, most):
+        """Scale the gradients down to a norm of `most` (None: leave them); returns the norm they had."""
+        parameters = [parameter for group in self.optimizer.param_groups for parameter in group["params"]]
+        return float(self.accelerator.clip_grad_norm_(parameters, float("inf") if most is None else most))
+
+    @property
+    def skips_overflow(self):
+        """Whether a loss scaler skips a step by itself whose gradient is not finite."""
+        return self.accelerator.scaler is not None and self.accelerator.scaler.get_scale() >= 1
+
+    def settle_buckets(self, clips):
+        """One step on a clip of a ClipDataset whose result is thrown away.
+
+        DDP orders its buckets anew after the first step, and with three processes or more the order decides how a sum is
+        rounded: without this a resumed run would differ from an uninterrupted one in the last bit.
+        """
+        device = self.accelerator.device
+        buffers = [(buffer, buffer.clone()) for buffer in self.model.buffers()]
+        batch = collate([clips[0, 0]])
+        raise_together(batch if isinstance(batch, HiptrackError) else None)
+        self.model.train()
+        with torch.random.fork_rng([device] if device.type == "cuda" else []):
+            self.backward([send_to_device(batch, device)])
+        self.optimizer.zero_grad()
+        for buffer, kept in buffers:
+            buffer.copy_(kept)
 
     def _target(self, loss, batch):
         return batch[loss.target].flatten(0, 1)

@@ -228,7 +228,7 @@ import sys
 from hiptrack import processes
 processes.PATIENCE.backend = "gloo"  # NCCL refuses two processes on one GPU
 from hiptrack.cli.train import main
-from hiptrack.config import run_main
+from hiptrack.errors import run_main
 run_main(main)
 """
 

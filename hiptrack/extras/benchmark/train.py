@@ -16,8 +16,7 @@ from hiptrack.data.labels import CLASSES
 from hiptrack.errors import ConfigError, HiptrackError
 from hiptrack.extras.benchmark.measure import Timing, interleaved, peak_memory_mb, ratio
 from hiptrack.models.backbone import Backbone
-from hiptrack.models.prepare import lay_out
-from hiptrack.models.tf32 import allow_tf32
+from hiptrack.models.prepare import allow_tf32, lay_out
 from hiptrack.training import train  # noqa: F401  registers what experiments name
 from hiptrack.training.losses import CenterFocalLoss, ChallengeLoss, GIoULoss, L1Loss, MultiLabelChallengeLoss
 from hiptrack.training.stage import Stage
@@ -144,7 +143,7 @@ def _serve(pipe, way, experiment, clips, frames, threads):
 
 
 def step_of(way, model, clips, frames):
-    """A function that trains a model by one step on random clips, as StageRun does."""
+    """A function that trains a model by one step on random clips, as Training does."""
     if not way.branch:
         model.challenge = None
     if not way.batched:

@@ -8,13 +8,12 @@ from dataclasses import dataclass
 from pathlib import Path
 from statistics import median
 
-from hiptrack.config.meaning import Key, format_value, implied_values, label
+from hiptrack.config.meaning import Key, changes_no_result, format_value, implied_values, label
 from hiptrack.config.syntax import named, read_file
 from hiptrack.errors import CheckpointError, DataError, NotFoundError
 from hiptrack.files import excerpt, read_text
 from hiptrack.models.weights import content_hash, read_metadata
 from hiptrack.training.log import METRICS, read_metrics
-from hiptrack.training.resume import FREE
 
 RESULTS = ("AO", "SR0.5", "SR0.75", "accuracy", "balanced accuracy", "mean average precision", "macro f1")
 SPEEDS = ("frames/s", "s/step")
@@ -68,7 +67,7 @@ def read_run(folder: Path) -> RunRecord | None:
     bindings = _texts(config)
     return RunRecord(
         folder=folder,
-        bindings={name: value for name, value in bindings.items() if name not in FREE | {SEED}},
+        bindings={name: value for name, value in bindings.items() if name != SEED and not changes_no_result(name)},
         implied=implied_values(config, named("train", str(folder))),
         seed=bindings.get(SEED, "0"),
         numbers={name: value for name, value in speeds.items() if value is not None},
