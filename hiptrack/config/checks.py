@@ -40,17 +40,21 @@ _MAPPINGS = (dict, abc.Mapping, abc.MutableMapping)
 def checked(bindings: list[Binding], root: Configurable) -> list[Binding]:
     """The bindings that are in force when `root` runs; raises ConfigError at the first that is wrong.
 
-    Of several bindings of one key the last is in force. A binding of a file that only an override on the
-    command line leaves without a reader is no mistake of anybody: it is left out, and logged. An error of files
-    that are right by themselves names the override that leads to it.
+    Of several bindings of one key the last is in force. A binding that only what comes after its file leaves
+    without a reader is no mistake of anybody: it is left out, and logged. An error of files that are right by
+    themselves names the override that leads to it.
     """
     try:
-        return _checked(bindings, root)
+        in_force, replaced = _checked(bindings, root)
     except ConfigError as error:
         culprit = _culprit(str(error), bindings, root)
         if culprit is None:
             raise
         raise ConfigError(f"{error} What leads to this is {culprit.where}.") from error
+    if replaced:
+        names = ", ".join(f"{label(binding.key)} ({binding.where})" for binding in replaced)
+        _log.info("Not used, because what comes later replaces their readers: %s.", names)
+    return in_force
 
 
 def _culprit(error: str, bindings: list[Binding], root: Configurable) -> Binding | None:
@@ -68,15 +72,13 @@ def _culprit(error: str, bindings: list[Binding], root: Configurable) -> Binding
     return overrides[-1] if overrides else None
 
 
-def _checked(bindings: list[Binding], root: Configurable) -> list[Binding]:
+def _checked(bindings: list[Binding], root: Configurable) -> tuple[list[Binding], list[Binding]]:
+    """The bindings that are in force, and those that would be, had what comes after their file replaced nothing."""
     in_force = {binding.key: binding for binding in bindings}
-    files = {binding.key: binding.value for binding in bindings if not binding.from_command_line}
     walk = Walk({key: binding.value for key, binding in in_force.items()}, root)
     unread = in_force.keys() - walk.read
-    for key in unread & Walk(files, root).read:
-        if not in_force[key].from_command_line:
-            where = in_force.pop(key).where
-            _log.info("%s: %s is not used: the command line replaces it.", where, label(key))
+    excused = _read_before(unread, bindings, root)
+    replaced = [in_force.pop(key) for key in list(in_force) if key in excused]
 
     _check_macros(in_force)
     _check_types(in_force)
@@ -85,7 +87,32 @@ def _checked(bindings: list[Binding], root: Configurable) -> list[Binding]:
         if key in unread:
             raise ConfigError(f"{binding.where}: {_why_unread(key, walk, bindings, root)}")
     _check_can_be_built(walk, in_force)
-    return list(in_force.values())
+    return list(in_force.values()), replaced
+
+
+def _read_before(unread: set[Key], bindings: list[Binding], root: Configurable) -> set[Key]:
+    """The unread keys that something reads as long as what comes after the end of their file replaces nothing.
+
+    At each change of file, from the last to the first: what comes later holds only where nothing before it does,
+    so that a file need not be complete (its includer may list the stages). A key counts from the end of the file
+    that binds it last, for a file must be right by itself.
+    """
+    in_force = {binding.key: binding for binding in bindings}
+    found = set()
+    for start in range(len(bindings) - 1, 0, -1):
+        files = bindings[start].files
+        if files == bindings[start - 1].files:
+            continue
+        before = {binding.key: binding for binding in bindings[:start]}
+        ended = {
+            key
+            for key in unread - found
+            if before.get(key) is in_force[key] and files[: len(before[key].files)] != before[key].files
+        }
+        if ended:
+            values = {key: binding.value for key, binding in (in_force | before).items()}
+            found |= ended & Walk(values, root, yielding=in_force.keys() - before.keys()).read
+    return found
 
 
 def _check_macros(bindings: dict[Key, Binding]) -> None:

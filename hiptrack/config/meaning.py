@@ -7,7 +7,7 @@ A binding's key is (scope, selector, parameter); the macro NAME has the key (NAM
 import difflib
 import inspect
 import math
-from collections.abc import Iterable, Iterator
+from collections.abc import Collection, Iterable, Iterator
 from typing import Annotated, get_args, get_origin
 
 import gin
@@ -224,14 +224,18 @@ class Walk:
     A scoped reference replaces the active scope and an unscoped one inherits it; in scope a/b the bindings of
     the root, of a and of a/b apply, the later ones winning. An uncalled reference counts as called in its
     holder's scope. What a macro holds is built in a scope of the macro's own name (gin's rule).
+    yielding: keys that hold only where no other key does, whatever their scope.
 
     used: (scope, selector) -> parameter -> key of the binding it reads.  read: the keys read somewhere.
     shadowed: key -> [(scope, key that wins there)].  called: (scope, selector) -> key of a binding with a
     called reference to it.  cycles: the keys with a called reference to what is being built.
     """
 
-    def __init__(self, bindings: dict[Key, object], root: Configurable, scope: str = ""):
+    def __init__(
+        self, bindings: dict[Key, object], root: Configurable, scope: str = "", yielding: Collection[Key] = ()
+    ):
         self.bindings = bindings
+        self.yielding = yielding
         self.used: dict[tuple[str, str], dict[str, Key]] = {}
         self.read: set[Key] = set()
         self.shadowed: dict[Key, list[tuple[str, Key]]] = {}
@@ -259,7 +263,7 @@ class Walk:
     def _candidates(self, selector: str, parameter: str, scope: str) -> list[Key]:
         parts = scope.split("/") if scope else []
         keys = (("/".join(parts[:count]), selector, parameter) for count in range(len(parts) + 1))
-        return [key for key in keys if key in self.bindings]
+        return sorted((key for key in keys if key in self.bindings), key=lambda key: key not in self.yielding)
 
     def _follow(self, value: object, holder: Key, called_scope: str, uncalled_scope: str, building: tuple) -> None:
         for reference in references(value):

@@ -40,12 +40,19 @@ _NAME = re.compile(r"[A-Za-z_][\w./]*")
 
 @dataclass(frozen=True)
 class Binding:
-    """One binding: its key, its value as gin parsed it, and `where`: file:line or the override's text."""
+    """One binding: its key, its value as gin parsed it, and `where`: file:line or the override's text.
+
+    files: the file that holds it, after those that include it, outermost first; () on the command line.
+    """
 
     key: Key
     value: object
     where: str
-    from_command_line: bool
+    files: tuple[Path, ...]
+
+    @property
+    def from_command_line(self) -> bool:
+        return not self.files
 
 
 @dataclass(frozen=True)
@@ -77,16 +84,17 @@ def read_file(name: str, included_at: str = "", open_files: tuple[Path, ...] = (
         text = read_text(path, MAX_FILE_BYTES)
     except OSError as error:
         raise ConfigError(f"{shown}: cannot be read as a text file: {error}.") from error
+    files = (*open_files, path)
     for statement in _statements(text, shown):
         where = f"{shown}:{statement.location.line_num}"
         if isinstance(statement, IncludeStatement):
-            yield from read_file(statement.filename, where, (*open_files, path))
+            yield from read_file(statement.filename, where, files)
         elif isinstance(statement, ImportStatement):
             _run_import(statement, where)
         elif isinstance(statement, BlockDeclaration):
             named(statement.selector, where)
         else:
-            yield _binding(statement, where, from_command_line=False)
+            yield _binding(statement, where, files)
 
 
 def read_override(text: str) -> Binding:
@@ -103,7 +111,7 @@ def read_override(text: str) -> Binding:
     statements = list(_statements(f"{key} = {quoted(value)}", where))
     if len(statements) != 1:
         raise ConfigError(f"{where}: expected one NAME=VALUE.")
-    return _binding(statements[0], where, from_command_line=True)
+    return _binding(statements[0], where, files=())
 
 
 def quoted(value: str) -> str:
@@ -186,7 +194,7 @@ def named(name: str, where: str) -> Configurable:
     return found[0]
 
 
-def _binding(statement, where: str, from_command_line: bool) -> Binding:
+def _binding(statement, where: str, files: tuple[Path, ...]) -> Binding:
     if statement.arg_name:
         entry = named(statement.selector, where)
         key = (statement.scope, entry.selector, statement.arg_name)
@@ -205,4 +213,4 @@ def _binding(statement, where: str, from_command_line: bool) -> Binding:
             named(leaf.name, where)
         if isinstance(leaf, int) and leaf.bit_length() > MAX_BITS:
             raise ConfigError(f"{where}: a whole number of {leaf.bit_length()} bits; {MAX_BITS} are the most.")
-    return Binding(key, statement.value, where, from_command_line)
+    return Binding(key, statement.value, where, files)
