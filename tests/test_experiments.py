@@ -1,6 +1,5 @@
 """Every experiment file parses, is checked, round-trips and builds at toy size."""
 
-import re
 from pathlib import Path
 
 import gin
@@ -21,10 +20,10 @@ EXPERIMENTS = sorted(path.relative_to(REPO_ROOT).as_posix() for path in (REPO_RO
 pytestmark = pytest.mark.usefixtures("clean_gin")
 
 
-def whole_text(experiment):
-    """The text of a gin file and of all it includes."""
-    text = (REPO_ROOT / experiment).read_text()
-    return text + "".join(whole_text(path) for path in re.findall(r"^include '(.*)'", text, re.MULTILINE))
+def bound(experiment):
+    """The names that an experiment binds."""
+    config.load([experiment], [], root="train")
+    return config.bound_values().keys()
 
 
 def narrow(experiment):
@@ -33,9 +32,9 @@ def narrow(experiment):
 
 
 def toy(experiment):
-    text = whole_text(experiment)
-    bottleneck = ["HIPTrack.neck_width=8"] if "gin/head/challenge_bottleneck" in text else []
-    return TOY_MODEL + bottleneck + (TOY_BRANCH if "gin/head/challenge" in text else [])
+    names = bound(experiment)
+    bottleneck = ["HIPTrack.neck_width=8"] if "HIPTrack.neck_width" in names else []
+    return TOY_MODEL + bottleneck + (TOY_BRANCH if "ChallengeBranch.hidden_width" in names else [])
 
 
 @pytest.mark.parametrize("experiment", EXPERIMENTS)
@@ -68,7 +67,7 @@ def test_experiment_trains_and_validates(experiment, synthetic, tmp_path):
     """Narrow, but with all blocks, stages and freeze phases; two steps an epoch."""
     overrides = [*narrow(experiment), f"DATA_ROOT={synthetic}", "train.initial_weights=[]", "Validation.sequences=1"]
     overrides += ["train.log_every=1", "train.workers=0", "train.pictures=0"]
-    if "ANNOTATIONS" in whole_text(experiment):
+    if "ANNOTATIONS" in bound(experiment):
         overrides.append(f"ANNOTATIONS={synthetic}/annotations")
     config.load([experiment], overrides, root="train")
     stages = gin.get_bindings("train")["stages"]
@@ -90,6 +89,13 @@ def test_experiment_trains_and_validates(experiment, synthetic, tmp_path):
 def test_variants_are_a_base_and_at_most_three_lines(variant):
     lines = [line for line in (REPO_ROOT / variant).read_text().splitlines() if line and not line.startswith("#")]
     assert lines[0].startswith("include 'experiments/") and 2 <= len(lines) <= 4
+
+
+@pytest.mark.parametrize("experiment", EXPERIMENTS)
+def test_every_experiment_begins_with_what_it_is_and_its_command(experiment):
+    lines = (REPO_ROOT / experiment).read_text().splitlines()
+    header = lines[: next(number for number, line in enumerate(lines) if not line.startswith("#"))]
+    assert len(header) >= 2 and header[-1] == f"# accelerate launch tools/train.py --gin {experiment}"
 
 
 def test_every_gin_file_is_used_by_an_experiment():
