@@ -383,3 +383,12 @@ def test_optimiser_files_run_nothing(finished, tmp_path):
         run_here(FROM_SCRATCH, overrides, folder, resume=str(newest))
     assert not (tmp_path / "ran").exists()
     assert read_tensors(newest / "weights.safetensors")
+
+
+def test_a_line_that_says_the_default_is_no_other_configuration(finished, tmp_path):
+    folder, overrides = copy_of(finished, tmp_path)
+    defaults = ["train.seed=0", "HIPTrack.neck_width=None", "Augmentation.grey=0.05"]
+    assert run_here(FROM_SCRATCH, [*overrides, *defaults], folder) == 0
+    with pytest.raises(ConfigError, match=r"Augmentation\.grey: not bound -> 0\.5\n") as error:
+        run_here(FROM_SCRATCH, [*overrides, *defaults[:2], "Augmentation.grey=0.5"], folder)
+    assert "neck_width" not in str(error.value)
