@@ -1,10 +1,14 @@
-"""The sizes of the model files, built without memory."""
+"""The model files: the sizes of what they build (without memory), and that the last one decides alone."""
 
+import itertools
 import math
+from types import SimpleNamespace
 
 import gin
 import pytest
 import torch
+from hiptrack.benchmark.model import build_model
+from hiptrack.component import component_text
 
 from hiptrack import config
 from hiptrack.config import REPO_ROOT
@@ -21,9 +25,12 @@ SIZES = {
 }
 
 
+FILES = sorted(path.relative_to(REPO_ROOT).as_posix() for path in (REPO_ROOT / "gin" / "model").glob("*.gin"))
+
+
 def build(name):
     """The model of gin/model/<name>.gin on the meta device."""
-    config.load([str(REPO_ROOT / "gin" / "model" / f"{name}.gin")], ["train.stages=[]"], root="train")
+    config.load(["experiments/hiptrack_got10k.gin", f"gin/model/{name}.gin"], [], root="train")
     with torch.device("meta"):
         return gin.get_configurable("HIPTrack")()
 
@@ -60,3 +67,39 @@ def test_a_frame_passes_the_backbone_and_the_head(name):
     for removed in features.removed:
         assert removed.shape[1] == left - math.ceil(0.7 * left)
         left = math.ceil(0.7 * left)
+
+
+def lines(file):
+    """{name: value} of a gin file, as text."""
+    rows = (line.partition("  #")[0] for line in (REPO_ROOT / file).read_text().splitlines())
+    return dict(row.split(" = ") for row in rows if " = " in row and not row.startswith("#"))
+
+
+def test_every_model_file_sets_the_same_names():
+    """Those that only one of them needs too: what it leaves out, the model file before it would decide."""
+    names = set().union(*map(lines, FILES))
+    assert {file: names - lines(file).keys() for file in FILES if names - lines(file).keys()} == {}
+
+
+@pytest.mark.parametrize("before, last", list(itertools.permutations(FILES, 2)))
+def test_the_last_model_file_decides_alone(before, last):
+    config.load(["experiments/two_stage.gin", last], [], root="train")
+    alone, model = config.used_values("train"), component_text("HIPTrack")
+    assert alone.items() >= lines(last).items()
+    config.load(["experiments/two_stage.gin", before, last], [], root="train")
+    assert (config.used_values("train"), component_text("HIPTrack")) == (alone, model)
+
+
+def test_the_benchmark_builds_a_model_file():
+    model, name = build_model(SimpleNamespace(checkpoint=None, model=["gin/model/hiptrack_nano.gin"]))
+    assert (model.search_size, model.challenge, name) == (128, None, "hiptrack_nano")
+
+
+def test_a_model_file_serves_clips_that_are_not_augmented(tmp_path):
+    """What it says of the jitter is left out where an experiment replaces what its data file takes."""
+    base = (REPO_ROOT / "experiments" / "hiptrack_got10k.gin").read_text()
+    experiment = tmp_path / "mine.gin"
+    experiment.write_text(base + "ClipData.augmentation = None\n")
+    config.load([str(experiment)], [], root="train")
+    bound = config.bound_values()
+    assert bound["HIPTrack.search_factor"] == "5.0" and "Augmentation.scale_jitter" not in bound

@@ -131,6 +131,7 @@ def _cpuinfo():
 
 
 DEFAULT = "gin/model/hiptrack_b384.gin"
+EXPERIMENT = "experiments/hiptrack_got10k.gin"  # a model file also sets how that model is trained: this reads it
 
 
 def add_model_arguments(parser):
@@ -146,7 +147,7 @@ def build_model(args):
     if args.checkpoint:
         return load_model(args.checkpoint), NAME if args.checkpoint == WEIGHTS else str(args.checkpoint)
     files = args.model or [DEFAULT]
-    config.load(files, [], root="train")
+    config.load([EXPERIMENT, *files], [], root="train")
     torch.manual_seed(0)
     return gin.query_parameter("train.model").scoped_configurable_fn(), " ".join(Path(file).stem for file in files)
 
