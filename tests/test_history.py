@@ -78,6 +78,24 @@ def test_readout_in_chunks_is_plain_attention_however_far_the_keys(monkeypatch, 
     assert values.amin() - 1e-5 <= read.min() and read.max() <= values.amax() + 1e-5
 
 
+@pytest.mark.parametrize("affinity", [2**26, 20 * 100, 7])  # all at once, two memories at once, one place at a time
+def test_the_way_of_gpus_reads_the_same_from_memories_of_any_length(monkeypatch, affinity):
+    queries = torch.randn(4, 10, 8).split([1, 1, 1, 1])
+    lengths = (100, 40, 100, 100)
+    memories = [(torch.randn(1, length, 9), torch.randn(1, length, 5)) for length in lengths]
+    with torch.inference_mode():
+        expected = history.read_each(queries, memories, 0.35)
+        batches = []
+        monkeypatch.setattr(history, "on_gpu", lambda tensor: True)
+        monkeypatch.setattr(history, "AFFINITY", affinity)
+        readout = history.readout
+        monkeypatch.setattr(history, "readout", lambda *parts: batches.append(len(parts[0])) or readout(*parts))
+        read = history.read_each(queries, memories, 0.35)
+    assert sorted(batches) == {2**26: [1, 3], 2000: [1, 1, 2], 7: [1, 1, 1, 1]}[affinity]
+    for ours, plain in zip(read, expected, strict=True):
+        torch.testing.assert_close(ours, plain, rtol=0, atol=1e-5)
+
+
 @pytest.mark.parametrize("mode", [torch.no_grad, torch.inference_mode, torch.enable_grad])
 def test_the_affinity_of_a_long_memory_is_never_held(mode):
     """With gradients neither, where none passes: in the branch stage."""

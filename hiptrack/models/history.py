@@ -6,6 +6,7 @@ frame, M places of a memory. A memory key carries one extra column, -|k|^2, and 
 """
 
 import math
+from collections import defaultdict
 
 import gin
 import torch
@@ -14,9 +15,10 @@ from torch import nn
 
 from hiptrack.boxes import cxcywh_to_xyxy
 from hiptrack.errors import ConfigError
-from hiptrack.models.layers import CBAM, ResidualBlock, ResNetTrunk, linear, product
+from hiptrack.models.layers import CBAM, ResidualBlock, ResNetTrunk, linear, product, tf32
 
-CHUNK = 1536  # memory places read at a time where no fused kernel serves: affinity and values stay in the cache
+CHUNK = 1536  # memory places read at a time on a processor: affinity and values stay in the cache
+AFFINITY = 2**26  # numbers of the affinity computed at a time on a GPU: 256 MB
 
 
 @gin.register(denylist=["grid_width", "stride", "search_size"])
@@ -59,8 +61,7 @@ class HistoricalPrompt(nn.Module):
         memories: a list of (keys [b, M, K+1], values [b, M, C/2]), whose rows b together are the B rows; each has its own M.
         """
         query = 2 * self._project(grid)
-        queries = query.split([len(keys) for keys, _ in memories])
-        history = torch.cat([readout(rows, *memory, self.scale) for rows, memory in zip(queries, memories)])
+        history = torch.cat(read_each(query.split([len(keys) for keys, _ in memories]), memories, self.scale))
         history = history.transpose(1, 2).reshape(len(grid), -1, *grid.shape[2:])
         prompt = torch.cat((history, self.key_comp(grid)), 1)
         return self.fuse(grid + prompt)
@@ -130,37 +131,66 @@ class MemoryBank:
         return self._keys[:, : self.frames].flatten(1, 2), self._values[:, : self.frames].flatten(1, 2)
 
 
+def read_each(queries, memories, scale):
+    """The `readout` of each of several memories (keys, values), by queries of its own; returns them as a list.
+
+    On a GPU memories of equal length are read as one batch, as many as AFFINITY allows.
+    """
+    if not on_gpu(queries[0]):
+        return [readout(rows, *memory, scale) for rows, memory in zip(queries, memories)]
+    alike = defaultdict(list)
+    for number, (keys, _) in enumerate(memories):
+        alike[keys.shape[1]].append(number)
+    read = [None] * len(memories)
+    for length, numbers in alike.items():
+        most = max(1, AFFINITY // (queries[0].shape[1] * length))
+        for together in (numbers[first : first + most] for first in range(0, len(numbers), most)):
+            parts = zip(*((queries[number], *memories[number]) for number in together))
+            rows = readout(*(part[0] if len(part) == 1 else torch.cat(part) for part in parts), scale)
+            for number, own in zip(together, rows.split([len(queries[number]) for number in together])):
+                read[number] = own
+    return read
+
+
 def readout(query, keys, values, scale):
     """Softmax attention over the memory, in float32 for the keys.
 
     query: [B, N, K]; keys: [B, M, K + 1], the last column added to the affinity (HistoricalPrompt.remember); values: [B, M, V].
-    Returns [B, N, V] in the values' type. On the CPU no fused kernel takes keys and values of unequal width: where no
-    gradient passes the memory is read in chunks there, so that the [N, M] affinity is never held.
+    Returns [B, N, V] in the values' type. Where no gradient passes, the memory is read in chunks, so that the [N, M] affinity is
+    never held: no fused kernel of the CPU takes keys and values of unequal width, and that of GPUs is slow for few queries.
     """
     in_graph = torch.is_grad_enabled() and any(part.requires_grad for part in (query, keys, values))
     with torch.autocast(query.device.type, enabled=False):
         query, keys = query.float(), keys.float()
-        if query.device.type == "cpu" and not in_graph:
-            rows = [_read_in_chunks(*row, scale) for row in zip(query, keys, values)]
+        if not in_graph and on_gpu(query):
+            places = max(1, AFFINITY // query.shape[:2].numel())
+            return _read_in_chunks(query, keys, values, scale, places).to(values.dtype)
+        if not in_graph:
+            rows = [_read_in_chunks(*row, scale, CHUNK) for row in zip(query, keys, values)]
             return torch.stack(rows).to(values.dtype)
         query = torch.cat((query, torch.ones_like(query[..., :1])), -1)
-        if query.device.type != "cpu":  # the memory-efficient kernel wants aligned rows
+        if on_gpu(query):  # the memory-efficient kernel wants aligned rows
             query, keys = (F.pad(rows, (0, -rows.shape[-1] % 8)) for rows in (query, keys))
         # the ONNX exporter and the fused kernels ask for four dimensions: one head
         parts = [part.unsqueeze(1) for part in (query, keys, values.float())]
         return F.scaled_dot_product_attention(*parts, scale=scale).squeeze(1).to(values.dtype)
 
 
-def _read_in_chunks(query, keys, values, scale):
-    """`readout` of one row: a softmax for each chunk of the memory, and a running mean of them by their mass.
+def on_gpu(tensor):
+    """Whether a tensor is not on the CPU."""
+    return tensor.device.type != "cpu"
+
+
+def _read_in_chunks(query, keys, values, scale, places):
+    """`readout` of one row or of a batch: a softmax for each chunk of so many places, and a running mean of them by their mass.
 
     After Milakov and Gimelshein, "Online normalizer calculation for softmax" (2018). The mass of a chunk is the sum of the
     exponentials of its affinities; the largest weight of its softmax is exp(largest affinity) / mass.
     """
     query = query * scale
     output = log_mass = None
-    for key, value in zip(keys.split(CHUNK), values.split(CHUNK)):
-        affinity = linear(query, key[:, :-1], key[:, -1] * scale)
+    for key, value in zip(keys.split(places, -2), values.split(places, -2)):
+        affinity = _affinity(query, key[..., :-1], key[..., -1] * scale)
         weight = affinity.softmax(-1)
         read = product(weight.to(value.dtype), value).float()
         log_chunk = affinity.amax(-1, keepdim=True) - weight.amax(-1, keepdim=True).log()
@@ -170,3 +200,14 @@ def _read_in_chunks(query, keys, values, scale):
             output = output.lerp_(read, (log_chunk - log_mass).sigmoid())
             log_mass = torch.logaddexp(log_mass, log_chunk)
     return output
+
+
+def _affinity(query, key, bias):
+    """query [N, K], key [M, K], bias [M] -> query key^T + bias [N, M]; or of batches of them.
+
+    Never in TF32: two large numbers cancel.
+    """
+    if query.dim() == 2:
+        return linear(query, key, bias)
+    with tf32(False, query.device):
+        return torch.baddbmm(bias.unsqueeze(-2), query, key.mT)

@@ -1,6 +1,7 @@
 """Building blocks shared by the parts of the model."""
 
 import functools
+from contextlib import contextmanager
 from pathlib import Path
 
 import torch
@@ -138,7 +139,37 @@ def linear(x, weight, bias=None):
 
 
 def product(a, b):
-    """a [N, K], b [K, M] -> a b [N, M]."""
+    """a [N, K], b [K, M] -> a b [N, M]; on GPUs of whole batches, too."""
     if not _by_convolution(b):
         return a @ b
     return F.conv2d(b.reshape(1, len(b), 1, -1), a[:, :, None, None], dilation=DILATION).reshape(len(a), -1)
+
+
+def allow_tf32(allowed):
+    """Have GPUs compute float32 matrix products and convolutions in TF32, or in IEEE float32.
+
+    TF32 has 10 bits of mantissa; NVIDIA's GPUs from Ampere on multiply it several times as fast. PyTorch starts with
+    convolutions in TF32 and matrix products in IEEE float32. Its flags are set by the names that all versions know; a program
+    that sets them by the newer ones (`fp32_precision`) as well makes PyTorch raise an error.
+    """
+    torch.backends.cuda.matmul.allow_tf32 = allowed
+    torch.backends.cudnn.allow_tf32 = allowed
+
+
+@contextmanager
+def tf32(allowed, device):
+    """`allow_tf32` for what is computed within it; nothing on a device (torch.device) other than a GPU."""
+    if device.type != "cuda":
+        yield
+        return
+    before = torch.backends.cuda.matmul.allow_tf32, torch.backends.cudnn.allow_tf32
+    allow_tf32(allowed)
+    try:
+        yield
+    finally:
+        torch.backends.cuda.matmul.allow_tf32, torch.backends.cudnn.allow_tf32 = before
+
+
+def has_tf32(device):
+    """Whether a device (torch.device) computes in TF32."""
+    return device.type == "cuda" and torch.cuda.get_device_capability(device) >= (8, 0)

@@ -1,9 +1,4 @@
-"""A model suited to its machine: made ready to track, laid out for training; and the kernels that PyTorch computes with.
-
-TF32 is float32 with 10 bits of mantissa, which NVIDIA's GPUs from Ampere on multiply several times as fast. PyTorch starts with
-convolutions in TF32 and matrix products in IEEE float32. Its flags are set by the names that all versions know; a program that
-sets them by the newer ones (`fp32_precision`) as well makes PyTorch raise an error.
-"""
+"""A model suited to its machine: made ready to track, laid out for training; and the kernels that PyTorch computes with."""
 
 import itertools
 import os
@@ -14,8 +9,9 @@ from timm.layers import use_fused_attn
 from torch import nn
 from torch.nn.utils.fusion import fuse_conv_bn_eval
 
-from hiptrack.errors import ConfigError
+from hiptrack.errors import ConfigError, HiptrackError
 from hiptrack.models.heads import ConvTower
+from hiptrack.models.layers import allow_tf32
 
 
 def prepare(model, precision, compile, device):
@@ -84,12 +80,12 @@ def choose_kernels(deterministic, tf32):
 
 
 @contextmanager
-def kernel_faults():
-    """What `kernel_fault` knows is raised from here as the ConfigError that it gives."""
+def device_faults():
+    """What `kernel_fault` and `memory_fault` know is raised from here as the HiptrackError that they give."""
     try:
         yield
     except RuntimeError as error:
-        fault = kernel_fault(error)
+        fault = kernel_fault(error) or memory_fault(error)
         if fault is None:
             raise
         raise fault from error
@@ -106,26 +102,12 @@ def kernel_fault(error):
     )
 
 
-def allow_tf32(allowed):
-    """Have GPUs compute float32 matrix products and convolutions in TF32, or in IEEE float32."""
-    torch.backends.cuda.matmul.allow_tf32 = allowed
-    torch.backends.cudnn.allow_tf32 = allowed
-
-
-@contextmanager
-def tf32(allowed, device):
-    """`allow_tf32` for what is computed within it; nothing on a device (torch.device) other than a GPU."""
-    if device.type != "cuda":
-        yield
-        return
-    before = torch.backends.cuda.matmul.allow_tf32, torch.backends.cudnn.allow_tf32
-    allow_tf32(allowed)
-    try:
-        yield
-    finally:
-        torch.backends.cuda.matmul.allow_tf32, torch.backends.cudnn.allow_tf32 = before
-
-
-def has_tf32(device):
-    """Whether a device (torch.device) computes in TF32."""
-    return device.type == "cuda" and torch.cuda.get_device_capability(device) >= (8, 0)
+def memory_fault(error):
+    """A HiptrackError for a RuntimeError by which PyTorch says that a GPU's memory is full in training; else None."""
+    if not isinstance(error, torch.OutOfMemoryError):
+        return None
+    return HiptrackError(
+        f"The GPU's memory is full; at most {torch.cuda.max_memory_allocated() / 1e9:.1f} GB of it were in use. Set "
+        "Stage.activation_checkpointing = True, which changes no result, or lower Stage.largest_pass (clips that a process takes "
+        f"at once). PyTorch says: {error}"
+    )

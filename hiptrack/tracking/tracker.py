@@ -12,7 +12,8 @@ import torch
 
 from hiptrack import crops
 from hiptrack.errors import CheckpointError, ConfigError, DataError, HiptrackError
-from hiptrack.models.prepare import has_tf32, prepare, tf32
+from hiptrack.models.layers import has_tf32, tf32
+from hiptrack.models.prepare import prepare
 from hiptrack.models.weights import load_model
 from hiptrack.nano import FOLDER, weights_path
 from hiptrack.tracking.adaptation import Action, Adaptation, follow_size

@@ -14,7 +14,7 @@ import hiptrack.training.losses  # noqa: F401  both register their names
 from hiptrack.config.meaning import CHANGES_NO_RESULT
 from hiptrack.data.loader import open_loader
 from hiptrack.models.hiptrack import HIPTrack
-from hiptrack.models.prepare import choose_kernels, kernel_faults, lay_out
+from hiptrack.models.prepare import choose_kernels, device_faults, lay_out
 from hiptrack.models.weights import model_text
 from hiptrack.processes import on_every_process, open_accelerator, raise_together
 from hiptrack.signals import Preempted, Preemption, exit_code
@@ -77,7 +77,7 @@ class Training:
         if request.dry_run:
             return print_pipeline(self, accelerator)
         choose_kernels(self.deterministic, self.tf32)
-        with kernel_faults(), Preemption() as self.signals, run_folder(request, accelerator) as self.folder:
+        with device_faults(), Preemption() as self.signals, run_folder(request, accelerator) as self.folder:
             try:
                 self.start(request)
                 self.train()

@@ -289,14 +289,15 @@ def step_eval_agrees(args):
         "cpu": (True,),
         "one": (False,),
         "batch 3": (False, "evaluate.batch=3"),
+        "tf32": (False, "Tracker.precision='tf32'"),
         "bf16": (False, "Tracker.precision='bf16'"),
     }
     with ThreadPoolExecutor(2) as pool:
         found = dict(zip(ways, pool.map(lambda way: boxes(way.replace(" ", ""), *ways[way]), ways)))
     reference = found["cpu"][0]
-    for way in ("one", "batch 3", "bf16"):
+    for way in ("one", "batch 3", "tf32", "bf16"):
         far = [np.abs(found[way][0][name] - reference[name]).max(1) for name in reference]
         off = max(float(part.max()) for part in far)
         share = float(np.mean(np.concatenate(far) > 1.0))
         row = {"way": way, "largest difference px": off, "share of frames off by over 1 px": share}
-        tell(**row, seconds=found[way][1], **({} if way == "bf16" else {"ok": share < 0.05}))
+        tell(**row, seconds=found[way][1], **({} if way in ("tf32", "bf16") else {"ok": share < 0.05}))

@@ -127,8 +127,8 @@ class Recorder(TorchDispatchMode):
         if function is aten.linear.default:
             x, weight = args[:2]
             return Product(1, x.numel() // x.shape[-1], x.shape[-1], weight.shape[0], x.dtype)
-        if function is aten.matmul.default:
-            a, b = args
+        if function in (aten.matmul.default, aten.baddbmm.default):
+            a, b = args[-2:]
             return Product(math.prod(a.shape[:-2]), a.shape[-2], a.shape[-1], b.shape[-1], a.dtype)
         if function is aten.conv2d.default:
             image, kernel, _, stride, padding = (*args, *CONV2D_DEFAULTS[len(args) - 2 :])[:5]

@@ -24,7 +24,7 @@ from hiptrack.extras.benchmark.measure import (
 )
 from hiptrack.extras.benchmark.roofline import Ceilings, flops, record
 from hiptrack.extras.world.sea_files import write_dataset
-from hiptrack.models.prepare import tf32
+from hiptrack.models.layers import tf32
 from hiptrack.tracking.memory import MemoryPolicy
 from hiptrack.tracking.tracker import PRECISIONS, Tracker
 

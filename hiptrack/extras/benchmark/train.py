@@ -16,7 +16,8 @@ from hiptrack.data.labels import CLASSES
 from hiptrack.errors import ConfigError, HiptrackError
 from hiptrack.extras.benchmark.measure import Timing, interleaved, peak_memory_mb, ratio
 from hiptrack.models.backbone import Backbone
-from hiptrack.models.prepare import allow_tf32, lay_out
+from hiptrack.models.layers import allow_tf32
+from hiptrack.models.prepare import lay_out
 from hiptrack.training import train  # noqa: F401  registers what experiments name
 from hiptrack.training.losses import CenterFocalLoss, ChallengeLoss, GIoULoss, L1Loss, MultiLabelChallengeLoss
 from hiptrack.training.stage import Stage
