@@ -4,10 +4,11 @@ import json
 
 import pytest
 import torch
-from training_runs import launch, run_here, toy_stages
+from training_runs import launch, run_here, tensorboard_scalars, toy_stages
 
 from hiptrack.errors import HiptrackError
 from hiptrack.training.checkpoint import finished_checkpoints
+from hiptrack.training.log import METRICS, RunLog, read_metrics
 
 FROM_SCRATCH = ["experiments/from_scratch.gin"]
 DIVERGES = ["tracker/Stage.lr=1e30", "tracker/Stage.grad_clip=None", "train.save_steps=1"]
@@ -97,3 +98,22 @@ def test_replay_of_something_else_is_a_clear_error(tmp_path, content):
         (tmp_path / "fault.json").write_text(content)
     done = launch([str(tmp_path)], script="tools/replay.py")
     assert done.returncode == 1 and "error: " in done.stderr and "Traceback" not in done.stderr
+
+
+def test_a_log_with_a_skipped_step_is_json(tmp_path):
+    """A loss scaler skips steps whose gradient is not finite: that is logged, and the run goes on."""
+
+    def refuse(name):
+        raise ValueError(f"{name} is no JSON")
+
+    log = RunLog(tmp_path, 0, {})
+    log.scalars(1, {"Loss/total": 3.0, "GradientNorm": float("inf")})
+    sizes = log.sync()
+    log.close()
+    log = RunLog(tmp_path, 1, sizes)  # a run that goes on
+    log.scalars(2, {"Loss/total": 2.0, "GradientNorm": 0.5})
+    log.close()
+    lines = (tmp_path / METRICS).read_text().splitlines()
+    assert json.loads(lines[0], parse_constant=refuse) == {"step": 1, "Loss/total": 3.0, "GradientNorm": None}
+    expected = {"Loss/total": [(1, 3.0), (2, 2.0)], "GradientNorm": [(2, 0.5)]}
+    assert read_metrics(tmp_path) == tensorboard_scalars(tmp_path) == expected

@@ -2,6 +2,7 @@
 
 import ast
 import json
+import math
 import os
 from contextlib import contextmanager
 from pathlib import Path
@@ -43,7 +44,12 @@ class RunLog:
                 self._to_tensorboard(step, {name: value for name, value in entry.items() if name != "step"})
 
     def scalars(self, step, values):
-        """Log {name: number} at a global step."""
+        """Log {name: number} at a global step.
+
+        A number that is not finite, as the gradient's norm of a step that a loss scaler skips, is null in metrics.jsonl, since JSON
+        has none, and absent in TensorBoard.
+        """
+        values = {name: value if math.isfinite(value) else None for name, value in values.items()}
         self._guarded(self._to_tensorboard, step, values)
         self._guarded(self.metrics.add, {"step": step, **values})
 
@@ -92,7 +98,8 @@ class RunLog:
 
     def _to_tensorboard(self, step, values):
         for name, value in values.items():
-            self.writer.add_scalar(name, value, step)
+            if value is not None:
+                self.writer.add_scalar(name, value, step)
 
     def _sync_tensorboard(self):
         self.writer.flush()
@@ -163,11 +170,11 @@ def epoch_bar(stage, at, accelerator):
 
 
 def read_metrics(run_dir):
-    """{name: [(step, value), ...]} of a run's metrics.jsonl."""
+    """{name: [(step, value), ...]} of a run's metrics.jsonl, without what was not finite."""
     curves = {}
     for entry in read_journal(Path(run_dir) / METRICS):
         for name, value in entry.items():
-            if name != "step":
+            if name != "step" and value is not None:
                 curves.setdefault(name, []).append((entry["step"], value))
     return curves
 
