@@ -5,6 +5,7 @@ import os
 from datetime import timedelta
 
 import psutil
+import torch
 from accelerate import Accelerator
 from accelerate.commands.config.config_args import default_config_file, load_config_from_file
 from accelerate.utils import InitProcessGroupKwargs, broadcast_object_list, gather_object
@@ -46,6 +47,12 @@ def check_processes(accelerator):
     asked = asked_of_launcher()
     if asked is not None and asked != joined:
         raise HiptrackError(f"accelerate launch was asked for {asked} processes, but started {joined}. {HOW_TO}")
+    here, gpus = int(os.environ.get("LOCAL_WORLD_SIZE", "1")), torch.cuda.device_count()
+    if here > gpus and torch.distributed.is_initialized() and torch.distributed.get_backend() == "nccl":
+        raise HiptrackError(
+            f"{here} processes were launched on this machine, which has {gpus} GPUs: at most one process for each GPU was "
+            "expected (--num_processes)."
+        )
 
 
 def raise_together(error):

@@ -1,5 +1,6 @@
 """Several sequences tracked side by side: as one by one, each failing alone, frames decoded ahead."""
 
+import re
 import threading
 from types import SimpleNamespace
 
@@ -111,6 +112,18 @@ def test_a_tracker_that_breaks_names_all_it_was_tracking(sequences, caplog):
     assert [name for name, _ in report.failures] == ["film0", "film1", "film3", "film4"]  # film2 is one frame long
     assert all(message == "ZeroDivisionError: division by zero" for _, message in report.failures)
     assert "Traceback" in caplog.text
+
+
+def test_a_full_gpu_is_told_with_advice(sequences, caplog):
+    def full(targets, frames):
+        raise torch.OutOfMemoryError("Tried to allocate 20.00 GiB")
+
+    tracker = tracker_of()
+    tracker.step = full
+    report = evaluate_sequences(tracker, sequences[:2], batch=2)
+    for _, message in report.failures:
+        assert re.search(r"at most \d.* GB .*evaluate.batch.*20.00 GiB", message)
+    assert len(report.failures) == 2
 
 
 @pytest.mark.parametrize("batch", [1, 3])

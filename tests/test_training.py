@@ -1,5 +1,8 @@
 """The loop: stages, freezing, exact resume, several processes, errors."""
 
+from contextlib import nullcontext
+from types import SimpleNamespace
+
 import pytest
 import torch
 from gradients import gradients
@@ -10,6 +13,7 @@ from training_runs import launch, run_here, same_tensors, toy_stages
 from hiptrack.errors import ConfigError, HiptrackError
 from hiptrack.models.hiptrack import HIPTrack
 from hiptrack.models.weights import read_tensors
+from hiptrack.processes import check_processes
 from hiptrack.training.log import read_metrics
 
 FROM_SCRATCH = ["experiments/from_scratch.gin"]
@@ -143,6 +147,28 @@ def test_what_has_no_deterministic_kernel_stops_the_run_with_advice(synthetic, t
         run_here(FROM_SCRATCH, overrides, tmp_path / "run")
     torch.use_deterministic_algorithms(False)
     assert run_here(FROM_SCRATCH, [*overrides, "train.deterministic=False"], tmp_path / "other") == 0
+
+
+def test_a_full_gpu_stops_the_run_with_advice(synthetic, tmp_path, monkeypatch):
+    def full(model, images):
+        raise torch.OutOfMemoryError("Tried to allocate 20.00 GiB")
+
+    monkeypatch.setattr(HIPTrack, "normalise", full)
+    words = r"at most \d.* GB .*Stage.activation_checkpointing .*Stage.largest_pass .*20.00 GiB"
+    with pytest.raises(HiptrackError, match=words):
+        run_here(FROM_SCRATCH, toy_stages(synthetic, tracker=1), tmp_path / "run")
+
+
+@pytest.mark.parametrize(("backend", "refused"), [("nccl", True), ("gloo", False)])
+def test_more_processes_than_gpus_are_an_error(backend, refused, monkeypatch):
+    for name in ("WORLD_SIZE", "LOCAL_WORLD_SIZE"):
+        monkeypatch.setenv(name, "4")
+    monkeypatch.setattr(torch.cuda, "device_count", lambda: 3)
+    monkeypatch.setattr(torch.distributed, "is_initialized", lambda: True)
+    monkeypatch.setattr(torch.distributed, "get_backend", lambda: backend)
+    expected = pytest.raises(HiptrackError, match="4 processes .* 3 GPUs") if refused else nullcontext()
+    with expected:
+        check_processes(SimpleNamespace(num_processes=4))
 
 
 def test_freeze_schedule_keeps_what_the_optimiser_knows(synthetic, tmp_path, monkeypatch):

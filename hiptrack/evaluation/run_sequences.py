@@ -167,6 +167,11 @@ class _Run:
 
 def _named(error):
     """An exception of any kind as a HiptrackError."""
+    if isinstance(error, torch.OutOfMemoryError):
+        return HiptrackError(
+            f"The GPU's memory is full; at most {torch.cuda.max_memory_allocated() / 1e9:.1f} GB of it were in use. Track fewer "
+            f"sequences at once: evaluate.batch, or Validation.batch in training. PyTorch says: {error}"
+        )
     return HiptrackError(f"{type(error).__name__}: {error}")
 
 
