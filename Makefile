@@ -5,7 +5,7 @@ BIN = $(VENV)/bin
 INSTALLED = $(VENV)/.hiptrack-installed
 CONTRIB = .venv-contrib/bin/python
 
-.PHONY: demo test soak lint clean compare-opencv compare-arguments
+.PHONY: demo test test-fast soak lint clean compare-opencv compare-arguments
 
 export PYTHONPATH := $(CURDIR)
 
@@ -15,9 +15,13 @@ demo: $(INSTALLED)
 test: $(INSTALLED)
 	OMP_NUM_THREADS=1 $(BIN)/python -m pytest -n 2 --dist loadfile
 
+# Without what starts processes, trains runs or computes for long (the marker `slow`): under two minutes.
+test-fast: $(INSTALLED)
+	OMP_NUM_THREADS=1 $(BIN)/python -m pytest -n 2 --dist loadfile -m "not slow"
+
 # Half an hour of random kills and damaged input; `make soak SEED=N` repeats one.
 soak: $(INSTALLED)
-	OMP_NUM_THREADS=1 PYTHONPATH=$(CURDIR):$(CURDIR)/tests $(BIN)/python -m soak $(SEED)
+	OMP_NUM_THREADS=1 PYTHONPATH=$(CURDIR):$(CURDIR)/tests:$(CURDIR)/tests/support $(BIN)/python -m soak $(SEED)
 
 lint: $(INSTALLED)
 	$(BIN)/ruff check .

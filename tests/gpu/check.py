@@ -78,7 +78,7 @@ def main():
     parser.add_argument("--only", nargs="+", metavar="STEP", help=" ".join(sorted({step.name for step in STEPS})))
     parser.add_argument("--step", nargs="+", help=argparse.SUPPRESS)
     args = parser.parse_args()
-    sys.path[:0] = [os.getcwd(), str(Path("tests").resolve())]
+    sys.path[:0] = [os.getcwd(), *(str(Path("tests", name).resolve()) for name in ("support", "models"))]
     if args.step:
         name, *arguments = args.step
         import correctness

@@ -68,7 +68,7 @@ def step_data(args):
 
 
 def step_golden(args):
-    """The published numbers: tests/test_golden.py on the device, with TF32 off (the claim) and as PyTorch starts."""
+    """The published numbers: tests/models/test_golden.py on the device, with TF32 off (the claim) and as PyTorch starts."""
     import numpy as np
     import test_golden as golden
     import torch

@@ -98,7 +98,7 @@ def test_changing_the_number_of_workers_changes_nothing(staged_run, synthetic, t
 
 @pytest.mark.parametrize("option", [[], ["checkpointing"]])
 def test_gradients_of_two_processes_are_those_of_one(synthetic, tmp_path, option):
-    done = launch([str(synthetic), str(tmp_path / "two"), *option], 2, "tests/gradients.py")
+    done = launch([str(synthetic), str(tmp_path / "two"), *option], 2, "tests/support/gradients.py")
     assert done.returncode == 0, done.stderr
     one = gradients(str(synthetic))
     for process in (0, 1):

@@ -10,7 +10,7 @@ import pytest
 import torch
 from accelerate.state import AcceleratorState
 from parameter_table import TABLE, TOY
-from test_reader_parameters import READER_PARAMETERS
+from reader_table import READER_PARAMETERS
 from torch.autograd.graph import saved_tensors_hooks
 
 from hiptrack import config

@@ -215,7 +215,7 @@ def start(*arguments, signal_parent="- 0 SIGTERM"):
     environment = {
         **os.environ,
         "OMP_NUM_THREADS": "1",
-        "PYTHONPATH": os.pathsep.join((str(REPO_ROOT), str(REPO_ROOT / "tests"))),
+        "PYTHONPATH": os.pathsep.join((str(REPO_ROOT), str(REPO_ROOT / "tests" / "support"))),
         "SIGNAL_PARENT": signal_parent,
     }
     command = [sys.executable, str(REPO_ROOT / "tools" / "sweep.py"), *map(str, arguments)]
@@ -257,7 +257,7 @@ def test_a_sweep_that_is_killed_twice_ends_as_if_it_had_not_been(synthetic, tmp_
     assert "stopped by SIGTERM at step 5" in left_over and "resuming from" in left_over
     assert not (out / "weight=1.0,seed=1").exists()
 
-    monkeypatch.setenv("PYTHONPATH", os.pathsep.join((str(REPO_ROOT), str(REPO_ROOT / "tests"))))
+    monkeypatch.setenv("PYTHONPATH", os.pathsep.join((str(REPO_ROOT), str(REPO_ROOT / "tests" / "support"))))
     plan = make_plan([str(base)], overrides, [WEIGHTS], 2)
     assert sweep(plan, out, jobs=2) == 0
     assert "4 of 4 runs are finished" in capsys.readouterr().out

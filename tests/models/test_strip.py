@@ -2,7 +2,6 @@
 
 import subprocess
 import sys
-from pathlib import Path
 
 import gin
 import numpy as np
@@ -11,6 +10,7 @@ import safetensors.torch
 import torch
 from toy import moving_target, save_toy, toy_gin, toy_model
 
+from hiptrack.config import REPO_ROOT
 from hiptrack.config.portable import component_text
 from hiptrack.errors import CheckpointError, HiptrackError, NotFoundError
 from hiptrack.models.published import to_published
@@ -19,7 +19,7 @@ from hiptrack.models.weights import load_model, read_metadata, read_tensors, sav
 from hiptrack.tracking.memory import MemoryPolicy
 from hiptrack.tracking.tracker import Tracker
 
-TOOL = Path(__file__).resolve().parents[1] / "tools" / "strip_cls.py"
+TOOL = REPO_ROOT / "tools" / "strip_cls.py"
 BRANCH = {"challenge": "ChallengeBranch", "seed": 4}
 FORMS = {"residual": BRANCH, "direct": {**BRANCH, "neck_width": 16, "fusion": "DirectFusion"}}
 

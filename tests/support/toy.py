@@ -13,6 +13,7 @@ from hiptrack.models.heads import CenterHead
 from hiptrack.models.hiptrack import HIPTrack
 from hiptrack.models.history import HistoricalPrompt
 from hiptrack.models.weights import save_weights
+from hiptrack.tracking.memory import MemoryPolicy
 
 BACKBONE = {
     "name": "vit_tiny_patch16_224",
@@ -26,6 +27,7 @@ BACKBONE = {
 }
 HISTORY = {"key_width": 8, "trunk_width": 8}
 HEAD_WIDTHS = (16, 8)
+FRAMES = 9
 BRANCH = {"classes": 10, "hidden_width": 24, "fusion_width": 16}
 
 toy_branch = functools.partial(ChallengeBranch, **BRANCH)
@@ -117,3 +119,16 @@ def moving_target(frames, size=(120, 90), seed=0):
         x = int(np.clip(x + rng.integers(-3, 4), 0, width - 24))
         y = int(np.clip(y + rng.integers(-3, 4), 0, height - 18))
     return pictures, first
+
+
+def policy():
+    """Few frames are enough to fill the bank and to run it over."""
+    return MemoryPolicy(template_frames=2, early=(1, 2), interval=2, capacity=3)
+
+
+def track(tracker, seed=0, frames=FRAMES):
+    """[frames - 1, 5]: boxes and scores."""
+    pictures, box = moving_target(frames, seed=seed)
+    tracker.init(pictures[0], box)
+    results = [tracker.update(picture) for picture in pictures[1:]]
+    return np.array([[*result.box, result.score] for result in results])

@@ -103,7 +103,7 @@ def test_jobs_share_the_cores_and_take_the_gpus_in_turn(tmp_path, monkeypatch):
 def test_jobs_of_a_scheduler_save_and_are_queued_again(tmp_path, monkeypatch):
     """submitit's local executor: the signal that comes before the time is up is sent by the first run itself."""
     pytest.importorskip("submitit")
-    monkeypatch.setenv("PYTHONPATH", os.pathsep.join((str(REPO_ROOT), str(REPO_ROOT / "tests"))))
+    monkeypatch.setenv("PYTHONPATH", os.pathsep.join((str(REPO_ROOT), str(REPO_ROOT / "tests" / "support"))))
     twice = "if (folder / 'saved').exists(): open(folder / 'done', 'w'); sys.exit(0)" + UNTIL_SIGTERM.format(
         then="os.kill(os.getppid(), signal.SIGUSR2)"
     )

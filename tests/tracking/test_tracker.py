@@ -6,13 +6,10 @@ import gin
 import numpy as np
 import pytest
 import torch
-from toy import moving_target, randomise, save_toy, toy_branch, toy_model
+from toy import FRAMES, moving_target, policy, randomise, save_toy, toy_branch, toy_model, track
 
 from hiptrack.errors import CheckpointError, ConfigError, DataError, HiptrackError
-from hiptrack.tracking.memory import MemoryPolicy
 from hiptrack.tracking.tracker import Tracker, hann_window
-
-FRAMES = 9
 
 
 @pytest.fixture(autouse=True)
@@ -20,11 +17,6 @@ def cleared():
     gin.clear_config()
     yield
     gin.clear_config()
-
-
-def policy():
-    """Few frames are enough to fill the bank and to run it over."""
-    return MemoryPolicy(template_frames=2, early=(1, 2), interval=2, capacity=3)
 
 
 def tracker_of(model, branch="off"):
@@ -35,14 +27,6 @@ def trained_toy():
     model = toy_model(challenge=toy_branch, seed=3)
     randomise(model.challenge, seed=5)
     return model
-
-
-def track(tracker, seed=0, frames=FRAMES):
-    """[frames - 1, 5]: boxes and scores."""
-    pictures, box = moving_target(frames, seed=seed)
-    tracker.init(pictures[0], box)
-    results = [tracker.update(picture) for picture in pictures[1:]]
-    return np.array([[*result.box, result.score] for result in results])
 
 
 def test_init_forgets_the_target_before():

@@ -7,11 +7,11 @@ from types import SimpleNamespace
 import gin
 import pytest
 import torch
-from hiptrack.benchmark.model import build_model
-from hiptrack.component import component_text
 
 from hiptrack import config
 from hiptrack.config import REPO_ROOT
+from hiptrack.config.portable import component_text
+from hiptrack.extras.benchmark.measure import build_model
 from hiptrack.training import train  # noqa: F401  registers everything
 
 pytestmark = pytest.mark.usefixtures("clean_gin")

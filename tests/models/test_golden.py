@@ -6,12 +6,11 @@ HIPTRACK_GOLDEN=FILE runs the same checks on any other file of that form (anothe
 import copy
 import json
 import os
-import zlib
-from pathlib import Path
 
 import numpy as np
 import pytest
 import torch
+from golden_rule import DATA, arr, fill
 
 from hiptrack import crops
 from hiptrack.models.hiptrack import HIPTrack
@@ -21,7 +20,6 @@ from hiptrack.tracking.memory import MemoryPolicy, TargetMemory, read_memories, 
 from hiptrack.tracking.tracker import hann_window
 from hiptrack.training.losses import CenterFocalLoss, GIoULoss, L1Loss, center_heatmap
 
-DATA = Path(__file__).parent / "data"
 TOLERANCE = 1e-4
 TEMPLATE_XYWH = torch.tensor([[0.25, 0.30, 0.5, 0.4], [0.31, 0.22, 0.33, 0.55]])
 TRACKED = (1, 2, 5, 6, 10, 11, 12, 20, 21, 40, 41, 45)
@@ -35,31 +33,6 @@ def golden():
 @pytest.fixture(scope="module")
 def shapes():
     return json.loads((DATA / "state_dict_shapes.json").read_text())
-
-
-def generator(tag, seed):
-    return np.random.RandomState((zlib.crc32(tag.encode()) + seed) % 2**32)
-
-
-def fill(name, shape, dtype, seed):
-    rs = generator(name, seed)
-    if dtype == "int64":
-        return torch.zeros(shape, dtype=torch.int64)
-    if name.endswith("running_var"):
-        array = 1 + 0.1 * rs.rand(*shape)
-    elif name.endswith("running_mean"):
-        array = 0.02 * rs.standard_normal(shape)
-    elif len(shape) <= 1:
-        array = 0.02 * rs.standard_normal(shape) + (1 if name.endswith("weight") else 0)
-    else:
-        array = rs.standard_normal(shape) / np.sqrt(np.prod(shape[1:]))
-    return torch.from_numpy(np.asarray(array).astype(np.float32))
-
-
-def arr(tag, shape, seed):
-    rs = generator(tag, seed)
-    coarse = rs.standard_normal(shape[:-2] + (shape[-2] // 16, shape[-1] // 16))
-    return torch.from_numpy((np.kron(coarse, np.ones((16, 16))) + 0.3 * rs.standard_normal(shape)).astype(np.float32))
 
 
 @pytest.fixture(scope="module")

@@ -1,11 +1,10 @@
 """The baselines on a moving square and, where they lie beside the checkout, on real clips."""
 
-from pathlib import Path
-
 import cv2
 import numpy as np
 import pytest
 
+from hiptrack.config import REPO_ROOT
 from hiptrack.data.folders import FolderDataset
 from hiptrack.data.sequence import Sequence
 from hiptrack.errors import DataError
@@ -13,7 +12,7 @@ from hiptrack.evaluation.baselines import MIL, StillBox
 from hiptrack.evaluation.run_sequences import run_sequence
 from hiptrack.evaluation.score import evaluate_sequences
 
-CLIPS = Path(__file__).resolve().parents[2] / "shared" / "clips"
+CLIPS = REPO_ROOT.parent / "shared" / "clips"
 
 
 @pytest.fixture(scope="module")

@@ -8,7 +8,7 @@ import os
 import numpy as np
 import pytest
 from helpers_data import annotation, write_annotations, write_image, write_lines, write_sequence, write_split
-from test_reader_parameters import READERS, TABLE, write
+from reader_table import READERS, TABLE, write
 
 from hiptrack.data import cache as annotation_cache
 from hiptrack.data.cache import cache_folder

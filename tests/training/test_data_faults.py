@@ -81,7 +81,7 @@ def test_two_processes_count_together_and_go_on_exactly(data, tmp_path, monkeypa
     assert run_here(FROM_SCRATCH, overrides, one) == 0
     monkeypatch.setenv("SIGNAL_AT_STEP", "6")
     monkeypatch.setenv("SIGNAL", "SIGKILL")
-    launch(["--gin", *FROM_SCRATCH, "--run", str(cut), *overrides], 2, "tests/signalled_training.py")
+    launch(["--gin", *FROM_SCRATCH, "--run", str(cut), *overrides], 2, "tests/support/signalled_training.py")
     assert not (cut / "model.safetensors").exists()
     assert launch(["--gin", *FROM_SCRATCH, "--run", str(cut), *overrides], 2).returncode == 0
     assert same_tensors(whole / "model.safetensors", cut / "model.safetensors") and same_log(whole, cut)
@@ -120,7 +120,9 @@ def test_empty_crops_are_counted_but_are_no_fault():
 def test_a_worker_of_one_process_that_fails_stops_all(synthetic, tmp_path, monkeypatch, fault, words):
     monkeypatch.setenv("WORKER", fault)
     overrides = [*toy_stages(synthetic), "Stage.clips=40", "train.workers=1", "train.loader_timeout=2"]
-    done = launch(["--gin", *FROM_SCRATCH, "--run", str(tmp_path / "run"), *overrides], 2, "tests/faulty_workers.py")
+    done = launch(
+        ["--gin", *FROM_SCRATCH, "--run", str(tmp_path / "run"), *overrides], 2, "tests/support/faulty_workers.py"
+    )
     assert done.returncode != 0
     assert done.stderr.count("error: loader worker 0") == 1 and words in done.stderr
     assert re.search(r"(while|been) reading \S+/0000\d+\.jpg", done.stderr)

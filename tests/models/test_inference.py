@@ -7,9 +7,8 @@ import numpy as np
 import pytest
 import torch
 import torch.nn.functional as F
-from test_tracker import policy, track
 from torch import nn
-from toy import randomise, toy_branch, toy_model
+from toy import policy, randomise, toy_branch, toy_model, track
 
 from hiptrack.errors import ConfigError
 from hiptrack.models import layers

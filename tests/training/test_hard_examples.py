@@ -145,7 +145,7 @@ def test_two_killed_processes_hand_on_what_each_has_seen(synthetic, tmp_path, mo
     assert launch(["--gin", *FROM_SCRATCH, "--run", str(whole), *overrides], processes=2).returncode == 0
     monkeypatch.setenv("SIGNAL_AT_STEP", "2")
     monkeypatch.setenv("SIGNAL", "SIGKILL")
-    launch(["--gin", *FROM_SCRATCH, "--run", str(cut), *overrides], 2, "tests/signalled_training.py")
+    launch(["--gin", *FROM_SCRATCH, "--run", str(cut), *overrides], 2, "tests/support/signalled_training.py")
     kept = states(cut)[-1]
     assert kept["sums"] and not kept["known"]
     resumed = launch(["--gin", *FROM_SCRATCH, "--run", str(cut), *overrides], processes)

@@ -6,9 +6,10 @@ from pathlib import Path
 import cv2
 import numpy as np
 
+from hiptrack.config import REPO_ROOT
 from hiptrack.data.labels import CV_FLAGS, VLM_FLAGS
 
-CLIPS = Path(__file__).resolve().parents[2] / "shared" / "clips"
+CLIPS = REPO_ROOT.parent / "shared" / "clips"
 
 
 def write_image(path, width=48, height=32, seed=0):

@@ -51,7 +51,9 @@ def test_killed_run_resumes_to_the_same_weights(synthetic, tmp_path, monkeypatch
     run_whole(overrides, whole, processes)
     monkeypatch.setenv("SIGNAL_AT_STEP", str(step))
     monkeypatch.setenv("SIGNAL", "SIGKILL")
-    killed = launch(["--gin", *FROM_SCRATCH, "--run", str(cut), *overrides], processes, "tests/signalled_training.py")
+    killed = launch(
+        ["--gin", *FROM_SCRATCH, "--run", str(cut), *overrides], processes, "tests/support/signalled_training.py"
+    )
     assert killed.returncode != 0 and not (cut / "model.safetensors").exists()
     resumed = launch(["--gin", *FROM_SCRATCH, "--run", str(cut), *overrides], processes)
     assert resumed.returncode == 0, resumed.stderr
@@ -67,7 +69,9 @@ def test_a_signal_ends_the_step_and_leaves_a_checkpoint(synthetic, tmp_path, mon
     assert run_here(FROM_SCRATCH, overrides, whole) == 0
     monkeypatch.setenv("SIGNAL_AT_STEP", "4")
     monkeypatch.setenv("SIGNAL", name)
-    stopped = launch(["--gin", *FROM_SCRATCH, "--run", str(cut), *overrides], script="tests/signalled_training.py")
+    stopped = launch(
+        ["--gin", *FROM_SCRATCH, "--run", str(cut), *overrides], script="tests/support/signalled_training.py"
+    )
     assert stopped.returncode == os.EX_TEMPFAIL, stopped.stderr
     assert "step 5" in (cut / "PREEMPTED").read_text() and name in (cut / "PREEMPTED").read_text()
     assert finished_checkpoints(cut / "checkpoints")[-1].name == "step-00000005"
@@ -87,7 +91,12 @@ def test_sigterm_to_the_launcher_leaves_a_checkpoint_to_go_on_from(
     monkeypatch.setenv("SIGNAL_AT_STEP", "2")
     monkeypatch.setenv("SIGNAL", "SIGTERM")
     monkeypatch.setenv("SIGNAL_TO", "launcher")
-    launch(["--gin", *FROM_SCRATCH, "--run", str(cut), *overrides], processes, "tests/signalled_training.py", **options)
+    launch(
+        ["--gin", *FROM_SCRATCH, "--run", str(cut), *overrides],
+        processes,
+        "tests/support/signalled_training.py",
+        **options,
+    )
     assert not (cut / "model.safetensors").exists()
     # the launcher may be gone before its processes have saved: the lock says when they have
     resumed = launch(["--gin", *FROM_SCRATCH, "--run", str(cut), *overrides], processes, **options)
@@ -124,7 +133,7 @@ def test_a_signal_to_one_process_before_validation_stops_both(synthetic, tmp_pat
     monkeypatch.setenv("SIGNAL", "SIGUSR1")
     monkeypatch.setenv("SIGNAL_TO", rank)
     folder = tmp_path / "run"
-    done = launch(["--gin", *FROM_SCRATCH, "--run", str(folder), *overrides], 2, "tests/signalled_training.py")
+    done = launch(["--gin", *FROM_SCRATCH, "--run", str(folder), *overrides], 2, "tests/support/signalled_training.py")
     assert done.returncode == 0 and "Traceback" not in done.stderr, done.stderr
     assert (folder / "PREEMPTED").exists()
     assert finished_checkpoints(folder / "checkpoints")[-1].name == "step-00000003"

@@ -6,7 +6,7 @@ from pathlib import Path
 
 import pytest
 import torch
-from test_golden import DATA, arr, fill
+from golden_rule import DATA, arr, fill
 
 from hiptrack.extras.export.formats import FORMATS
 from hiptrack.extras.export.write import export

@@ -1,16 +1,16 @@
 import runpy
 import subprocess
 import sys
-from pathlib import Path
 
 import numpy as np
 import pytest
 from helpers_data import annotation, write_annotations, write_lines, write_split
 
+from hiptrack.config import REPO_ROOT
 from hiptrack.data.annotation_report import check_annotations, format_report
 from hiptrack.errors import DataError
 
-TOOL = Path(__file__).resolve().parents[1] / "tools" / "check_annotations.py"
+TOOL = REPO_ROOT / "tools" / "check_annotations.py"
 BOXES = [(10, 20, 30, 40), (12, 20, 30, 40), (14, 20, 30, 40)]
 CORNERS = [(x, y, x + w, y + h) for x, y, w, h in BOXES]
 

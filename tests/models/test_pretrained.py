@@ -6,13 +6,13 @@ import os
 import pickle
 import random
 import re
-from pathlib import Path
 
 import pytest
 import safetensors.torch
 import timm
 import torch
 import torch.nn.functional as F
+from golden_rule import DATA
 from toy import BACKBONE, toy_branch, toy_model
 
 from hiptrack.errors import CheckpointError, NotFoundError
@@ -20,7 +20,7 @@ from hiptrack.models.initial import BackboneWeights, TrackerWeights
 from hiptrack.models.published import load_published, load_vit, to_published
 from hiptrack.models.weights import read_tensors
 
-SHAPES = json.loads((Path(__file__).parent / "data" / "state_dict_shapes.json").read_text())
+SHAPES = json.loads((DATA / "state_dict_shapes.json").read_text())
 # what the published form needs: stride 16 and towers of four layers
 published_toy = functools.partial(
     toy_model,
