@@ -7,7 +7,7 @@ import torch
 from accelerate.utils import send_to_device
 
 from hiptrack.errors import CheckpointError, ConfigError, NotFoundError
-from hiptrack.models.prepare import choose_kernels, lay_out
+from hiptrack.models.prepare import choose_kernels, device_faults, lay_out
 from hiptrack.models.weights import load_exact, read_tensors
 from hiptrack.processes import open_accelerator
 from hiptrack.training.checkpoint import load_tensors, set_rng_state
@@ -41,7 +41,8 @@ def replay(folder, training):
         accelerator.scaler.load_state_dict(shares[0]["scaler"])
         scale = accelerator.scaler.get_scale()
     outputs = watch_outputs(model)
-    scalars, _ = step.backward(batches, fault["keep_ratio"])
+    with device_faults():
+        scalars, _ = step.backward(batches, fault["keep_ratio"])
     gradients = {name: p.grad / scale for name, p in model.named_parameters() if p.grad is not None}
     wrong = [name for name, gradient in gradients.items() if not gradient.isfinite().all()]
     scalars["GradientNorm"] = math.sqrt(sum(gradient.double().square().sum().item() for gradient in gradients.values()))
