@@ -21,7 +21,6 @@ from torch import nn
 from torch.utils.checkpoint import checkpoint
 
 from hiptrack.errors import ConfigError
-from hiptrack.models.layers import Linear
 
 
 @dataclass
@@ -268,9 +267,6 @@ def create_vit(name, drop_path, overrides):
             f"timm model '{name}' {reason}; the backbone takes plain ViTs with learned absolute positions, "
             "for example vit_tiny_patch16_224, vit_base_patch16_224 or vit_large_patch16_224."
         )
-    for module in vit.blocks.modules():
-        if type(module) is nn.Linear:
-            module.__class__ = Linear  # the same parameters
     return vit
 
 

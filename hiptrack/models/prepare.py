@@ -11,7 +11,7 @@ from torch.nn.utils.fusion import fuse_conv_bn_eval
 
 from hiptrack.errors import ConfigError, HiptrackError
 from hiptrack.models.heads import ConvTower
-from hiptrack.models.layers import allow_tf32
+from hiptrack.models.layers import Linear, allow_tf32
 
 
 def prepare(model, precision, compile, device):
@@ -27,9 +27,7 @@ def prepare(model, precision, compile, device):
     on_cpu = torch.device(device).type == "cpu"
     if precision == "bf16":
         _to_bfloat16(model)
-    plain = on_cpu and precision == "bf16"  # the fused kernel's bfloat16 products are slower there than plain ones
-    for block in model.backbone.blocks:
-        block.attn.fused_attn = use_fused_attn() and not plain
+    _choose_products(model, on_cpu and precision == "bf16")
     model = model.to(memory_format=torch.channels_last)
     if compile:
         mode = "default" if on_cpu else "reduce-overhead"
@@ -63,11 +61,21 @@ def lay_out(model, device, mixed_precision):
     In bfloat16 on a processor, channels come last and attention is two plain products: together they made a step of a
     small model 1.4 times as fast (docs/performance.md), for the backward pass of PyTorch's fused kernel is slow in bfloat16 there.
     """
-    if device.type == "cpu" and mixed_precision == "bf16":
-        for block in model.backbone.blocks:
-            block.attn.fused_attn = False
-        model = model.to(memory_format=torch.channels_last)
-    return model
+    plain = device.type == "cpu" and mixed_precision == "bf16"
+    _choose_products(model, plain)
+    return model.to(memory_format=torch.channels_last) if plain else model
+
+
+def _choose_products(model, plain):
+    """How timm's blocks multiply: linear layers by the faster library (layers.py), attention by PyTorch's fused kernel.
+
+    plain: attention as two products instead, which in bfloat16 are faster on a processor.
+    """
+    for block in model.backbone.blocks:
+        block.attn.fused_attn = use_fused_attn() and not plain
+        for module in block.modules():
+            if type(module) is nn.Linear:
+                module.__class__ = Linear  # the same parameters
 
 
 def choose_kernels(deterministic, tf32):
