@@ -2,6 +2,7 @@
 
 import copy
 import difflib
+import inspect
 import json
 import os
 import tempfile
@@ -15,10 +16,11 @@ from hiptrack.errors import ConfigError, HiptrackError
 from hiptrack.extras.export.formats import FORMATS
 from hiptrack.extras.export.parts import Step, build_parts, without
 from hiptrack.tracking.memory import MemoryPolicy
+from hiptrack.tracking.tracker import Tracker
 
 SETTINGS = "tracker.json"
 WINDOW = "outer product with itself of 0.5 * (1 - cos(2 * pi * k / (grid_side + 1))), k = 1..grid_side"
-MARGIN = 10  # pixels; the tracker's default
+MARGIN = inspect.signature(Tracker).parameters["margin"].default  # pixels
 MAX_CAPACITY = 1000  # slots; 1 GiB of keys and values at B/384
 
 
