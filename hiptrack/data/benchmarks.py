@@ -1,11 +1,10 @@
-"""The readers of benchmarks by the names that tools/eval.py has for them. Importing this registers every reader with gin."""
+"""The readers of benchmarks by the names that tools/eval.py has for them. Importing this registers them with gin."""
 
 import os
 
 import gin
 import numpy as np
 
-from hiptrack.data.detection import COCODataset, ImageNetVIDDataset
 from hiptrack.data.folders import FolderDataset, MVTDDataset
 from hiptrack.data.lasot import LaSOTDataset, LaSOTExtensionDataset
 from hiptrack.data.reading import (
@@ -309,7 +308,6 @@ BENCHMARKS = {
     "mvtd": MVTDDataset,
     "folder": FolderDataset,
 }
-FOR_TRAINING = (COCODataset, ImageNetVIDDataset)
 
 
 def open_benchmark(

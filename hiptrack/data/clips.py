@@ -11,19 +11,12 @@ import numpy as np
 import torch
 
 from hiptrack import crops
-from hiptrack.data.benchmarks import (
-    BENCHMARKS,  # noqa: F401  registers the data sets
-    FOR_TRAINING,  # noqa: F401  registers the data sets
-)
+from hiptrack.data import benchmarks, detection  # noqa: F401  both register their data sets
 from hiptrack.data.crop_reading import read_crops
 from hiptrack.data.labels import unlabelled
 from hiptrack.data.loader import reading
 from hiptrack.data.sampling import Augmentation, CausalSampler, HardExamples
 from hiptrack.errors import ConfigError, DataError, HiptrackError
-from hiptrack.extras.world.world import (
-    SceneFrame,
-    World,  # noqa: F401  registers the world
-)
 
 REDRAWS = 50  # a data set of which so many draws in a row are unusable is at fault
 
@@ -216,17 +209,17 @@ class _Rejected(Exception):
         self.reason, self.file = reason, file
 
 
-def _read_crops(path, wanted, reduce):
-    """The crops of an image file, or of a frame of the world; _Rejected where it gives none."""
+def _read_crops(frame, wanted, reduce):
+    """The crops of a frame: an image's path, or what draws its own (see Sequence); _Rejected where it gives none."""
     try:
-        if isinstance(path, SceneFrame):
-            return [path.crop(*place) for place in wanted]
-        with reading(path):
-            return read_crops(path, wanted, reduce)
+        if hasattr(frame, "crop"):
+            return [frame.crop(*place) for place in wanted]
+        with reading(frame):
+            return read_crops(frame, wanted, reduce)
     except crops.EmptyCrop:
         raise _Rejected("empty crop") from None
     except (DataError, cv2.error):
-        raise _Rejected("unreadable image", path) from None
+        raise _Rejected("unreadable image", frame) from None
 
 
 def _summary(rejected):

@@ -46,9 +46,10 @@ logger = logging.getLogger(__name__)
 class Sequence:
     """A video of N frames with the box of one target.
 
-    `frames`: N image paths in order, a tuple or FramePaths. `boxes_xywh`: [N, 4] float64 in pixels; [1, 4] where only the
-    first frame's box is given. `visible`: [N] bool, a box is known, has an area, and the frame is neither
-    marked absent nor of cover 0. `cover`: [N] int, 0..8 (8 without cover.label). `labels`: challenge
+    `frames`: N image paths in order, a tuple or FramePaths. For training a frame may instead be an object that makes its
+    own crops: its method `crop(box_xywh, factor, side_out)` gives what `crops.crop` would. `boxes_xywh`: [N, 4] float64 in
+    pixels; [1, 4] where only the first frame's box is given. `visible`: [N] bool, a box is known, has an area, and the
+    frame is neither marked absent nor of cover 0. `cover`: [N] int, 0..8 (8 without cover.label). `labels`: challenge
     labels, None where no annotations were asked for. `is_still`: it is a picture, not a video, and may be drawn as
     several frames.
     """

@@ -22,6 +22,7 @@ from hiptrack.data.folders import FolderDataset
 from hiptrack.data.loader import collate, divide_batch
 from hiptrack.data.reading import read_image_rgb
 from hiptrack.evaluation.evaluate import EvaluationOptions, evaluate
+from hiptrack.extras.world import world  # noqa: F401  registers its name
 from hiptrack.models.backbone import create_vit
 from hiptrack.models.initial import TimmWeights
 from hiptrack.models.prepare import lay_out

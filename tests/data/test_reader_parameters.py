@@ -4,9 +4,6 @@ import pytest
 from helpers_data import annotation, write_annotations
 from reader_table import CASES, READERS, TABLE, write
 
-from hiptrack.data.benchmarks import FOR_TRAINING
-from hiptrack.data.folders import FolderDataset
-
 
 def read(reader, arguments):
     """What a reader makes of some arguments."""
@@ -17,7 +14,6 @@ def read(reader, arguments):
 
 def test_every_reader_stands_in_the_table():
     assert set(TABLE) == set(READERS)
-    assert {reader.__name__ for reader in (FolderDataset, *FOR_TRAINING)} <= set(TABLE)
 
 
 @pytest.mark.parametrize(("reader", "parameter"), CASES)

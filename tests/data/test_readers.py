@@ -10,7 +10,6 @@ from helpers_data import annotation, write_annotations, write_image, write_lines
 
 from hiptrack.data.benchmarks import (
     BENCHMARKS,
-    FOR_TRAINING,
     NfSDataset,
     OTBDataset,
     TNL2KDataset,
@@ -79,7 +78,7 @@ def test_what_all_readers_have_in_common(reader, kind, expected, mini):
     assert pickle.loads(pickle.dumps(fresh)).sequences[0].frames == fresh.sequences[0].frames
 
 
-@pytest.mark.parametrize("reader", [*BENCHMARKS.values(), *FOR_TRAINING])
+@pytest.mark.parametrize("reader", [*BENCHMARKS.values(), COCODataset, ImageNetVIDDataset])
 def test_every_reader_is_registered_and_names_its_protocol(reader):
     assert gin.get_configurable(reader.__name__) is not None
     assert reader.PROTOCOL.metrics and reader.__doc__

@@ -4,9 +4,10 @@ import inspect
 
 import miniatures
 
-from hiptrack.data.benchmarks import BENCHMARKS, FOR_TRAINING
+from hiptrack.data.benchmarks import BENCHMARKS
+from hiptrack.data.detection import COCODataset, ImageNetVIDDataset
 
-READERS = {reader.__name__: reader for reader in (*BENCHMARKS.values(), *FOR_TRAINING)}
+READERS = {reader.__name__: reader for reader in (*BENCHMARKS.values(), COCODataset, ImageNetVIDDataset)}
 # {reader: (its miniature, arguments, {parameter: another value})}; of what all have, `common` has the other values.
 TABLE = {
     "FolderDataset": ("got10k", {"split": "train"}, {"exclude_known": ["defective"]}),
