@@ -8,7 +8,11 @@ from hiptrack import config
 from hiptrack.data.benchmarks import BENCHMARKS, open_benchmark
 from hiptrack.errors import DataError
 from hiptrack.evaluation.evaluate import EvaluationOptions, evaluate
-from hiptrack.tracking.checkpoints import checkpoint_path
+from hiptrack.evaluation.submission import SUBMISSION, expected_of, write_submission
+from hiptrack.evaluation.table import format_table
+from hiptrack.extras.report.write import write_report
+from hiptrack.processes import on_main
+from hiptrack.tracking.checkpoints import checkpoint_name, checkpoint_path
 
 
 def main():
@@ -39,4 +43,18 @@ def main():
             f"{args.annotations} annotates no frame of {dataset.name}. Expected a folder of <sequence>/<sequence>.jsonl files, or no "
             "--annotations."
         )
-    return evaluate(EvaluationOptions(args.checkpoint, dataset, args.out))
+    found = evaluate(EvaluationOptions(args.checkpoint, dataset, args.out))
+    # the others wait: the first to exit with 1 has all of them killed
+    on_main(found.accelerator, lambda: show(found, args.checkpoint, dataset), f"The report in {found.folder}")
+    found.accelerator.end_training()
+    return 1 if found.report.failures else 0
+
+
+def show(found, checkpoint, dataset):
+    """Print an Evaluation's table and write its page; for a test split that a server scores, the zip to hand in too."""
+    print(format_table(found.report))
+    write_report({checkpoint_name(checkpoint): found.report}, found.sequences, found.folder, dataset.name)
+    print(f"results: {found.folder} (report.html shows them)")
+    if dataset.is_handed_in and not found.report.failures:
+        write_submission(found.folder, expected_of(found.sequences), found.folder / SUBMISSION)
+        print(f"to hand in: {found.folder / SUBMISSION}")

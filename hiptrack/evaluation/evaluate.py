@@ -12,12 +12,9 @@ from accelerate.utils import gather_object
 
 from hiptrack.config import bound_values, config_text, used_values
 from hiptrack.config.portable import as_json
-from hiptrack.data.sequence import SequenceDataset
+from hiptrack.data.sequence import Sequence, SequenceDataset
 from hiptrack.errors import ConfigError, NotFoundError
-from hiptrack.evaluation.score import as_dict, evaluate_sequences
-from hiptrack.evaluation.submission import SUBMISSION, expected_of, write_submission
-from hiptrack.evaluation.table import format_table
-from hiptrack.extras.report.write import write_report
+from hiptrack.evaluation.score import Report, as_dict, evaluate_sequences
 from hiptrack.files import write_atomically
 from hiptrack.models.weights import content_hash, load_model
 from hiptrack.processes import PATIENCE, check_processes, on_main
@@ -34,17 +31,26 @@ class EvaluationOptions:
     out: Path | None = None
 
 
+@dataclass(frozen=True)
+class Evaluation:
+    """What `evaluate` found, alike on all processes of `accelerator`; `folder` holds report.json and the result files."""
+
+    report: Report
+    sequences: list[Sequence]
+    folder: Path
+    accelerator: Accelerator
+
+
 @gin.configurable(denylist=["options"])
-def evaluate(options: EvaluationOptions, tracker: Callable = Tracker, batch: int = 1):
-    """Track every sequence of a data set, write result files in GOT-10k form, and report the benchmark's numbers.
+def evaluate(options: EvaluationOptions, tracker: Callable = Tracker, batch: int = 1) -> Evaluation:
+    """Track every sequence of a data set, write result files in GOT-10k form and the benchmark's numbers: an Evaluation.
 
     Args:
         tracker: called with the model and the device.
         batch: sequences that each process tracks side by side as one batch; boxes differ by rounding alone. It pays on a GPU.
 
     Results go to options.out, by default `results/<checkpoint>/<data set>-<key>`; the key changes with the weights, the
-    configuration and the sequences, so that results are never taken for those of another model. A report stands beside them, and for a
-    test split that is scored by a server the zip to hand in. Returns the exit code: 1 when a sequence failed.
+    configuration and the sequences, so that results are never taken for those of another model.
     """
     accelerator = Accelerator(kwargs_handlers=[PATIENCE])
     check_processes(accelerator)
@@ -71,7 +77,7 @@ def evaluate(options: EvaluationOptions, tracker: Callable = Tracker, batch: int
         batch=batch,
     )
 
-    def tell():
+    def write():
         made_with = {
             "weights": weights,
             "data": _digest(data),
@@ -80,18 +86,9 @@ def evaluate(options: EvaluationOptions, tracker: Callable = Tracker, batch: int
         }
         values = {**as_dict(report), "made_with": made_with}
         write_atomically(out / "report.json", (json.dumps(values, indent=2, allow_nan=False) + "\n").encode())
-        accelerator.print(format_table(report))
-        write_report({checkpoint_name(options.checkpoint): report}, sequences, out, options.dataset.name)
-        accelerator.print(f"results: {out} (report.html shows them)")
-        if options.dataset.is_handed_in and not report.failures:
-            write_submission(out, expected_of(sequences), out / SUBMISSION)
-            accelerator.print(f"to hand in: {out / SUBMISSION}")
 
-    on_main(
-        accelerator, tell, f"The report in {out}"
-    )  # the others wait: the first to exit with 1 has all of them killed
-    accelerator.end_training()
-    return 1 if report.failures else 0
+    on_main(accelerator, write, f"The report in {out}")
+    return Evaluation(report, sequences, out, accelerator)
 
 
 def configured_tracker() -> Callable:

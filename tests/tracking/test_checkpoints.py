@@ -59,7 +59,7 @@ def test_an_evaluation_says_the_settings_and_is_not_taken_for_that_of_others(fol
     monkeypatch.chdir(tmp_path)
     for checkpoint in (folder, folder / "model.safetensors"):
         config.load(["gin/eval/tracker.gin"], [], root="evaluate")
-        assert evaluate(EvaluationOptions(checkpoint, film)) == 0
+        assert not evaluate(EvaluationOptions(checkpoint, film)).report.failures
     (slow,), (plain,) = ((tmp_path / "results").glob(f"{name}/*") for name in ("slow", "model"))
     assert slow.name != plain.name
     settings = [json.loads((path / "report.json").read_text())["made_with"]["settings"] for path in (slow, plain)]
