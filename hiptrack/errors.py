@@ -16,6 +16,14 @@ class ConfigError(HiptrackError):
     """A gin file or a command-line override is wrong."""
 
 
+class UnknownNameError(ConfigError):
+    """A configuration names something that nothing registered; `name` holds it."""
+
+    def __init__(self, message, name=None):
+        super().__init__(message)
+        self.name = name
+
+
 class DataError(HiptrackError):
     """A data set, image, ground truth or annotation file is missing or malformed."""
 

@@ -4,7 +4,8 @@
 import argparse
 
 import hiptrack.evaluation.evaluate
-import hiptrack.training.train  # noqa: F401  and training
+import hiptrack.extras.world.world
+import hiptrack.training.train  # noqa: F401  all three register names
 from hiptrack import config
 from hiptrack.config.catalogue import catalogue, explain
 

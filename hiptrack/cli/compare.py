@@ -4,6 +4,7 @@ import argparse
 from pathlib import Path
 
 import hiptrack.training.train  # noqa: F401  registers the names in the runs' configurations
+from hiptrack.cli.extras import with_extras
 from hiptrack.extras.sweep.compare import as_text, compare, read_runs, write
 from hiptrack.extras.sweep.plan import PLAN
 
@@ -18,7 +19,7 @@ def main():
         help="for compare.csv, .md and .png (default: the sweep, or beside the first run)",
     )
     args = parser.parse_args()
-    comparison = compare(*read_runs(args.runs))
+    comparison = compare(*with_extras(read_runs, args.runs))
     print(as_text(comparison))
     first = args.runs[0]
     out = args.out or (first if (first / PLAN).exists() else first.absolute().parent)

@@ -4,6 +4,7 @@ import argparse
 from pathlib import Path
 
 from hiptrack import config
+from hiptrack.cli.extras import with_extras
 from hiptrack.errors import NotFoundError
 from hiptrack.training.guard import CONFIG
 from hiptrack.training.replay import replay
@@ -17,5 +18,5 @@ def main():
     args = parser.parse_args()
     if not (args.fault / CONFIG).is_file():
         raise NotFoundError(f"not found: {args.fault / CONFIG} (a folder fault-step-... of a run was expected)")
-    config.load([str(args.fault / CONFIG)], args.overrides, root="train")
+    with_extras(config.load, [str(args.fault / CONFIG)], args.overrides, "train")
     return replay(args.fault, Training())

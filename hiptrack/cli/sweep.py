@@ -3,8 +3,9 @@
 import argparse
 from pathlib import Path
 
-import hiptrack.training.train  # noqa: F401  registers everything
+import hiptrack.training.train  # noqa: F401  registers what experiments name
 from hiptrack import config
+from hiptrack.cli.extras import with_extras
 from hiptrack.errors import ConfigError
 from hiptrack.extras.sweep.plan import EvaluationData, make_plan
 from hiptrack.extras.sweep.sweep import sweep
@@ -31,5 +32,5 @@ def main():
     data = EvaluationData(args.evaluate, args.split, args.annotations) if args.evaluate else None
     experiment = default_run_dir(args.gin)
     out = args.out or experiment.with_name(f"sweep-{experiment.name}")
-    plan = make_plan(args.gin, args.overrides, args.axis, args.seeds)
+    plan = with_extras(make_plan, args.gin, args.overrides, args.axis, args.seeds)
     return sweep(plan, out, args.jobs, data, args.slurm, args.dry_run)

@@ -7,6 +7,7 @@ import sys
 from pathlib import Path
 
 from hiptrack import config
+from hiptrack.cli.extras import with_extras
 from hiptrack.training.run_folder import TrainRequest, default_run_dir
 from hiptrack.training.train import Training
 
@@ -25,6 +26,6 @@ def main():
     logging.basicConfig(level=logging.INFO if is_first else logging.WARNING, format="%(message)s")
     logging.getLogger("hiptrack.evaluation").setLevel(logging.WARNING)  # validation would log every sequence
     folder = args.run or default_run_dir(args.gin)
-    config.load(args.gin, args.overrides, root="train")
+    with_extras(config.load, args.gin, args.overrides, "train")
     argv = ("hiptrack", "train", *sys.argv[1:])
     return Training().run(TrainRequest(folder, argv, args.resume, args.allow_change, args.dry_run))

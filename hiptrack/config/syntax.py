@@ -24,7 +24,7 @@ from hiptrack.config.meaning import (
     registered,
     short_name,
 )
-from hiptrack.errors import ConfigError
+from hiptrack.errors import ConfigError, UnknownNameError
 from hiptrack.files import excerpt, read_text
 
 _PACKAGE = Path(__file__).resolve().parents[1]
@@ -183,11 +183,16 @@ def _run_import(statement: ImportStatement, where: str) -> None:
 
 
 def named(name: str, where: str) -> Configurable:
-    """The one configurable that `name` means; ConfigError, which begins with `where`, if there is none."""
+    """The one configurable that `name` means; UnknownNameError, which begins with `where`, if there is none.
+
+    ConfigError where it can mean several.
+    """
     found = matching(name)
     if not found:
         close = nearest(name, (entry.name for entry in registered()))
-        raise ConfigError(f'{where}: nothing is called "{excerpt(name)}"; the nearest valid name is "{close}".')
+        raise UnknownNameError(
+            f'{where}: nothing is called "{excerpt(name)}"; the nearest valid name is "{close}".', name
+        )
     if len(found) > 1:
         choices = ", ".join(sorted(short_name(entry.selector) for entry in found))
         raise ConfigError(f'{where}: "{name}" can mean {choices}; write one of these.')

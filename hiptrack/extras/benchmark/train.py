@@ -15,6 +15,7 @@ from hiptrack import config
 from hiptrack.data.labels import CLASSES
 from hiptrack.errors import ConfigError, HiptrackError
 from hiptrack.extras.benchmark.measure import Timing, interleaved, peak_memory_mb, ratio
+from hiptrack.extras.world import world  # noqa: F401  what experiments of before name without importing it
 from hiptrack.models.backbone import Backbone
 from hiptrack.models.layers import allow_tf32
 from hiptrack.models.prepare import lay_out
