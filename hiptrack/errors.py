@@ -1,8 +1,9 @@
 """The errors a user is meant to read: one paragraph, naming the file and what to do; and how a command ends with one."""
 
+import difflib
 import re
 import sys
-from collections.abc import Callable
+from collections.abc import Callable, Iterable
 from typing import NoReturn
 
 _GIN_TRAIL = re.compile(r"\n\s*In call to configurable [^\n]*")
@@ -42,6 +43,19 @@ class NotFoundError(HiptrackError):
 
 class ToldElsewhere(HiptrackError):
     """An error of another process, which reports it; this one only stops too."""
+
+
+def nearest(word: str, options: Iterable[str], cutoff: float = 0.0) -> str | None:
+    """The option most like `word`, upper and lower case alike; None where none is (cutoff: how alike, 0 to 1)."""
+    by_lower = {option.lower(): option for option in sorted(options, reverse=True)}
+    found = difflib.get_close_matches(word[:100].lower(), by_lower, n=1, cutoff=cutoff)
+    return by_lower[found[0]] if found else None
+
+
+def did_you_mean(word: str, options: Iterable[str], quote: str = "'") -> str:
+    """The question, with a space before it, that ends an error; empty where no option is like `word`."""
+    close = nearest(word, options, cutoff=0.6)
+    return f" Did you mean {quote}{close}{quote}?" if close else ""
 
 
 def run_main(main: Callable[[], int | None]) -> NoReturn:

@@ -15,13 +15,12 @@ from hiptrack.config.meaning import (
     is_required,
     label,
     macro_keys,
-    nearest,
     parameters,
     registered,
     short_name,
 )
 from hiptrack.config.syntax import REPO_ROOT, Binding, named, read_file, read_override
-from hiptrack.errors import ConfigError
+from hiptrack.errors import ConfigError, nearest
 
 _MEANING = re.compile(r" {4}(\w+(?:, \w+)*): (.*)")
 _MORE = re.compile(r" {5,}(.*)")

@@ -20,7 +20,6 @@ from hiptrack.config.meaning import (
     macro_keys,
     macro_name,
     matching,
-    nearest,
     parameters,
     references,
     resolve,
@@ -28,7 +27,7 @@ from hiptrack.config.meaning import (
     short_name,
 )
 from hiptrack.config.syntax import Binding
-from hiptrack.errors import ConfigError
+from hiptrack.errors import ConfigError, nearest
 from hiptrack.files import excerpt
 
 _log = logging.getLogger(__name__)

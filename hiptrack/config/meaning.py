@@ -4,10 +4,9 @@ All uses of gin's private state are in this file; gin-config is pinned to 0.5.0.
 A binding's key is (scope, selector, parameter); the macro NAME has the key (NAME, MACRO, "value").
 """
 
-import difflib
 import inspect
 import math
-from collections.abc import Collection, Iterable, Iterator
+from collections.abc import Collection, Iterator
 from typing import Annotated, get_args, get_origin
 
 import gin
@@ -106,13 +105,6 @@ def _bound(name):
 def is_required(parameter: inspect.Parameter) -> bool:
     """Whether a call must give the parameter a value."""
     return parameter.default is inspect.Parameter.empty or parameter.default is gin.REQUIRED
-
-
-def nearest(word: str, options: Iterable[str]) -> str | None:
-    """The option most like `word`, upper and lower case alike; None where there is no option."""
-    by_lower = {option.lower(): option for option in sorted(options, reverse=True)}
-    found = difflib.get_close_matches(word[:100].lower(), by_lower, n=1, cutoff=0.0)
-    return by_lower[found[0]] if found else None
 
 
 def leaves(value: object) -> Iterator[object]:

@@ -24,14 +24,13 @@ from hiptrack.config.meaning import (
     is_required,
     leaves,
     matching,
-    nearest,
     parameters,
     registered,
     resolve,
     short_name,
 )
 from hiptrack.config.syntax import named
-from hiptrack.errors import CheckpointError, ConfigError
+from hiptrack.errors import CheckpointError, ConfigError, nearest
 from hiptrack.files import excerpt
 
 MAX_NUMBER = 2**14  # of a text that may come from anywhere; a part of that width or depth takes minutes to build

@@ -18,13 +18,12 @@ from hiptrack.config.meaning import (
     imports,
     leaves,
     matching,
-    nearest,
     nesting,
     parameters,
     registered,
     short_name,
 )
-from hiptrack.errors import ConfigError, UnknownNameError
+from hiptrack.errors import ConfigError, UnknownNameError, nearest
 from hiptrack.files import excerpt, read_text
 
 _PACKAGE = Path(__file__).resolve().parents[1]

@@ -3,7 +3,6 @@
 import collections.abc
 import contextlib
 import contextvars
-import difflib
 import os
 import re
 import sys
@@ -12,7 +11,7 @@ import cv2
 import numpy as np
 
 from hiptrack.data.labels import MAX_COORDINATE
-from hiptrack.errors import DataError
+from hiptrack.errors import DataError, nearest
 from hiptrack.files import read_bytes, read_text, signature
 
 IMAGE_SUFFIXES = (".jpg", ".jpeg", ".png", ".bmp")
@@ -210,8 +209,8 @@ def _damaged(path, data):
 
 def nearest_name(name: str, names) -> str:
     """A sentence that names the most similar of some names, for an error."""
-    close = difflib.get_close_matches(name[:80], names, n=1, cutoff=0.0)
-    return f"The nearest name there is {close[0]!r}." if close else "There is no folder there."
+    close = nearest(name, names)
+    return f"The nearest name there is {close!r}." if close else "There is no folder there."
 
 
 def show(box) -> str:

@@ -5,14 +5,13 @@ a larger search region for a lost one (DaSiamRPN, Zhu et al., ECCV 2018, section
 ECCV 2016 workshops). Nothing here runs the network: a rule changes what is done with a frame's prediction, and where the next frame is searched.
 """
 
-import difflib
 from dataclasses import dataclass
 
 import gin
 import numpy as np
 
 from hiptrack.data.labels import CLASSES
-from hiptrack.errors import ConfigError
+from hiptrack.errors import ConfigError, did_you_mean
 
 
 @dataclass(frozen=True)
@@ -53,9 +52,8 @@ class Rule:
         size_rate: float | None = None,
     ):
         if challenge is not None and challenge not in CLASSES:
-            near = difflib.get_close_matches(challenge, CLASSES, 1)
-            hint = f"Did you mean '{near[0]}'?" if near else f"Known are {', '.join(CLASSES)}."
-            raise ConfigError(f"Rule.challenge = '{challenge}' is no challenge class. {hint}")
+            hint = did_you_mean(challenge, CLASSES) or f" Known are {', '.join(CLASSES)}."
+            raise ConfigError(f"Rule.challenge = '{challenge}' is no challenge class.{hint}")
         if challenge is None and score_below is None:
             raise ConfigError("A Rule without condition: set Rule.challenge, Rule.score_below, or both.")
         actions = {"write_memory": write_memory, "search_scale": search_scale, "size_rate": size_rate}

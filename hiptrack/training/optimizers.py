@@ -1,13 +1,12 @@
 """Optimisers, the parameter groups they are given, and what one hands on to the next."""
 
-import difflib
 from contextlib import contextmanager
 
 import gin
 import torch
 from timm.optim import create_optimizer_v2, get_optimizer_info, list_optimizers
 
-from hiptrack.errors import ConfigError
+from hiptrack.errors import ConfigError, did_you_mean
 
 EMBEDDINGS = "backbone.embeddings"  # stands for patch embedding, positions and tokens of the backbone
 
@@ -42,8 +41,7 @@ def TimmOptimizer(parameters, name: str = "lamb", weight_decay: float = 1e-4, be
     """
     known = list_optimizers()
     if name not in known:
-        near = difflib.get_close_matches(name, known, 1)
-        raise ConfigError(f"timm has no optimiser '{name}'." + (f" Did you mean '{near[0]}'?" if near else ""))
+        raise ConfigError(f"timm has no optimiser '{name}'.{did_you_mean(name, known)}")
     if get_optimizer_info(name).second_order:
         raise ConfigError(
             f"TimmOptimizer.name = '{name}' needs second derivatives, which the training step does not make."
@@ -149,9 +147,9 @@ def require_module(model, module, parameter):
     """Raise ConfigError, with the nearest name, where a module (dotted name) does not exist."""
     known = [name for name, _ in model.named_modules() if name]
     if module not in known:
-        near = difflib.get_close_matches(module, known, 1)
-        hint = f" Did you mean '{near[0]}'?" if near else ""
-        raise ConfigError(f"{parameter} names '{module}', which is no module of the model.{hint}")
+        raise ConfigError(
+            f"{parameter} names '{module}', which is no module of the model.{did_you_mean(module, known)}"
+        )
 
 
 def freeze_all_but(model, modules):

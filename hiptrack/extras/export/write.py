@@ -1,7 +1,6 @@
 """Writing an export: a folder of graphs, each checked against PyTorch before the folder gets its name."""
 
 import copy
-import difflib
 import inspect
 import json
 import os
@@ -12,7 +11,7 @@ import torch
 
 import hiptrack
 from hiptrack.data.labels import class_names
-from hiptrack.errors import ConfigError, HiptrackError
+from hiptrack.errors import ConfigError, HiptrackError, did_you_mean
 from hiptrack.extras.export.formats import FORMATS
 from hiptrack.extras.export.parts import Step, build_parts, without
 from hiptrack.tracking.memory import MemoryPolicy
@@ -58,8 +57,7 @@ def check_request(out, form, capacities, branch):
     """Raise ConfigError for what can be known to be wrong before anything is read."""
     for option, value, valid in (("--format", form, FORMATS), ("--branch", branch, ("off", "on", "folded"))):
         if value not in valid:
-            near = difflib.get_close_matches(str(value), valid, 1)
-            hint = f' Did you mean "{near[0]}"?' if near else f" Expected one of {', '.join(valid)}."
+            hint = did_you_mean(str(value), valid, '"') or f" Expected one of {', '.join(valid)}."
             raise ConfigError(f'{option}: there is no "{value}".{hint}')
     wrong = [capacity for capacity in capacities if not 1 <= capacity <= MAX_CAPACITY]
     if wrong or not capacities:

@@ -10,8 +10,7 @@ from statistics import mean, stdev
 
 from matplotlib.figure import Figure
 
-from hiptrack.config.meaning import nearest
-from hiptrack.errors import DataError, HiptrackError, NotFoundError
+from hiptrack.errors import DataError, HiptrackError, NotFoundError, nearest
 from hiptrack.extras.sweep.plan import PLAN, read_plan
 from hiptrack.extras.sweep.records import EVALUATION, RESULTS, SPEEDS, UNBOUND, RunRecord, read_run, short_names
 from hiptrack.files import excerpt, write_atomically
