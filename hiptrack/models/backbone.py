@@ -4,7 +4,6 @@ Ye et al., "Joint Feature Learning and Relation Modeling for Tracking" (OSTrack)
 HIPTrack (arXiv 2311.02072). Shapes: B rows, C width, T and S the template and search grid sides.
 """
 
-import difflib
 import itertools
 import math
 from collections.abc import Callable
@@ -20,7 +19,7 @@ from timm.models.vision_transformer import Block, VisionTransformer
 from torch import nn
 from torch.utils.checkpoint import checkpoint
 
-from hiptrack.errors import ConfigError
+from hiptrack.errors import ConfigError, did_you_mean
 
 
 @dataclass
@@ -243,8 +242,7 @@ class Backbone(nn.Module):
 def create_vit(name, drop_path, overrides):
     """A timm VisionTransformer without head. Raises ConfigError naming the nearest model."""
     if not timm.is_model(name):
-        near = difflib.get_close_matches(name, timm.list_models("*vit*"), 1)
-        raise ConfigError(f"timm has no model '{name}'." + (f" Did you mean '{near[0]}'?" if near else ""))
+        raise ConfigError(f"timm has no model '{name}'.{did_you_mean(name, timm.list_models('*vit*'))}")
     try:
         vit = timm.create_model(name, num_classes=0, global_pool="", drop_path_rate=drop_path, **overrides)
     except (TypeError, AssertionError) as error:
