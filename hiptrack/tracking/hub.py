@@ -9,6 +9,7 @@ Nothing of it can run code, so that a folder from elsewhere is as safe as a pict
 
 import inspect
 import json
+from dataclasses import fields
 from pathlib import Path
 
 from huggingface_hub import ModelHubMixin, snapshot_download
@@ -21,7 +22,12 @@ from hiptrack.models.strip import strip_branch
 from hiptrack.nano import NAME
 
 WEIGHTS, SETTINGS = "model.safetensors", "config.json"
-STORED = ("branch", "memory", "margin", "smoothing", "adaptation")  # of the settings; the others belong to a machine
+NOT_STORED = (
+    "model",
+    "precision",
+    "compile",
+    "device",
+)  # the weights file holds the model; the others belong to a machine
 MAX_BYTES = 2**20  # of the settings
 # What huggingface_hub raises: of the network, the Hub's answers, its cache (all OSError but the first), and names that cannot be.
 HUB_ERRORS = (HTTPError, OSError, ValueError)
@@ -166,14 +172,8 @@ class TrackerHubMixin(
 
     def _settings(self):
         """The constructor's arguments as JSON values. Folded weights have no branch any more, and track as they are."""
-        values = {
-            "branch": "off" if self.branch == "folded" else self.branch,
-            "memory": self.policy,
-            "margin": self.margin,
-            "smoothing": self.smoothing,
-            "adaptation": self.adaptation,
-        }
-        return {name: as_json(values[name]) for name in STORED}
+        settings = {field.name: getattr(self, field.name) for field in fields(self) if field.name not in NOT_STORED}
+        return as_json({**settings, "branch": "off" if self.branch == "folded" else self.branch})
 
 
 def _download(repo_id, **options):
@@ -193,7 +193,7 @@ def stored_settings(path, tracker):
     Raises NotFoundError, or CheckpointError for what cannot be read.
     """
     parameters = inspect.signature(tracker, eval_str=True).parameters
-    stored = {name: parameters[name] for name in STORED}
+    stored = {name: parameter for name, parameter in parameters.items() if name not in NOT_STORED}
     try:
         return read_settings(json.loads(read_text(path, MAX_BYTES)), stored, str(path))
     except FileNotFoundError as error:

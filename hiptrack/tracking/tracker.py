@@ -3,7 +3,7 @@
 import copy
 import logging
 from contextlib import contextmanager
-from dataclasses import dataclass
+from dataclasses import dataclass, fields
 from typing import Literal
 
 import gin
@@ -11,7 +11,7 @@ import numpy as np
 import torch
 
 from hiptrack import crops
-from hiptrack.errors import CheckpointError, ConfigError, DataError, HiptrackError
+from hiptrack.errors import CheckpointError, ConfigError, DataError, HiptrackError, did_you_mean
 from hiptrack.models.layers import has_tf32, tf32
 from hiptrack.models.prepare import prepare
 from hiptrack.models.weights import load_model
@@ -55,6 +55,7 @@ def hann_window(side):
 
 
 @gin.register(denylist=["model", "device"])
+@dataclass(eq=False, repr=False)
 class Tracker(TrackerHubMixin):
     """Tracks a target through frames with a HIPTrack model: `init`, then `update` with each frame.
 
@@ -76,75 +77,70 @@ class Tracker(TrackerHubMixin):
     The tracker has a copy of the model, made ready for it (hiptrack/models/prepare.py).
     """
 
-    def __init__(
-        self,
-        model: torch.nn.Module,
-        branch: Literal["off", "on", "folded"] = "off",
-        memory: MemoryPolicy | None = None,
-        margin: int = 10,
-        smoothing: float = 0.0,
-        adaptation: Adaptation | None = None,
-        precision: Literal["float32", "tf32", "bf16"] = "float32",
-        compile: bool = False,
-        device: str = "auto",
-    ):
-        if branch not in ("off", "on", "folded"):
-            raise ConfigError(f'Tracker.branch = {branch!r}: "off", "on" or "folded" was expected.')
-        if branch == "on" and model.challenge is None:
-            raise ConfigError('branch="on" needs a model with a challenge branch; this one has none.')
-        if not margin >= 1:
-            raise ConfigError(
-                f"Tracker.margin = {margin}: at least 1 pixel was expected (a narrower box cannot be tracked)."
-            )
-        if not 0 <= smoothing < 1:
-            raise ConfigError(f"Tracker.smoothing = {smoothing}: a share in [0, 1) was expected.")
-        named = adaptation.challenges if adaptation else []
-        if branch != "on" and (smoothing or named):
-            asked = f"a Rule names the challenge '{named[0]}'" if named else f"Tracker.smoothing = {smoothing}"
-            raise ConfigError(f"{asked}, but only Tracker.branch = 'on' predicts challenges, not '{branch}'.")
-        if precision not in PRECISIONS:
-            raise ConfigError(f'Tracker.precision = {precision!r}: "float32", "tf32" or "bf16" was expected.')
-        if device == "auto":
-            device = "cuda" if torch.cuda.is_available() else "cpu"
-        self.device = torch.device(device)
-        if precision == "tf32" and not has_tf32(self.device):
+    model: torch.nn.Module
+    branch: Literal["off", "on", "folded"] = "off"
+    memory: MemoryPolicy | None = None
+    margin: int = 10
+    smoothing: float = 0.0
+    adaptation: Adaptation | None = None
+    precision: Literal["float32", "tf32", "bf16"] = "float32"
+    compile: bool = False
+    device: str = "auto"
+
+    def __post_init__(self):
+        self._check_settings()
+        if self.device == "auto":
+            self.device = "cuda" if torch.cuda.is_available() else "cpu"
+        self.device = torch.device(self.device)
+        if self.precision == "tf32" and not has_tf32(self.device):
             logger.warning("Tracker.precision = 'tf32': there is no TF32 on %s, it tracks in float32.", self.device)
+        model = self.model
         if isinstance(model, torch.nn.Module):
             model = copy.deepcopy(model)  # the caller may go on training
-            if branch == "folded":
+            if self.branch == "folded":
                 model.fold_challenge()
-            model = prepare(model, precision, compile, self.device)
-        elif precision != "float32" or compile:
+            model = prepare(model, self.precision, self.compile, self.device)
+        elif self.precision != "float32" or self.compile:
             raise ConfigError(
                 "Tracker.precision and Tracker.compile have no effect on an exported model: leave them out."
             )
         self.model = model.to(self.device).eval()
-        self.branch, self.margin, self.precision, self.compile = branch, margin, precision, compile
-        self.smoothing, self.adaptation = smoothing, adaptation
-        self.policy = memory or MemoryPolicy()
+        self.memory = self.memory or MemoryPolicy()
         self.window = hann_window(model.grid_side).to(self.device)
         self.target = None
 
+    def _check_settings(self):
+        if self.branch not in ("off", "on", "folded"):
+            raise ConfigError(f'Tracker.branch = {self.branch!r}: "off", "on" or "folded" was expected.')
+        if self.branch == "on" and self.model.challenge is None:
+            raise ConfigError('branch="on" needs a model with a challenge branch; this one has none.')
+        if not self.margin >= 1:
+            raise ConfigError(
+                f"Tracker.margin = {self.margin}: at least 1 pixel was expected (a narrower box cannot be tracked)."
+            )
+        if not 0 <= self.smoothing < 1:
+            raise ConfigError(f"Tracker.smoothing = {self.smoothing}: a share in [0, 1) was expected.")
+        named = self.adaptation.challenges if self.adaptation else []
+        if self.branch != "on" and (self.smoothing or named):
+            asked = f"a Rule names the challenge '{named[0]}'" if named else f"Tracker.smoothing = {self.smoothing}"
+            raise ConfigError(f"{asked}, but only Tracker.branch = 'on' predicts challenges, not '{self.branch}'.")
+        if self.precision not in PRECISIONS:
+            raise ConfigError(f'Tracker.precision = {self.precision!r}: "float32", "tf32" or "bf16" was expected.')
+
     @classmethod
-    def from_checkpoint(
-        cls,
-        path,
-        device="auto",
-        branch="off",
-        memory=None,
-        margin=10,
-        smoothing=0.0,
-        adaptation=None,
-        precision="float32",
-        compile=False,
-    ):
+    def from_checkpoint(cls, path, device="auto", **settings):
         """A tracker from a weights file, which says itself how to build its model.
 
-        path: of the file, or "nano" for the one that comes with the package. Raises NotFoundError, CheckpointError or ConfigError.
+        path: of the file, or "nano" for the one that comes with the package; settings: arguments of the constructor.
+        Raises NotFoundError, CheckpointError or ConfigError, and TypeError for a setting that there is not.
         """
+        known = [field.name for field in fields(cls)]
+        for name in settings:
+            if name not in known:
+                raise TypeError(f"{cls.__name__} has no setting '{name}'.{did_you_mean(name, known)}")
         path = weights_path(path)
         weights_file = WeightsFile(path)  # ahead of reading it: what is written meanwhile is another file
-        tracker = cls(load_model(path), branch, memory, margin, smoothing, adaptation, precision, compile, device)
+        tracker = cls(load_model(path), device=device, **settings)
         tracker.weights_file = weights_file
         return tracker
 
@@ -192,7 +188,7 @@ class Tracker(TrackerHubMixin):
         template = self._to_model([crops.crop(frame_rgb, box, factor, size)])
         in_crop = crops.box_to_crop(box, box, size / crops.crop_side(box, factor), size)
         in_crop = torch.from_numpy(in_crop)[None].to(self.device)
-        memory = TargetMemory(self.policy, template, in_crop)
+        memory = TargetMemory(self.memory, template, in_crop)
         with self.computing():
             return Target(box, self.model.backbone.embed_template(template), memory)
 

@@ -33,7 +33,7 @@ def cleared():
 
 def track(path, branch="off"):
     memory = MemoryPolicy(template_frames=2, early=(1, 2), interval=2, capacity=3)
-    tracker = Tracker.from_checkpoint(path, "cpu", branch, memory)
+    tracker = Tracker.from_checkpoint(path, "cpu", branch=branch, memory=memory)
     pictures, box = moving_target(8, seed=1)
     tracker.init(pictures[0], box)
     results = [tracker.update(picture) for picture in pictures[1:]]

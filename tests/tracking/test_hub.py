@@ -69,7 +69,7 @@ def test_a_saved_tracker_comes_back_and_tracks_bitwise_alike(branch, checkpoint,
 def test_the_settings_come_back(folder, checkpoint):
     tracker = Tracker.from_pretrained(folder)
     assert (tracker.branch, tracker.margin, tracker.smoothing) == ("on", 12, 0.25)
-    assert vars(tracker.policy) == vars(SETTINGS["memory"])
+    assert vars(tracker.memory) == vars(SETTINGS["memory"])
     rules = [vars(rule) for rule in tracker.adaptation.rules]
     assert rules == [vars(rule) for rule in SETTINGS["adaptation"].rules] and tracker.adaptation.size_rate == 0.75
     alike = Tracker.from_checkpoint(checkpoint, **SETTINGS)
@@ -80,7 +80,7 @@ def test_the_settings_come_back(folder, checkpoint):
 def test_arguments_replace_stored_settings(folder):
     tracker = Tracker.from_pretrained(folder, branch="off", smoothing=0.0, adaptation=None, memory=None, device="cpu")
     assert (tracker.branch, tracker.smoothing, tracker.adaptation) == ("off", 0.0, None)
-    assert tracker.policy.capacity == MemoryPolicy().capacity and tracker.margin == 12
+    assert tracker.memory.capacity == MemoryPolicy().capacity and tracker.margin == 12
     with pytest.raises(ConfigError, match=f"{folder}: .*only Tracker.branch = 'on' predicts challenges"):
         Tracker.from_pretrained(folder, branch="off")
 

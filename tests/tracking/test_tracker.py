@@ -1,6 +1,7 @@
 """The tracker as programs use it: init, update, its state, its modes, and input it cannot use."""
 
 import re
+from functools import partial
 
 import gin
 import numpy as np
@@ -141,7 +142,7 @@ def test_modes_from_a_checkpoint(tmp_path):
     path = tmp_path / "model.safetensors"
     save_toy(path, challenge="ChallengeBranch", seed=4)
     runs = {
-        branch: track(Tracker.from_checkpoint(path, "cpu", branch, policy()), seed=1)
+        branch: track(Tracker.from_checkpoint(path, "cpu", branch=branch, memory=policy()), seed=1)
         for branch in ("off", "on", "folded")
     }
     assert not np.array_equal(runs["on"], runs["off"])
@@ -169,7 +170,13 @@ def test_a_mode_without_branch_is_an_error(branch, tmp_path):
     path = tmp_path / "model.safetensors"
     save_toy(path)
     with pytest.raises(ConfigError, match="branch"):
-        Tracker.from_checkpoint(path, "cpu", branch)
+        Tracker.from_checkpoint(path, "cpu", branch=branch)
+
+
+def test_a_setting_that_does_not_exist_names_the_nearest(tmp_path):
+    for opened in (partial(Tracker.from_checkpoint, tmp_path / "never_read"), Tracker.nano):
+        with pytest.raises(TypeError, match="Tracker has no setting 'brnch'. Did you mean 'branch'"):
+            opened(brnch="on")
 
 
 def test_a_mode_that_does_not_exist_is_an_error():

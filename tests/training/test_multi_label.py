@@ -238,7 +238,7 @@ def test_a_weights_file_says_itself_that_its_classes_are_independent(tmp_path):
         gin.clear_config()
         gin.parse_config([toy_gin(challenge="ChallengeBranch"), f"ChallengeBranch.activation = '{activation}'"])
         save_weights(path, randomise(gin.get_configurable("HIPTrack")()), component_text("HIPTrack"))
-        tracker = Tracker.from_checkpoint(path, "cpu", "on")
+        tracker = Tracker.from_checkpoint(path, "cpu", branch="on")
         tracker.init(pictures[0], box)
         results[activation] = tracker.update(pictures[1]).challenge
         assert tracker.multi_label == (activation == "sigmoid")

@@ -1,7 +1,6 @@
 """Writing an export: a folder of graphs, each checked against PyTorch before the folder gets its name."""
 
 import copy
-import inspect
 import json
 import os
 import tempfile
@@ -19,7 +18,6 @@ from hiptrack.tracking.tracker import Tracker
 
 SETTINGS = "tracker.json"
 WINDOW = "outer product with itself of 0.5 * (1 - cos(2 * pi * k / (grid_side + 1))), k = 1..grid_side"
-MARGIN = inspect.signature(Tracker).parameters["margin"].default  # pixels
 MAX_CAPACITY = 1000  # slots; 1 GiB of keys and values at B/384
 
 
@@ -119,7 +117,7 @@ def tracker_settings(model, branch, capacities):
         "search_factor": model.search_factor,
         "grid_side": model.grid_side,
         "window": WINDOW,
-        "margin": MARGIN,
+        "margin": Tracker.margin,
         "memory": vars(policy),
         "branch": branch,
         "challenges": None if challenge is None else class_names(challenge.classifier.out_features),
