@@ -41,7 +41,7 @@ class NotFoundError(HiptrackError):
         self.path = path
 
 
-class ToldElsewhere(HiptrackError):
+class ReportedElsewhere(HiptrackError):
     """An error of another process, which reports it; this one only stops too."""
 
 
@@ -62,7 +62,7 @@ def run_main(main: Callable[[], int | None]) -> NoReturn:
     """Runs a tool's main and exits with its result; a HiptrackError is printed without a traceback."""
     try:
         code = main()
-    except ToldElsewhere:
+    except ReportedElsewhere:
         code = 1
     except HiptrackError as error:
         # gin appends a line for each configurable that the error passed through

@@ -10,7 +10,7 @@ from accelerate import Accelerator
 from accelerate.commands.config.config_args import default_config_file, load_config_from_file
 from accelerate.utils import InitProcessGroupKwargs, broadcast_object_list, gather_object
 
-from hiptrack.errors import ConfigError, HiptrackError, ToldElsewhere
+from hiptrack.errors import ConfigError, HiptrackError, ReportedElsewhere
 
 # The processes track sequences of different lengths: the first to end must wait for the last.
 PATIENCE = InitProcessGroupKwargs(timeout=timedelta(hours=2))
@@ -61,7 +61,7 @@ def raise_together(error):
     if error is not None:
         raise error
     if told:
-        raise ToldElsewhere(told[0])
+        raise ReportedElsewhere(told[0])
 
 
 def on_every_process(action):

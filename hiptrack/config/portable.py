@@ -73,7 +73,7 @@ class _Macro:
     name: str
 
 
-class _Delegate(ParserDelegate):
+class _ReferenceDelegate(ParserDelegate):
     def configurable_reference(self, scoped_name: str, evaluate: bool) -> _Reference:
         return _Reference(scoped_name, evaluate)
 
@@ -165,7 +165,7 @@ def _read(text: str, known: _Names) -> dict[str, dict[str, object]]:
 
 def _statements(text: str) -> list:
     try:
-        parser, statements = ConfigParser(text, _Delegate()), []
+        parser, statements = ConfigParser(text, _ReferenceDelegate()), []
         while (statement := parser.parse_statement()) is not None:
             statements.append(statement)
         return statements

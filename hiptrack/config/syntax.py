@@ -61,7 +61,7 @@ class _Unresolved:
     name: str
 
 
-class _Delegate(gin.config.ParserDelegate):
+class _LenientDelegate(gin.config.ParserDelegate):
     def configurable_reference(self, scoped_name: str, evaluate: bool) -> object:
         name = scoped_name.rpartition("/")[2]
         if len(matching(name)) != 1:
@@ -116,7 +116,7 @@ def read_override(text: str) -> Binding:
 def quoted(value: str) -> str:
     """A command-line value as gin text: what is no literal, reference or macro becomes a string."""
     try:
-        parser = ConfigParser(value, _Delegate())
+        parser = ConfigParser(value, _LenientDelegate())
         parser.parse_value()
         complete = parser.current_token.type in (tokenize.NEWLINE, tokenize.ENDMARKER)
     except (SyntaxError, tokenize.TokenError, TypeError, ValueError, RecursionError):
@@ -151,7 +151,7 @@ def _statements(text: str, source: str) -> Iterator:
         return ConfigError(f"{where}: {problem}")
 
     try:
-        parser = ConfigParser(text, _Delegate())
+        parser = ConfigParser(text, _LenientDelegate())
         while (statement := parser.parse_statement()) is not None:
             yield statement
     except SyntaxError as error:

@@ -35,7 +35,7 @@ class Frames:
 
 
 @dataclass(frozen=True)
-class Loss:
+class LostTarget:
     """Where a tracker lost its target: frame (from 1), scored frames without overlap from there on, and the frame's challenge."""
 
     sequence: str
@@ -112,8 +112,8 @@ def _grouped(frames, masks):
     }
 
 
-def find_losses(frames, sequences):
-    """The Losses, in the order of sequences and frames. Less than LOST_AFTER frames count where the sequence ends with them."""
+def find_lost_targets(frames, sequences):
+    """The LostTargets, in the order of sequences and frames. Less than LOST_AFTER frames count where the sequence ends with them."""
     found = []
     for number, sequence in enumerate(sequences):
         mine = np.flatnonzero(frames.sequence == number)
@@ -122,7 +122,7 @@ def find_losses(frames, sequences):
                 row = mine[start]
                 challenge = int(frames.challenge[row])
                 name = CLASSES[challenge] if challenge >= 0 else None
-                found.append(Loss(sequence.name, int(frames.frame[row]), length, name))
+                found.append(LostTarget(sequence.name, int(frames.frame[row]), length, name))
     return found
 
 

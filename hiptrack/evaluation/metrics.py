@@ -43,8 +43,8 @@ def frame_ious(predicted_xywh, truth_xywh, image_size, cover):
         raise DataError(f"The image size is {image_size!r}; expected a positive (width, height).")
     scored = cover > 0
     scored[:1] = False
-    _require_finite(predicted, np.ones(len(predicted), bool), "predicted box")
-    _require_finite(truth, scored, "ground-truth box")
+    _require_finite_boxes(predicted, np.ones(len(predicted), bool), "predicted box")
+    _require_finite_boxes(truth, scored, "ground-truth box")
 
     predicted, truth = _bound(predicted[scored], size), _bound(truth[scored], size)
     near = np.maximum(predicted[:, :2], truth[:, :2])
@@ -54,7 +54,7 @@ def frame_ious(predicted_xywh, truth_xywh, image_size, cover):
     return np.clip(intersection / (union + np.finfo(np.float64).eps), 0, 1)
 
 
-def _require_finite(xywh, where, what):
+def _require_finite_boxes(xywh, where, what):
     bad = np.flatnonzero(where & ~np.isfinite(xywh).all(1))
     if len(bad):
         raise DataError(

@@ -144,7 +144,7 @@ class _Run:
         with self._ended_by_errors():
             if isinstance(found, HiptrackError):
                 raise found
-            _require_finite(found, f"{self.sequence.name}: in frame {index + 1} ({self.sequence.frames[index]})")
+            _require_finite_output(found, f"{self.sequence.name}: in frame {index + 1} ({self.sequence.frames[index]})")
             self.boxes.append(np.array(found.box, np.float64))
             self.scores.append(float(found.score))
             self.challenges.append(found.challenge)
@@ -185,7 +185,7 @@ def _first_box(sequence):
     return given
 
 
-def _require_finite(output, where):
+def _require_finite_output(output, where):
     box = np.asarray(output.box, np.float64)
     rest = [output.score] if output.challenge is None else [output.score, *output.challenge]
     if box.shape != (4,) or not np.isfinite(box).all() or not np.isfinite(rest).all():

@@ -178,11 +178,11 @@ def stack_predictions(predictions):
     def stack(values):
         return None if values[0] is None else torch.stack(values, 1)
 
-    def together(parts, kind):
+    def stack_fields(parts, kind):
         return kind(*(stack([getattr(part, field) for part in parts]) for field in kind.__dataclass_fields__))
 
-    maps = together([p.maps for p in predictions], HeadMaps)
+    maps = stack_fields([p.maps for p in predictions], HeadMaps)
     challenge = None
     if predictions[0].challenge is not None:
-        challenge = together([p.challenge for p in predictions], ChallengeOutput)
+        challenge = stack_fields([p.challenge for p in predictions], ChallengeOutput)
     return Prediction(maps, torch.stack([p.box_cxcywh for p in predictions], 1), challenge)

@@ -80,7 +80,7 @@ class NotFinite(HiptrackError):
     """A loss or a gradient became infinite or NaN."""
 
 
-def require_finite(values):
+def require_finite_scalars(values):
     """Raise NotFinite naming the numbers that are not finite."""
     bad = [name for name, value in values.items() if not math.isfinite(value)]
     if bad:

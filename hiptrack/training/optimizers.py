@@ -14,14 +14,14 @@ EMBEDDINGS = "backbone.embeddings"  # stands for patch embedding, positions and 
 @gin.register(denylist=["parameters"])
 def AdamW(parameters, weight_decay: float = 1e-4, betas: tuple[float, float] = (0.9, 0.999)):
     """AdamW (Loshchilov and Hutter, ICLR 2019), fused; the learning rates come from the stage."""
-    with told_of("AdamW"):
+    with as_config_error("AdamW"):
         return torch.optim.AdamW(parameters, weight_decay=weight_decay, betas=betas, fused=True)
 
 
 @gin.register(denylist=["parameters"])
 def SGD(parameters, momentum: float = 0.9, weight_decay: float = 1e-4):
     """Stochastic gradient descent with momentum; the learning rates come from the stage."""
-    with told_of("SGD"):
+    with as_config_error("SGD"):
         return torch.optim.SGD(parameters, lr=1.0, momentum=momentum, weight_decay=weight_decay, fused=True)
 
 
@@ -56,13 +56,13 @@ def TimmOptimizer(parameters, name: str = "lamb", weight_decay: float = 1e-4, be
         raise ConfigError(f"TimmOptimizer.betas = {tuple(betas)}: '{name}' has {number}.")
     own = {} if betas is None else {"betas": betas}
     highest = max(group["lr"] for group in parameters)  # without a rate, some would choose one by themselves
-    with told_of(f"TimmOptimizer.name = '{name}'"):
+    with as_config_error(f"TimmOptimizer.name = '{name}'"):
         return create_optimizer_v2(parameters, opt=name, lr=highest, weight_decay=weight_decay, **own)
 
 
 @contextmanager
-def told_of(what):
-    """Have whatever an optimiser says of its settings told as a ConfigError."""
+def as_config_error(what):
+    """Raise what an optimiser says of its settings as a ConfigError."""
     try:
         yield
     except (AssertionError, ImportError, ValueError, TypeError) as error:

@@ -21,7 +21,7 @@ from hiptrack.signals import Preempted, Preemption, exit_code
 from hiptrack.training.checkpoint import Position, save_checkpoint
 from hiptrack.training.difficulty import Difficulty
 from hiptrack.training.dry_run import check_run, print_pipeline
-from hiptrack.training.guard import DataFaults, Guard, require_finite
+from hiptrack.training.guard import DataFaults, Guard, require_finite_scalars
 from hiptrack.training.log import epoch_bar
 from hiptrack.training.resume import checkpoint_to_resume, run_state, take_up
 from hiptrack.training.run_folder import run_folder
@@ -173,10 +173,10 @@ class Training:
         keep_ratio, settings = stage.follow_schedules(step.optimizer, at, self.net.backbone)
         with self.guard.finite(stage, at, batches, keep_ratio, self.net, self.text):
             scalars, prediction = step.backward(batches, keep_ratio, self.difficulty.observer(clips, self.net))
-            require_finite(scalars)
+            require_finite_scalars(scalars)
             scalars["GradientNorm"] = step.clip_gradients(stage.grad_clip)
             if not step.skips_overflow:
-                require_finite({"GradientNorm": scalars["GradientNorm"]})
+                require_finite_scalars({"GradientNorm": scalars["GradientNorm"]})
         step.optimizer.step()
         step.optimizer.zero_grad()
         if at.epoch_step == 0 and self.pictures:

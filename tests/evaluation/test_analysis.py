@@ -7,7 +7,7 @@ import pytest
 
 from hiptrack.data.labels import CLASSES, FrameLabels
 from hiptrack.data.sequence import Sequence
-from hiptrack.evaluation.analysis import by_challenge, by_size, by_speed, calibration, find_losses, scored_frames
+from hiptrack.evaluation.analysis import by_challenge, by_size, by_speed, calibration, find_lost_targets, scored_frames
 
 OCCLUSION, BLUR = CLASSES.index("occlusion"), CLASSES.index("motion_blur")
 
@@ -63,7 +63,9 @@ def test_a_loss_is_a_long_run_without_overlap_or_one_at_the_end():
     one = sequence("one", [[0, 0, 20, 20]] * 18, labels=[BLUR] * 6)
     two = sequence("two", [[0, 0, 20, 20]] * 3)
     frames = scored_frames([scored(one, ious), scored(two, [0.9, 0.8])], [one, two])
-    losses = [(loss.sequence, loss.frame, loss.length, loss.challenge) for loss in find_losses(frames, [one, two])]
+    losses = [
+        (loss.sequence, loss.frame, loss.length, loss.challenge) for loss in find_lost_targets(frames, [one, two])
+    ]
     assert losses == [("one", 6, 10, "motion_blur"), ("one", 17, 2, None)]
 
 
@@ -86,4 +88,4 @@ def test_without_labels_ground_truth_or_class_outputs_there_is_nothing_to_say():
     assert by_challenge(frames) == {} and calibration(frames) is None
     none = SimpleNamespace(ious=None, result=None)
     frames = scored_frames([none], [one])
-    assert by_size(frames) == {} and find_losses(frames, [one]) == [] and calibration(frames) is None
+    assert by_size(frames) == {} and find_lost_targets(frames, [one]) == [] and calibration(frames) is None

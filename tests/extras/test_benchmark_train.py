@@ -24,7 +24,7 @@ def measured(*arguments):
 
 def test_rows_tell_time_ratio_and_memory_of_each_way(monkeypatch):
     name = "branch stage, bf16"
-    monkeypatch.setattr(train, "WAYS", {name: train.WAYS[name]})
+    monkeypatch.setattr(train, "VARIANTS", {name: train.VARIANTS[name]})
     settings, rows = measured("--gin", "experiments/two_stage.gin", "--clips", "2", "--frames", "2")
     assert settings["clips"] == 2 and settings["frames"] == 2
     assert [row["step"] for row in rows] == ["everything", name]
@@ -33,7 +33,7 @@ def test_rows_tell_time_ratio_and_memory_of_each_way(monkeypatch):
 
 
 def test_a_process_that_ends_is_an_error(monkeypatch):
-    monkeypatch.setattr(train, "WAYS", {"another": train.Way(trainable=("nothing",))})
+    monkeypatch.setattr(train, "VARIANTS", {"another": train.StepVariant(trainable=("nothing",))})
     with pytest.raises(HiptrackError, match="the process of 'another' ended with exit code 1"):
         measured("--gin", "experiments/two_stage.gin")
 
@@ -43,17 +43,19 @@ def test_an_experiment_without_branch_is_refused():
         measured("--gin", "experiments/hiptrack_got10k.gin")
 
 
-@pytest.mark.parametrize("way", [train.Way(), *train.WAYS.values()], ids=["everything", *train.WAYS])
-def test_every_way_trains_what_it_says(way):
+@pytest.mark.parametrize(
+    "variant", [train.StepVariant(), *train.VARIANTS.values()], ids=["everything", *train.VARIANTS]
+)
+def test_every_variant_trains_what_it_says(variant):
     AcceleratorState._reset_state(reset_partial_state=True)
     model = toy_model(toy_branch)
     before = {name: parameter.detach().clone() for name, parameter in model.named_parameters()}
-    step = train.step_of(way, model, 2, 3)
+    step = train.step_of(variant, model, 2, 3)
     step()
     after = dict(model.named_parameters())
     changed = {name for name in after if not torch.equal(before[name], after[name])}
-    assert changed and ("backbone.blocks.0.mlp.fc1.weight" in changed) == (way.trainable == ("all",))
-    assert (model.challenge is None) != way.branch
+    assert changed and ("backbone.blocks.0.mlp.fc1.weight" in changed) == (variant.trainable == ("all",))
+    assert (model.challenge is None) != variant.branch
 
 
 def test_frame_by_frame_predicts_the_same():

@@ -14,7 +14,7 @@ from toy import moving_target, toy_model
 from hiptrack.config import REPO_ROOT
 from hiptrack.errors import CheckpointError, ConfigError, NotFoundError
 from hiptrack.extras.export.formats import FORMATS
-from hiptrack.extras.export.parts import Part, build_parts
+from hiptrack.extras.export.graphs import Graph, build_graphs
 from hiptrack.extras.export.tracker import ExportedModel, exported_tracker
 from hiptrack.extras.export.write import example_tensors, export, inputs_of
 from hiptrack.tracking.memory import MemoryPolicy
@@ -115,8 +115,8 @@ def test_a_step_reads_the_used_slots_alone(exported, case, frames):
     run = FORMATS[CASES[case][0]].load(folder / f"step-3{FORMATS[CASES[case][0]].suffix}")
     branch = CASES[case][1]
     with torch.no_grad():
-        _, _, remember, step = parts = build_parts(model if branch == "on" else without_branch(model), [3])
-        known = example_tensors(parts)
+        _, _, remember, step = graphs = build_graphs(model if branch == "on" else without_branch(model), [3])
+        known = example_tensors(graphs)
         one = known["key"].shape[1]
         memory = [
             remembered(remember, known, box)
@@ -156,8 +156,8 @@ def test_each_used_slot_counts(exported):
     folder, model, _ = exported("onnx")
     run = FORMATS["onnx"].load(folder / "step-3.onnx")
     with torch.no_grad():
-        parts = build_parts(without_branch(model), [3])
-        known = example_tensors(parts)
+        graphs = build_graphs(without_branch(model), [3])
+        known = example_tensors(graphs)
         generator = torch.Generator().manual_seed(0)
         shape = known["key"].shape
         keys = 0.1 * torch.randn(1, 3 * shape[1], shape[2], generator=generator)
@@ -168,8 +168,8 @@ def test_each_used_slot_counts(exported):
 
 def test_no_weight_is_in_two_graphs_but_the_two_small_ones():
     model = special_model()
-    parts = build_parts(model, [3])
-    weights = Counter(name.removeprefix("model.") for part in parts for name, _ in part.named_parameters())
+    graphs = build_graphs(model, [3])
+    weights = Counter(name.removeprefix("model.") for graph in graphs for name, _ in graph.named_parameters())
     assert set(weights) == {name for name, _ in model.named_parameters()}
     twice = {name for name, count in weights.items() if count > 1}
     assert all(name.startswith(("backbone.patch_embed.", "backbone.class_", "history.key_proj.")) for name in twice)
@@ -207,7 +207,7 @@ def test_the_callers_model_is_left_alone(tmp_path):
     assert model.challenge is not None and all(torch.equal(t, before[n]) for n, t in model.state_dict().items())
 
 
-class Ranked(Part):
+class Ranked(Graph):
     """Indices by descending value, as the elimination orders them."""
 
     def __init__(self):

@@ -1,4 +1,4 @@
-"""The pool of a sweep and the jobs of a scheduler: works that fail, wait, are stopped, and are queued again."""
+"""The pool of a sweep and the jobs of a scheduler: runs that fail, wait, are stopped, and are queued again."""
 
 import os
 import signal
@@ -6,7 +6,7 @@ import subprocess
 import sys
 
 import pytest
-from small_works import DONE, UNTIL_SIGTERM, SmallWork
+from small_runs import DONE, UNTIL_SIGTERM, SmallRun
 
 from hiptrack.config import REPO_ROOT
 from hiptrack.errors import ConfigError
@@ -15,8 +15,8 @@ from hiptrack.extras.sweep import slurm
 from hiptrack.extras.sweep.pool import Pool
 
 
-def run_all(works, jobs=1, stop=lambda: False):
-    pool = Pool(works, jobs)
+def run_all(runs, jobs=1, stop=lambda: False):
+    pool = Pool(runs, jobs)
     pool.run(stop)
     return pool
 
@@ -24,25 +24,25 @@ def run_all(works, jobs=1, stop=lambda: False):
 def test_a_failing_run_is_named_with_the_end_of_its_log_and_the_others_go_on(tmp_path, capsys):
     broken = "print('bar 1\\rbar 2\\r        \\rlast words', flush=True); sys.exit('error: no data')"
     killed = "os.kill(os.getpid(), 9)"
-    works = [
-        SmallWork(tmp_path / name, lines)
+    runs = [
+        SmallRun(tmp_path / name, lines)
         for name, lines in (("a", broken), ("b", DONE), ("c", killed), ("d", "pass"), ("e", DONE))
     ]
-    pool = run_all(works, jobs=2)
+    pool = run_all(runs, jobs=2)
     assert pool.finished == 2 and sorted(pool.failed) == ["a", "c", "d"]
     told = capsys.readouterr().out
     assert "a: training failed after 0 s (exit code 1); the end of " in told
     assert "\n    last words\n    error: no data\n" in told and "bar" not in told
     assert "c: training failed after 0 s (killed by SIGKILL)" in told
     assert "d: training ended after 0 s, but is not finished" in told
-    assert run_all(works, jobs=2).finished == 2  # b and e, which are not run again
+    assert run_all(runs, jobs=2).finished == 2  # b and e, which are not run again
     assert (tmp_path / "b.log").read_text().count("$ ") == 1 and (tmp_path / "a.log").read_text().count("$ ") == 2
 
 
 def test_a_stop_lets_what_runs_save_and_starts_nothing_more(tmp_path):
-    works = [SmallWork(tmp_path / name, UNTIL_SIGTERM.format(then="")) for name in "abc"]
-    pool = run_all(works, jobs=2, stop=lambda: all((tmp_path / name / "begun").exists() for name in "ab"))
-    assert sorted(pool.stopped) == ["a", "b"] and [work.name for work in pool.waiting] == ["c"] and not pool.failed
+    runs = [SmallRun(tmp_path / name, UNTIL_SIGTERM.format(then="")) for name in "abc"]
+    pool = run_all(runs, jobs=2, stop=lambda: all((tmp_path / name / "begun").exists() for name in "ab"))
+    assert sorted(pool.stopped) == ["a", "b"] and [run.name for run in pool.waiting] == ["c"] and not pool.failed
     assert {path.parent.name for path in tmp_path.glob("*/saved")} == {"a", "b"}
 
 
@@ -51,7 +51,7 @@ def test_no_process_is_left_where_the_pool_is_left_by_an_error(tmp_path):
         if (tmp_path / "a" / "begun").exists():
             raise KeyboardInterrupt  # Ctrl-C again
 
-    pool = Pool([SmallWork(tmp_path / "a", UNTIL_SIGTERM.format(then=""))], 1)
+    pool = Pool([SmallRun(tmp_path / "a", UNTIL_SIGTERM.format(then=""))], 1)
     with pytest.raises(KeyboardInterrupt):
         pool.run(stop)
     (child,) = pool.running.values()
@@ -73,7 +73,7 @@ def held(tmp_path):
 
 
 def test_what_a_killed_sweep_left_running_is_waited_for(tmp_path, held, capsys):
-    works = [SmallWork(tmp_path / "a"), SmallWork(tmp_path / "b")]
+    runs = [SmallRun(tmp_path / "a"), SmallRun(tmp_path / "b")]
 
     def end_holder():
         told = capsys.readouterr().out
@@ -81,12 +81,12 @@ def test_what_a_killed_sweep_left_running_is_waited_for(tmp_path, held, capsys):
             assert f"in use by process {held.pid} on" in told
             held.stdin.close()
 
-    assert run_all(works, stop=end_holder).finished == 2 and held.stdin.closed
+    assert run_all(runs, stop=end_holder).finished == 2 and held.stdin.closed
 
 
 def test_a_run_that_stays_in_use_fails_and_the_others_go_on(tmp_path, held, capsys, monkeypatch):
     monkeypatch.setattr(pool_module, "PATIENCE", 0.0)
-    pool = run_all([SmallWork(tmp_path / "a"), SmallWork(tmp_path / "b")])
+    pool = run_all([SmallRun(tmp_path / "a"), SmallRun(tmp_path / "b")])
     assert pool.failed == ["a"] and pool.finished == 1
     assert f"a: the run folder {tmp_path / 'a'} is in use by process {held.pid}" in capsys.readouterr().out
 
@@ -96,7 +96,7 @@ def test_jobs_share_the_cores_and_take_the_gpus_in_turn(tmp_path, monkeypatch):
     monkeypatch.delenv("OMP_NUM_THREADS", raising=False)
     monkeypatch.setattr(pool_module.torch, "get_num_threads", lambda: 8)
     lines = "open(folder / 'done', 'w').write(os.environ['CUDA_VISIBLE_DEVICES'] + ' ' + os.environ['OMP_NUM_THREADS'])"
-    run_all([SmallWork(tmp_path / name, lines) for name in "abc"], jobs=3)
+    run_all([SmallRun(tmp_path / name, lines) for name in "abc"], jobs=3)
     assert [(tmp_path / name / "done").read_text() for name in "abc"] == ["4 2", "6 2", "4 2"]
 
 
@@ -107,8 +107,8 @@ def test_jobs_of_a_scheduler_save_and_are_queued_again(tmp_path, monkeypatch):
     twice = "if (folder / 'saved').exists(): open(folder / 'done', 'w'); sys.exit(0)" + UNTIL_SIGTERM.format(
         then="os.kill(os.getppid(), signal.SIGUSR2)"
     )
-    works = [SmallWork(tmp_path / "a", twice), SmallWork(tmp_path / "b"), SmallWork(tmp_path / "c", "sys.exit(3)")]
-    *jobs, failing = slurm.start(works, tmp_path / "slurm", 2, "timeout_min=60,slurm_partition=gpu", cluster="local")
+    runs = [SmallRun(tmp_path / "a", twice), SmallRun(tmp_path / "b"), SmallRun(tmp_path / "c", "sys.exit(3)")]
+    *jobs, failing = slurm.start(runs, tmp_path / "slurm", 2, "timeout_min=60,slurm_partition=gpu", cluster="local")
     assert [job.result() for job in jobs] == [None, None]
     assert "c is not finished; see " in str(failing.exception())
     assert all((tmp_path / name / "done").exists() for name in "ab") and (tmp_path / "a" / "saved").exists()
@@ -126,16 +126,16 @@ def test_without_slurm_or_with_wrong_parameters_nothing_is_submitted(tmp_path, m
     pytest.importorskip("submitit")
     monkeypatch.setenv("PATH", "/nowhere")
     with pytest.raises(ConfigError, match=words):
-        slurm.submit([SmallWork(tmp_path / "a")], tmp_path, None, text)
+        slurm.submit([SmallRun(tmp_path / "a")], tmp_path, None, text)
 
 
 def test_a_wrong_parameter_of_slurm_is_named(tmp_path):
     pytest.importorskip("submitit")
     with pytest.raises(ConfigError, match="Unknown argument 'partitoin'.*Valid arguments: .*partition"):
-        slurm.start([SmallWork(tmp_path / "a")], tmp_path, 1, "slurm_partitoin=gpu", cluster="local")
+        slurm.start([SmallRun(tmp_path / "a")], tmp_path, 1, "slurm_partitoin=gpu", cluster="local")
 
 
 def test_slurm_without_submitit_says_what_to_install(tmp_path, monkeypatch):
     monkeypatch.setitem(sys.modules, "submitit", None)
     with pytest.raises(ConfigError, match=r"pip install 'hiptrack\[slurm\]'"):
-        slurm.submit([SmallWork(tmp_path / "a")], tmp_path, None, "timeout_min=60")
+        slurm.submit([SmallRun(tmp_path / "a")], tmp_path, None, "timeout_min=60")

@@ -15,7 +15,7 @@ from hiptrack.config import REPO_ROOT
 from hiptrack.errors import ConfigError, DataError, HiptrackError
 from hiptrack.evaluation import evaluate  # noqa: F401  registers its names
 from hiptrack.extras.sweep.compare import compare, read_runs
-from hiptrack.extras.sweep.plan import PLAN, EvaluationData, check_runs, claim, make_plan, read_plan, works_of
+from hiptrack.extras.sweep.plan import PLAN, EvaluationData, check_runs, claim, make_plan, planned_runs, read_plan
 from hiptrack.extras.sweep.sweep import sweep
 from hiptrack.models.weights import load_model, read_metadata, save_weights
 from hiptrack.training.log import read_metrics
@@ -165,9 +165,9 @@ def test_the_folder_of_a_single_run_is_no_place_for_a_sweep(tmp_path):
 def test_evaluation_tracks_as_the_validation_of_the_run_does(tmp_path, synthetic):
     plan = make_plan(["experiments/demo.gin"], ["Tracker.memory=@MemoryPolicy()", "MemoryPolicy.interval=7"], [], 1)
     data = EvaluationData(str(synthetic), "val", str(synthetic / "annotations"))
-    (work,) = works_of(plan, tmp_path, check_runs(plan), data)
-    assert work.evaluate[-4] == "evaluate.tracker=@Tracker"
-    assert set(work.evaluate[-3:]) == {
+    (run,) = planned_runs(plan, tmp_path, check_runs(plan), data)
+    assert run.evaluate[-4] == "evaluate.tracker=@Tracker"
+    assert set(run.evaluate[-3:]) == {
         "MemoryPolicy.interval=7",
         "Tracker.branch='on'",
         "Tracker.memory=@MemoryPolicy()",
@@ -302,8 +302,8 @@ def test_finished_runs_are_evaluated_once(synthetic, tmp_path, capsys, monkeypat
     assert "1 of 1 runs finished before" in capsys.readouterr().out
     assert sweep(plan, tmp_path, data=replace(data, split="train")) == 1  # results of other data are never mixed
     assert "seed=0: evaluation failed" in capsys.readouterr().out
-    (work,) = works_of(plan, tmp_path, check_runs(plan), data)
-    assert work.next_step() is None
+    (run,) = planned_runs(plan, tmp_path, check_runs(plan), data)
+    assert run.next_step() is None
     weights = tmp_path / "seed=0/model.safetensors"
     save_weights(weights, load_model(weights), read_metadata(weights)["model"], step=3, note="trained on")
-    assert work.next_step()[0] == "evaluation"
+    assert run.next_step()[0] == "evaluation"

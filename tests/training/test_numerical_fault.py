@@ -54,7 +54,7 @@ def test_replay_says_when_all_is_finite(synthetic, tmp_path, monkeypatch):
         raise module.NotFinite("Loss/total")
 
     with monkeypatch.context() as patch:
-        patch.setattr(module, "require_finite", broken)
+        patch.setattr(module, "require_finite_scalars", broken)
         with pytest.raises(HiptrackError, match="the last checkpoint is none yet") as error:
             run_here(FROM_SCRATCH, toy_stages(synthetic), tmp_path / "run")
     assert "Run the step again with: hiptrack replay" in str(error.value)
@@ -78,7 +78,7 @@ def test_replay_runs_the_very_step(synthetic, tmp_path, monkeypatch, capsys):
         if len(seen) == 5:  # losses and gradient of two steps came before
             raise module.NotFinite("Loss/total")
 
-    monkeypatch.setattr(module, "require_finite", refuse_third)
+    monkeypatch.setattr(module, "require_finite_scalars", refuse_third)
     with pytest.raises(HiptrackError):
         run_here(FROM_SCRATCH, toy_stages(synthetic), tmp_path / "run")
     kept = tmp_path / "run" / "fault-step-00000003"

@@ -34,7 +34,7 @@ class Product:
         """Twice the multiply-adds."""
         return 2 * self.batch * self.rows * self.inner * self.columns
 
-    def ways(self, device):
+    def calls(self, device):
         """{name: a call that does it}; "plain" is PyTorch's own for it."""
         if self.batch > 1:
             a = torch.randn(self.batch, self.rows, self.inner, dtype=self.dtype, device=device)
@@ -71,7 +71,7 @@ class Convolution:
         places = math.prod((side + 2 * padding - kernel) // stride + 1 for side, kernel, stride, padding in sides)
         return 2 * self.image[0] * places * math.prod(self.kernel)
 
-    def ways(self, device):
+    def calls(self, device):
         """{name: a call that does it}."""
         image = torch.randn(self.image, dtype=self.dtype, device=device)
         kernel = torch.randn(self.kernel, dtype=self.dtype, device=device)
@@ -100,7 +100,7 @@ class Attention:
         pairs = math.prod(self.query[:-1]) * self.key[-2]
         return 2 * pairs * (self.key[-1] + self.value[-1])
 
-    def ways(self, device):
+    def calls(self, device):
         """{name: a call that does it}."""
         parts = [torch.randn(size, dtype=self.dtype, device=device) for size in (self.query, self.key, self.value)]
         return {"plain": lambda: F.scaled_dot_product_attention(*parts)}
@@ -159,7 +159,7 @@ class Ceilings:
     def __init__(self, parts, repetitions, device="cpu", synchronise=lambda: None):
         """parts: the shapes; every repetition takes all of them in turn, so that none finds its operands in the cache."""
         with torch.inference_mode():
-            tasks = {(part, name): call for part in parts for name, call in part.ways(device).items()}
+            tasks = {(part, name): call for part in parts for name, call in part.calls(device).items()}
             timings = interleaved(tasks, repetitions, synchronise=synchronise)
         self.plain = {part: timings[part, "plain"].median for part in parts}
         self.best = {part: min(timings[key].median for key in tasks if key[0] == part) for part in parts}

@@ -1,6 +1,6 @@
-"""`benchmark train`: whole training steps of an experiment's model on random clips, in several ways.
+"""`benchmark train`: whole training steps of an experiment's model on random clips, in several variants.
 
-Each way has a process of its own, which shows its memory; it takes its steps in turn with one that trains everything.
+Each has a process of its own, which shows its memory; it takes its steps in turn with one that trains everything.
 """
 
 import multiprocessing
@@ -24,12 +24,12 @@ from hiptrack.training.losses import CenterFocalLoss, ChallengeLoss, GIoULoss, L
 from hiptrack.training.stage import Stage
 from hiptrack.training.step import TrainingStep
 
-PURPOSE = "training: time and memory of whole steps, everything trained, the branch alone, and other ways"
+PURPOSE = "training: time and memory of whole steps, everything trained, the branch alone, and other variants"
 EXPERIMENT = "experiments/two_stage.gin"
 
 
 @dataclass(frozen=True)
-class Way:
+class StepVariant:
     """How a step is taken: which modules are trained, with the branch in the model, all frames of a clip in one backbone call."""
 
     trainable: tuple[str, ...] = ("all",)
@@ -40,13 +40,13 @@ class Way:
 
 
 BASE = "everything"
-WAYS = {
-    "branch stage": Way(trainable=("challenge",)),
-    "everything, no branch": Way(branch=False),
-    "everything, frame by frame": Way(batched=False),
-    "everything, checkpointing": Way(checkpointing=True),
-    "everything, bf16": Way(precision="bf16"),
-    "branch stage, bf16": Way(trainable=("challenge",), precision="bf16"),
+VARIANTS = {
+    "branch stage": StepVariant(trainable=("challenge",)),
+    "everything, no branch": StepVariant(branch=False),
+    "everything, frame by frame": StepVariant(batched=False),
+    "everything, checkpointing": StepVariant(checkpointing=True),
+    "everything, bf16": StepVariant(precision="bf16"),
+    "branch stage, bf16": StepVariant(trainable=("challenge",), precision="bf16"),
 }
 
 
@@ -58,7 +58,7 @@ def add_arguments(parser):
 
 
 def measure(args):
-    """Returns (settings, rows): the time of a step each way, how many times as fast as with everything trained, and the peak memory.
+    """Returns (settings, rows): the time of a step of each variant, how many times as fast as with everything trained, and the peak memory.
 
     Raises ConfigError for an experiment without a branch.
     """
@@ -68,9 +68,9 @@ def measure(args):
     if model.challenge is None:
         raise ConfigError(f"{', '.join(experiment[0])} has no challenge branch: there is no branch stage to compare.")
     rows, base_seconds = [], []
-    with OwnProcess(BASE, Way(), experiment, args) as base:
-        for name, way in WAYS.items():  # in pairs: all at once would take the memory of a large machine
-            with OwnProcess(name, way, experiment, args) as step:
+    with OwnProcess(BASE, StepVariant(), experiment, args) as base:
+        for name, variant in VARIANTS.items():  # in pairs: all at once would take the memory of a large machine
+            with OwnProcess(name, variant, experiment, args) as step:
                 timings = interleaved({BASE: base, name: step}, args.repetitions, warm_up=2)
             base_seconds.extend(timings[BASE].seconds)
             rows.append(row(name, timings[name], ratio(timings[BASE], timings[name]), step.peak_mb))
@@ -97,17 +97,19 @@ def build_model(gin_files, overrides):
 
 
 class OwnProcess:
-    """Takes the steps of one way, one at each call, in a process of its own; `peak_mb` is that process's peak memory so far.
+    """Takes the steps of one variant, one at each call, in a process of its own; `peak_mb` is that process's peak memory so far.
 
     Raises HiptrackError where the process has ended by itself.
     """
 
-    def __init__(self, name, way, experiment, args):
+    def __init__(self, name, variant, experiment, args):
         context = multiprocessing.get_context("spawn")
         self.name = name
         self.pipe, there = context.Pipe()
         threads = torch.get_num_threads()
-        self.process = context.Process(target=_serve, args=(there, way, experiment, args.clips, args.frames, threads))
+        self.process = context.Process(
+            target=_serve, args=(there, variant, experiment, args.clips, args.frames, threads)
+        )
         self.process.start()
         there.close()
 
@@ -130,10 +132,10 @@ class OwnProcess:
         self.process.join()
 
 
-def _serve(pipe, way, experiment, clips, frames, threads):
+def _serve(pipe, variant, experiment, clips, frames, threads):
     """Take a step for each message, until the other end closes."""
     torch.set_num_threads(threads)
-    step = step_of(way, build_model(*experiment), clips, frames)
+    step = step_of(variant, build_model(*experiment), clips, frames)
     while True:
         try:
             pipe.recv()
@@ -144,13 +146,13 @@ def _serve(pipe, way, experiment, clips, frames, threads):
         pipe.send(torch.cuda.max_memory_allocated() / 1e6 if cuda else peak_memory_mb())
 
 
-def step_of(way, model, clips, frames):
+def step_of(variant, model, clips, frames):
     """A function that trains a model by one step on random clips, as Training does."""
-    if not way.branch:
+    if not variant.branch:
         model.challenge = None
-    if not way.batched:
+    if not variant.batched:
         model.backbone.forward = partial(frame_by_frame, model.backbone)
-    accelerator = Accelerator(mixed_precision=way.precision)
+    accelerator = Accelerator(mixed_precision=variant.precision)
     allow_tf32(True)  # as `train` does
     model = lay_out(model, accelerator.device, accelerator.mixed_precision)
     stage = Stage(
@@ -160,8 +162,8 @@ def step_of(way, model, clips, frames):
         lr=1e-5,
         batch=clips,
         clips=clips,
-        trainable=way.trainable,
-        activation_checkpointing=way.checkpointing,
+        trainable=variant.trainable,
+        activation_checkpointing=variant.checkpointing,
     )
     stage.prepare(model, stage.phase_at(0))
     batch = random_clips(model, clips, frames, accelerator.device)

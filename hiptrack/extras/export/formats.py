@@ -1,4 +1,4 @@
-"""The two file formats of an exported graph: each writes a `Part` and gives back what runs its file."""
+"""The two file formats of an exported graph: each writes a `Graph` and gives back what runs its file."""
 
 import importlib
 
@@ -15,20 +15,20 @@ class OnnxFormat:
 
     suffix = ".onnx"
 
-    def write(self, part, example, path):
-        """Write a part that takes tensors like `example`. Raises HiptrackError where a package is missing."""
+    def write(self, graph, example, path):
+        """Write a graph that takes tensors like `example`. Raises HiptrackError where a package is missing."""
         require("onnx", "onnxscript", "onnxruntime")
         program = torch.onnx.export(
-            part,
+            graph,
             example,
             dynamo=True,
             verbose=False,
             opset_version=OPSET,
-            input_names=part.inputs,
-            output_names=part.outputs,
+            input_names=graph.inputs,
+            output_names=graph.outputs,
             custom_translation_table={torch.ops.aten.sort.stable: stable_sort},
         )
-        weights = sum(tensor.nbytes for tensor in part.state_dict().values())
+        weights = sum(tensor.nbytes for tensor in graph.state_dict().values())
         program.save(path, external_data=weights > LARGEST_FILE)
 
     def load(self, path):
@@ -51,9 +51,9 @@ class TorchFormat:
 
     suffix = ".pt2"
 
-    def write(self, part, example, path):
-        """Write a part that takes tensors like `example`."""
-        program = torch.export.export(part, example, strict=False)
+    def write(self, graph, example, path):
+        """Write a graph that takes tensors like `example`."""
+        program = torch.export.export(graph, example, strict=False)
         program.example_inputs = None  # a long memory would make up most of the file
         torch.export.save(program, path)
 

@@ -68,7 +68,7 @@ class ExportedModel:
             raise ConfigError(
                 f"{path}: a memory of {self.memory.capacity} frames; the largest step graph holds {largest}."
             )
-        self._graphs = {name: Graph(file, load, graphs[name]) for name, file in files.items()}
+        self._graphs = {name: GraphFile(file, load, graphs[name]) for name, file in files.items()}
         self.backbone = ExportedBackbone(self._graphs)
 
     def to(self, device):
@@ -146,7 +146,7 @@ class ExportedBackbone:
         return Features(found["template_grid"], found["search_grid"], found["kept"], found.get("class_token"), ())
 
 
-class Graph:
+class GraphFile:
     """A file that is run by the names of its inputs, of which it takes those it has. Raises NotFoundError or CheckpointError."""
 
     def __init__(self, path, load, settings):

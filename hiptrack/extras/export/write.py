@@ -12,7 +12,7 @@ import hiptrack
 from hiptrack.data.labels import class_names
 from hiptrack.errors import ConfigError, HiptrackError, did_you_mean
 from hiptrack.extras.export.formats import FORMATS
-from hiptrack.extras.export.parts import Step, build_parts, without
+from hiptrack.extras.export.graphs import Step, build_graphs, without
 from hiptrack.tracking.memory import MemoryPolicy
 from hiptrack.tracking.tracker import Tracker
 
@@ -44,9 +44,9 @@ def export(model, out, form="onnx", capacities=(150,), branch="off", say=print):
 
 def write_folder(model, folder, form, capacities, branch, say):
     """Write the graphs and the settings into an empty folder, as `export` does."""
-    parts = build_parts(model, capacities)
-    tensors = example_tensors(parts)
-    entries = {part.name: write_part(part, form, folder, tensors, say) for part in parts}
+    graphs = build_graphs(model, capacities)
+    tensors = example_tensors(graphs)
+    entries = {graph.name: write_graph(graph, form, folder, tensors, say) for graph in graphs}
     settings = {"hiptrack": hiptrack.__version__, "format": form, **tracker_settings(model, branch, capacities)}
     (folder / SETTINGS).write_text(json.dumps({**settings, "graphs": entries}, indent=1) + "\n")
 
@@ -78,12 +78,12 @@ def with_branch(model, branch):
     return model
 
 
-def write_part(part, form, folder, tensors, say):
+def write_graph(graph, form, folder, tensors, say):
     """Write and check one graph; returns its entry in the settings. Raises HiptrackError."""
-    inputs = step_inputs(part, tensors, part.capacity) if isinstance(part, Step) else inputs_of(part, tensors)
-    path = folder / f"{part.name}{FORMATS[form].suffix}"
-    FORMATS[form].write(part, inputs, path)
-    for what, differences in check_part(part, FORMATS[form].load(path), tensors):
+    inputs = step_inputs(graph, tensors, graph.capacity) if isinstance(graph, Step) else inputs_of(graph, tensors)
+    path = folder / f"{graph.name}{FORMATS[form].suffix}"
+    FORMATS[form].write(graph, inputs, path)
+    for what, differences in check_graph(graph, FORMATS[form].load(path), tensors):
         worst = max(differences, key=lambda name: differences[name] if differences[name] >= 0 else float("inf"))
         say(f"{what}: differs from PyTorch by at most {differences[worst]:.1e} ({worst})")
         if not differences[worst] <= TOLERANCE:
@@ -93,8 +93,8 @@ def write_part(part, form, folder, tensors, say):
             )
     return {
         "file": path.name,
-        "inputs": describe(part.inputs, inputs),
-        "outputs": describe(part.outputs, part(*inputs)),
+        "inputs": describe(graph.inputs, inputs),
+        "outputs": describe(graph.outputs, graph(*inputs)),
     }
 
 
@@ -130,10 +130,10 @@ TOLERANCE = 1e-3
 FRAMES_CHECKED = (1, 20)  # used slots of each memory, beside all of them
 
 
-def example_tensors(parts):
-    """Random images, and everything the parts make of them, by the names of the parts' inputs and outputs."""
+def example_tensors(graphs):
+    """Random images, and everything the graphs make of them, by the names of the graphs' inputs and outputs."""
     generator = torch.Generator().manual_seed(SEED)
-    model = parts[0].model
+    model = graphs[0].model
     known = {
         name: torch.randint(0, 256, (1, 3, side, side), dtype=torch.uint8, generator=generator)
         for name, side in (("template", model.template_size), ("search", model.search_size))
@@ -141,17 +141,17 @@ def example_tensors(parts):
     known["template_box_xywh"] = torch.tensor([[0.25, 0.3, 0.5, 0.4]])
     known["image"] = known["search"].float()
     known["box_cxcywh"] = torch.tensor([[0.45, 0.55, 0.3, 0.2]])
-    for part in parts:
-        if not isinstance(part, Step):
-            known.update(zip(part.outputs, part(*inputs_of(part, known)), strict=True))
-        if part.name == "features":
+    for graph in graphs:
+        if not isinstance(graph, Step):
+            known.update(zip(graph.outputs, graph(*inputs_of(graph, known)), strict=True))
+        if graph.name == "features":
             known["grid"] = known["search_grid"]
     return known
 
 
-def inputs_of(part, tensors):
-    """The part's inputs, in its order, out of named tensors."""
-    return tuple(tensors[name] for name in part.inputs)
+def inputs_of(graph, tensors):
+    """The graph's inputs, in its order, out of named tensors."""
+    return tuple(tensors[name] for name in graph.inputs)
 
 
 def example_memory(key, value, slots, frames):
@@ -176,26 +176,26 @@ def step_inputs(step, tensors, frames):
     return inputs_of(step, {**tensors, "keys": keys, "values": values, "frames": torch.tensor([frames])})
 
 
-def check_part(part, run, tensors):
-    """Yields (what, {output: difference}) of a part and what runs its file; a Step once for each number of used slots.
+def check_graph(graph, run, tensors):
+    """Yields (what, {output: difference}) of a graph and what runs its file; a Step once for each number of used slots.
 
     The difference is the largest absolute one, as a share of the output's largest magnitude where that exceeds 1. A Step is
     compared with PyTorch reading a memory of just the used frames.
     """
-    if not isinstance(part, Step):
-        inputs = inputs_of(part, tensors)
-        yield part.name, differences(part, run(*inputs), part(*inputs))
+    if not isinstance(graph, Step):
+        inputs = inputs_of(graph, tensors)
+        yield graph.name, differences(graph, run(*inputs), graph(*inputs))
         return
-    for frames in sorted({*(n for n in FRAMES_CHECKED if n < part.capacity), part.capacity}):
-        search_grid, keys, values, _, *pooled = inputs = step_inputs(part, tensors, frames)
+    for frames in sorted({*(n for n in FRAMES_CHECKED if n < graph.capacity), graph.capacity}):
+        search_grid, keys, values, _, *pooled = inputs = step_inputs(graph, tensors, frames)
         places = frames * search_grid.shape[1]
-        exact = part.read(search_grid, keys[:, :places], values[:, :places], *pooled)
-        yield f"{part.name}, {frames} of {part.capacity} slots used", differences(part, run(*inputs), exact)
+        exact = graph.read(search_grid, keys[:, :places], values[:, :places], *pooled)
+        yield f"{graph.name}, {frames} of {graph.capacity} slots used", differences(graph, run(*inputs), exact)
 
 
-def differences(part, found, expected):
+def differences(graph, found, expected):
     """{output: difference} of two tuples of tensors; NaN differs from everything."""
     return {
         name: float((ours.float() - theirs.float()).abs().max() / theirs.float().abs().max().clamp(min=1))
-        for name, ours, theirs in zip(part.outputs, found, expected, strict=True)
+        for name, ours, theirs in zip(graph.outputs, found, expected, strict=True)
     }

@@ -7,7 +7,7 @@ import numpy as np
 
 from hiptrack.data.labels import CLASSES
 from hiptrack.data.reading import read_image_rgb
-from hiptrack.evaluation.analysis import by_challenge, by_size, by_speed, calibration, find_losses, scored_frames
+from hiptrack.evaluation.analysis import by_challenge, by_size, by_speed, calibration, find_lost_targets, scored_frames
 from hiptrack.evaluation.score import as_dict
 from hiptrack.pictures import PREDICTED_COLOUR, TRUTH_COLOUR, draw_box, score_overlay
 
@@ -31,7 +31,7 @@ class RunSummary:
     """One evaluation under its name; numbers as in report.json (`evaluate.as_dict`).
 
     sequences: {name: {"frames", "AO", "SR0.5", "SR0.75", the benchmark's own metrics, "lost"}}; groups: {"challenge" | "size" |
-    "speed": {group: {"frames", "AO", "SR0.5", "SR0.75"}}}; losses: of `analysis.find_losses`.
+    "speed": {group: {"frames", "AO", "SR0.5", "SR0.75"}}}; losses: of `analysis.find_lost_targets`.
     """
 
     name: str
@@ -48,7 +48,7 @@ def summarise_run(name, report, sequences):
     by_name = {sequence.name: sequence for sequence in sequences}
     tracked = [by_name[score.result.name] for score in report.scores]
     frames = scored_frames(report.scores, tracked)
-    losses = find_losses(frames, tracked)
+    losses = find_lost_targets(frames, tracked)
     numbers = as_dict(report)
     lost = {}
     for loss in losses:

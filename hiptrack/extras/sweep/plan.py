@@ -238,7 +238,7 @@ class EvaluationData:
 
 
 @dataclass(frozen=True)
-class Work:
+class PlannedRun:
     """One run of a sweep: its folder, and the arguments of tools/train.py and, where it is evaluated, of tools/eval.py."""
 
     folder: Path
@@ -280,18 +280,18 @@ class Work:
         return same and is_evaluated(self.folder)
 
 
-def works_of(plan: Plan, out: Path, bindings: dict[str, Bindings], data: EvaluationData | None) -> list[Work]:
-    """The work of every run of a plan, in its order."""
-    return [_work(plan, out / name, overrides, bindings[name], data) for name, overrides in plan.runs.items()]
+def planned_runs(plan: Plan, out: Path, bindings: dict[str, Bindings], data: EvaluationData | None) -> list[PlannedRun]:
+    """The runs of a plan, in its order."""
+    return [_planned_run(plan, out / name, overrides, bindings[name], data) for name, overrides in plan.runs.items()]
 
 
-def _work(plan, folder, overrides, bindings, data):
+def _planned_run(plan, folder, overrides, bindings, data):
     gin_files = [word for file in plan.gin for word in ("--gin", file)]
     evaluate = ()
     if data is not None:
         weights, results = folder / "model.safetensors", folder / EVALUATION
         evaluate = ("--checkpoint", str(weights), *data.arguments(), "--out", str(results), *bindings.tracking)
-    return Work(folder, (*gin_files, *overrides, "--run", str(folder)), evaluate)
+    return PlannedRun(folder, (*gin_files, *overrides, "--run", str(folder)), evaluate)
 
 
 def command(script: str, arguments: Sequence[str]) -> list[str]:

@@ -1,4 +1,4 @@
-"""Runs the works of a sweep on this machine, so many at a time, each command in a process of its own."""
+"""Works off the runs of a sweep on this machine, so many at a time, each command in a process of its own."""
 
 import ctypes
 import os
@@ -14,7 +14,7 @@ from dataclasses import dataclass
 import torch
 
 from hiptrack.errors import HiptrackError
-from hiptrack.extras.sweep.plan import Work
+from hiptrack.extras.sweep.plan import PlannedRun
 from hiptrack.signals import PR_SET_PDEATHSIG
 from hiptrack.training.run_folder import run_lock
 
@@ -25,7 +25,7 @@ TAIL_LINES = 15
 
 @dataclass
 class _Child:
-    work: Work
+    run: PlannedRun
     step: str
     process: subprocess.Popen
     log_start: int  # bytes of the log that were there before it printed
@@ -33,7 +33,7 @@ class _Child:
 
     def tail(self) -> str:
         """The end of what it printed; of a progress bar's states the last."""
-        with open(self.work.log, "rb") as log:
+        with open(self.run.log, "rb") as log:
             log.seek(self.log_start)
             text = log.read().decode(errors="replace")
         lines = [line.rstrip().rpartition("\r")[2] for line in text.split("\n")]
@@ -41,17 +41,17 @@ class _Child:
 
 
 class Pool:
-    """Works that wait, run and have failed.
+    """Runs that wait, run and have failed.
 
     Args:
-        works: in the order in which they are started.
+        runs: in the order in which they are started.
         jobs: so many run at once, on the GPUs in turn and with an equal share of the cores.
     """
 
-    def __init__(self, works: Sequence[Work], jobs: int):
-        self.total = len(works)
+    def __init__(self, runs: Sequence[PlannedRun], jobs: int):
+        self.total = len(runs)
         self.jobs = jobs
-        self.waiting = [work for work in works if work.next_step() is not None]
+        self.waiting = [run for run in runs if run.next_step() is not None]
         self.held: set[str] = set()  # names of those among them whose folder another process uses
         self.finished = self.total - len(self.waiting)
         self.failed: list[str] = []
@@ -86,25 +86,25 @@ class Pool:
 
     def _start(self, late):
         """Start what waits and may run, while there are places."""
-        for work in list(self.waiting):
+        for run in list(self.waiting):
             places = set(range(self.jobs)) - self.running.keys()
             if not places:
                 return
-            user = _user_of(work.folder)
+            user = _user_of(run.folder)
             if user is None:
-                self.waiting.remove(work)
-                self._begin(work, min(places))
+                self.waiting.remove(run)
+                self._begin(run, min(places))
             elif late:
-                self.waiting.remove(work)
-                self._fail(work, user)
-            elif work.name not in self.held:
-                self.held.add(work.name)
-                self._say(work, f"waits, {user}")
+                self.waiting.remove(run)
+                self._fail(run, user)
+            elif run.name not in self.held:
+                self.held.add(run.name)
+                self._say(run, f"waits, {user}")
 
-    def _begin(self, work, place):
-        step, command = work.next_step()
-        work.log.parent.mkdir(parents=True, exist_ok=True)
-        with open(work.log, "ab") as log:
+    def _begin(self, run, place):
+        step, command = run.next_step()
+        run.log.parent.mkdir(parents=True, exist_ok=True)
+        with open(run.log, "ab") as log:
             log.write(f"$ {shlex.join(command)}\n".encode())
             log.flush()
             size = log.tell()
@@ -118,8 +118,8 @@ class Pool:
                 # of the few things that may be done there; the sweep has one thread
                 preexec_fn=_end_with(os.getpid()) if sys.platform == "linux" else None,  # noqa: PLW1509
             )
-        self.running[place] = _Child(work, step, process, size, time.monotonic())
-        self._say(work, step)
+        self.running[place] = _Child(run, step, process, size, time.monotonic())
+        self._say(run, step)
 
     def _environment(self, place):
         environment = dict(os.environ)
@@ -131,36 +131,36 @@ class Pool:
         return environment
 
     def _end(self, place, asked):
-        """Take note of how a command ended; go on with the next one of its work."""
+        """Take note of how a command ended; go on with the next one of its run."""
         child = self.running.pop(place)
-        work, step, code = child.work, child.step, child.process.returncode
+        run, step, code = child.run, child.step, child.process.returncode
         after = f"after {_duration(time.monotonic() - child.began)}"
         if code == 0:
-            work.end_step(step)
-            following = work.next_step()
+            run.end_step(step)
+            following = run.next_step()
             if following is None:
                 self.finished += 1
-                self._say(work, f"finished, {step} {after}")
+                self._say(run, f"finished, {step} {after}")
             elif following[0] == step:
-                self._fail(work, f"{step} ended {after}, but is not finished:\n{child.tail()}")
+                self._fail(run, f"{step} ended {after}, but is not finished:\n{child.tail()}")
             elif asked:
-                self.stopped.append(work.name)
+                self.stopped.append(run.name)
             else:
-                self._begin(work, place)
+                self._begin(run, place)
         elif code == os.EX_TEMPFAIL or asked and code == -signal.SIGTERM:
-            self.stopped.append(work.name)
-            self._say(work, f"{step} stopped {after}")
+            self.stopped.append(run.name)
+            self._say(run, f"{step} stopped {after}")
         else:
             how = f"killed by {signal.Signals(-code).name}" if code < 0 else f"exit code {code}"
-            self._fail(work, f"{step} failed {after} ({how}); the end of {work.log}:\n{child.tail()}")
+            self._fail(run, f"{step} failed {after} ({how}); the end of {run.log}:\n{child.tail()}")
 
-    def _fail(self, work, reason):
-        self.failed.append(work.name)
-        self._say(work, reason)
+    def _fail(self, run, reason):
+        self.failed.append(run.name)
+        self._say(run, reason)
 
-    def _say(self, work, text):
+    def _say(self, run, text):
         done = self.finished + len(self.failed) + len(self.stopped)
-        print(f"[{done}/{self.total}] {work.name}: {text}", flush=True)
+        print(f"[{done}/{self.total}] {run.name}: {text}", flush=True)
 
 
 def _end_with(parent):

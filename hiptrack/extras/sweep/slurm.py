@@ -1,9 +1,9 @@
-"""Hands the works of a sweep to SLURM, as one array, through submitit."""
+"""Hands the runs of a sweep to SLURM, as one array, through submitit."""
 
 from pathlib import Path
 
 from hiptrack.errors import ConfigError, HiptrackError
-from hiptrack.extras.sweep.plan import Work
+from hiptrack.extras.sweep.plan import PlannedRun
 from hiptrack.extras.sweep.pool import Pool
 
 # Unless said otherwise: a day, five minutes to save in, and requeued until it is done.
@@ -12,17 +12,17 @@ MOST_REQUEUES = 100
 
 
 class Job:
-    """One work as submitit runs it. Before its time is up the training saves, and the job is queued again."""
+    """One run as submitit runs it. Before its time is up the training saves, and the job is queued again."""
 
-    def __init__(self, work: Work):
-        self.work, self.pool = work, None
+    def __init__(self, run: PlannedRun):
+        self.run, self.pool = run, None
 
     def __call__(self):
-        """Do what is left of the work. Raises HiptrackError where it fails, for submitit to keep."""
-        self.pool = Pool([self.work], 1)
+        """Do what is left of the run. Raises HiptrackError where it fails, for submitit to keep."""
+        self.pool = Pool([self.run], 1)
         self.pool.run()
         if not self.pool.finished:
-            raise HiptrackError(f"{self.work.name} is not finished; see {self.work.log}.")
+            raise HiptrackError(f"{self.run.name} is not finished; see {self.run.log}.")
 
     def checkpoint(self):
         """What submitit calls at its signal, and queues again."""
@@ -30,19 +30,19 @@ class Job:
 
         if self.pool is not None:
             self.pool.stop()
-        return DelayedSubmission(Job(self.work))
+        return DelayedSubmission(Job(self.run))
 
 
-def submit(works: list[Work], out: Path, jobs: int | None, text: str) -> int:
+def submit(runs: list[PlannedRun], out: Path, jobs: int | None, text: str) -> int:
     """Submit what is not finished as an array of jobs, `jobs` of them at once at most; returns the exit code.
 
     text: see `parameters`. Raises ConfigError without submitit or SLURM, and for a parameter that submitit does not know.
     """
-    waiting = [work for work in works if work.next_step() is not None]
-    print(f"{out}: {len(works) - len(waiting)} of {len(works)} runs finished before", flush=True)
+    waiting = [run for run in runs if run.next_step() is not None]
+    print(f"{out}: {len(runs) - len(waiting)} of {len(runs)} runs finished before", flush=True)
     if waiting:
-        for job, work in zip(start(waiting, out / "slurm", jobs or len(waiting), text), waiting):
-            print(f"{job.job_id}: {work.name}")
+        for job, run in zip(start(waiting, out / "slurm", jobs or len(waiting), text), waiting):
+            print(f"{job.job_id}: {run.name}")
         print(f"submitted; when all have ended, the same command submits what is left. Logs: {out}/*.log, {out}/slurm")
     return 0
 
@@ -58,8 +58,8 @@ def parameters(text: str) -> dict[str, int | str]:
     return {name: int(value) if value.isdecimal() else value for name, _, value in pairs}
 
 
-def start(works: list[Work], folder: Path, parallel: int, text: str, cluster: str = "slurm") -> list:
-    """submitit's jobs of the works, `parallel` of them at once at most, with submitit's files in `folder`; see `submit`."""
+def start(runs: list[PlannedRun], folder: Path, parallel: int, text: str, cluster: str = "slurm") -> list:
+    """submitit's jobs of the runs, `parallel` of them at once at most, with submitit's files in `folder`; see `submit`."""
     given = {**DEFAULTS, "slurm_array_parallelism": parallel, **parameters(text)}
     try:
         import submitit
@@ -68,6 +68,6 @@ def start(works: list[Work], folder: Path, parallel: int, text: str, cluster: st
     try:
         executor = submitit.AutoExecutor(folder=folder, cluster=cluster, slurm_max_num_timeout=MOST_REQUEUES)
         executor.update_parameters(**given)
-        return executor.submit_array([Job(work) for work in works])
+        return executor.submit_array([Job(run) for run in runs])
     except (RuntimeError, ValueError, NameError, TypeError, AssertionError) as error:
         raise ConfigError(f'--slurm "{text}": {error}') from error

@@ -6,7 +6,7 @@ from contextlib import ExitStack, contextmanager
 from pathlib import Path
 
 from hiptrack.errors import ConfigError, HiptrackError
-from hiptrack.extras.sweep.plan import EvaluationData, Plan, Work, check_runs, claim, command, works_of
+from hiptrack.extras.sweep.plan import EvaluationData, Plan, PlannedRun, check_runs, claim, command, planned_runs
 from hiptrack.extras.sweep.pool import Pool
 from hiptrack.extras.sweep.slurm import submit
 from hiptrack.signals import Preemption
@@ -32,20 +32,20 @@ def sweep(
     if data is not None:
         data.check()
     bindings = check_runs(plan)
-    works = works_of(plan, out, bindings, data)
+    runs = planned_runs(plan, out, bindings, data)
     if dry_run:
-        print(*(shlex.join(command("train.py", work.train)) for work in works), sep="\n")
+        print(*(shlex.join(command("train.py", run.train)) for run in runs), sep="\n")
         return 0
     with _held(out):
         claim(plan, out, bindings)
         if slurm is not None:
-            return submit(works, out, jobs, slurm)
-        return _run(works, out, jobs or 1)
+            return submit(runs, out, jobs, slurm)
+        return _run(runs, out, jobs or 1)
 
 
-def _run(works: list[Work], out: Path, jobs: int) -> int:
-    pool = Pool(works, jobs)
-    print(f"{out}: {pool.finished} of {len(works)} runs finished before", flush=True)
+def _run(runs: list[PlannedRun], out: Path, jobs: int) -> int:
+    pool = Pool(runs, jobs)
+    print(f"{out}: {pool.finished} of {len(runs)} runs finished before", flush=True)
     with Preemption() as preemption:
         try:
             pool.run(lambda: preemption.requested)
@@ -53,15 +53,15 @@ def _run(works: list[Work], out: Path, jobs: int) -> int:
             raise HiptrackError(
                 f"{out} cannot be written: {error}. Make room, then start the same command again."
             ) from error
-    told = [f"{pool.finished} of {len(works)} runs are finished"]
+    told = [f"{pool.finished} of {len(runs)} runs are finished"]
     told += [f"failed: {name}" for name in pool.failed]
     told += [f"stopped: {name}" for name in pool.stopped]
-    if pool.finished < len(works):
+    if pool.finished < len(runs):
         told.append("the same command goes on")
     print("\n".join(told), flush=True)
     if pool.failed:
         return 1
-    return 0 if pool.finished == len(works) else os.EX_TEMPFAIL
+    return 0 if pool.finished == len(runs) else os.EX_TEMPFAIL
 
 
 @contextmanager

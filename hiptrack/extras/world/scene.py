@@ -30,7 +30,7 @@ LONGEST_BLUR = 0.7  # of the target's size
 
 
 @dataclass(frozen=True)
-class Difficulty:
+class SceneDifficulty:
     """How hard scenes are; the parameters of `World`, where they are explained."""
 
     sizes: tuple[float, float]
@@ -100,7 +100,7 @@ class Scene:
 
 
 def make_scene(
-    rng: np.random.Generator, bank: Bank, shapes: tuple[str, ...], frames: int, side: int, difficulty: Difficulty,
+    rng: np.random.Generator, bank: Bank, shapes: tuple[str, ...], frames: int, side: int, difficulty: SceneDifficulty,
     size: tuple[int, int] | None = None,
 ) -> Scene:  # fmt: skip
     """Plans a scene of `frames` frames of `size` (w, h; None: one of FRAME_SIZES); things have canvases of `side` pixels."""

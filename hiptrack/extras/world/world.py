@@ -14,7 +14,7 @@ from hiptrack.extras.world import shapes as shape_families
 from hiptrack.extras.world import textures as texture_families
 from hiptrack.extras.world.bank import open_bank
 from hiptrack.extras.world.objects import flattened
-from hiptrack.extras.world.scene import Difficulty, Scene, blacken, crop_view, make_scene, render, smears
+from hiptrack.extras.world.scene import Scene, SceneDifficulty, blacken, crop_view, make_scene, render, smears
 
 SMALLEST_CANVAS = 16
 
@@ -101,7 +101,7 @@ class World:
         self.seed, self.scenes, self.frames, self.canvas, self.name = seed, scenes, frames, canvas, name
         self.textures = _families("textures", textures, texture_families)
         self.shapes = _families("shapes", shapes, shape_families)
-        self.difficulty = Difficulty(
+        self.difficulty = SceneDifficulty(
             sizes=tuple(sizes), speed=speed, lookalikes=lookalikes, clutter=clutter, **strengths
         )  # fmt: skip
 

@@ -15,7 +15,7 @@ from hiptrack.models.hiptrack import enlarge
 UNUSED = -1e9  # the last column of an unused slot's keys: its weight in the softmax vanishes
 
 
-class Part(nn.Module):
+class Graph(nn.Module):
     """A graph with named inputs and outputs, called with tensors in the order of `inputs`, returning a tuple."""
 
     def __init__(self, name, inputs, outputs):
@@ -23,7 +23,7 @@ class Part(nn.Module):
         self.name, self.inputs, self.outputs = name, tuple(inputs), tuple(outputs)
 
 
-class Template(Part):
+class Template(Graph):
     """Once for a target: template uint8 [1, 3, Ht, Ht] -> its tokens [1, T*T, C], and its pixels at the search size."""
 
     def __init__(self, model):
@@ -36,7 +36,7 @@ class Template(Part):
         return tokens, enlarge(template.float(), self.model.search_size)
 
 
-class JointFeatures(Part):
+class JointFeatures(Graph):
     """Once a frame: template tokens and search uint8 [1, 3, Hs, Hs] -> both grids [1, N, C], kept [1, N] bool.
 
     The template's grid is enlarged to the search grid. The template's box (xywh, normalised) is an input where it chooses the voters
@@ -61,7 +61,7 @@ class JointFeatures(Part):
         return (*outputs, features.class_token) if len(self.outputs) == 4 else tuple(outputs)
 
 
-class Remember(Part):
+class Remember(Graph):
     """For a frame that is remembered, search or template: pixels, grid, box, kept -> key [1, N, K+1], value [1, N, V].
 
     image: float32 [1, 3, Hs, Hs] in 0..255; box_cxcywh: [1, 4] normalised. Of a template all places are kept.
@@ -75,7 +75,7 @@ class Remember(Part):
         return self.model.frame_memory(self.model.normalise(image), grid_features(grid, kept), box_cxcywh)
 
 
-class Step(Part):
+class Step(Graph):
     """Once a frame: reads a memory of `capacity` slots, the first `frames` of which are used, and finds the box.
 
     keys: [1, capacity*N, K+1], values: [1, capacity*N, V], whatever stands in the unused slots; frames: int64 [1]. Returns score
@@ -111,15 +111,15 @@ def grid_features(search_grid, kept=None, class_token=None):
     return Features(None, search_grid, kept, class_token, ())
 
 
-def build_parts(model, capacities):
-    """The parts of a model, in the order in which a frame passes them; a `Step` for each capacity."""
-    parts = [
+def build_graphs(model, capacities):
+    """The graphs of a model, in the order in which a frame passes them; a `Step` for each capacity."""
+    graphs = [
         Template(model),
         JointFeatures(model),
         Remember(model),
         *(Step(model, capacity) for capacity in capacities),
     ]
-    return [part.eval() for part in parts]
+    return [graph.eval() for graph in graphs]
 
 
 def without(model, *names):

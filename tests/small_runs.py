@@ -1,4 +1,4 @@
-"""Works of a sweep whose commands are a few lines of Python: they take no time, and fail or wait as they are told."""
+"""Runs of a sweep whose commands are a few lines of Python: they take no time, and fail or wait as they are told."""
 
 import sys
 from dataclasses import dataclass
@@ -16,7 +16,7 @@ PREAMBLE = "import os, pathlib, signal, sys, time; folder = pathlib.Path(sys.arg
 
 
 @dataclass(frozen=True)
-class SmallWork:
+class SmallRun:
     """Done when its lines have left the file `done`."""
 
     folder: Path
