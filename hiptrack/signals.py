@@ -1,4 +1,4 @@
-"""Signals that ask a run to stop: it ends its step, saves a checkpoint and says so.
+"""Signals that ask a program to stop: it ends its step or frame, leaves what it has in order, and says so.
 
 A scheduler sends SIGTERM or SIGUSR1 before it takes a machine away, a user SIGINT (Ctrl-C).
 """
@@ -13,7 +13,7 @@ from pathlib import Path
 from hiptrack.files import write_atomically
 from hiptrack.processes import is_launched
 
-SIGNALS = (signal.SIGTERM, signal.SIGINT, signal.SIGUSR1)
+STOP_SIGNALS = (signal.SIGINT, signal.SIGTERM)
 MARKER = "PREEMPTED"
 PR_SET_PDEATHSIG = 1
 
@@ -22,18 +22,16 @@ class Preempted(BaseException):
     """The run was asked to stop and can go on later; no error, so nothing that handles errors may catch it."""
 
 
-class Preemption:
-    """Notes the signals of a run, from `with` to its end."""
+class StopSignals:
+    """Notes the signals that ask to stop, from `with` to its end, in `signal`. Ctrl-C again ends at once."""
+
+    numbers = STOP_SIGNALS
 
     def __init__(self):
         self.signal = None
-        self._at_once = False
 
     def __enter__(self):
-        self._earlier = {number: signal.signal(number, self._note) for number in SIGNALS}
-        if is_launched() and sys.platform == "linux":
-            # `accelerate launch` of one process dies of a signal without passing it on
-            ctypes.CDLL(None).prctl(PR_SET_PDEATHSIG, int(signal.SIGTERM))
+        self._earlier = {number: signal.signal(number, self._note) for number in self.numbers}
         return self
 
     def __exit__(self, *_):
@@ -44,6 +42,27 @@ class Preemption:
     def requested(self):
         """Whether this process was asked to stop."""
         return self.signal is not None
+
+    def _note(self, number, _):
+        if self.requested and number == signal.SIGINT:
+            raise KeyboardInterrupt
+        self.signal = signal.Signals(number)
+
+
+class Preemption(StopSignals):
+    """Those of a run that saves and can go on later: a scheduler's and a launcher's, too."""
+
+    numbers = (*STOP_SIGNALS, signal.SIGUSR1)
+
+    def __init__(self):
+        super().__init__()
+        self._at_once = False
+
+    def __enter__(self):
+        if is_launched() and sys.platform == "linux":
+            # `accelerate launch` of one process dies of a signal without passing it on
+            ctypes.CDLL(None).prctl(PR_SET_PDEATHSIG, int(signal.SIGTERM))
+        return super().__enter__()
 
     @contextmanager
     def at_once(self):
@@ -60,10 +79,8 @@ class Preemption:
         """From here on a signal is noted only: what follows concerns all processes."""
         self._at_once = False
 
-    def _note(self, number, _):
-        if self.requested and number == signal.SIGINT:  # Ctrl-C again: now
-            raise KeyboardInterrupt
-        self.signal = signal.Signals(number)
+    def _note(self, number, frame):
+        super()._note(number, frame)
         if self._at_once:
             raise Preempted
 
@@ -81,26 +98,3 @@ def leave_marker(folder, text):
 def remove_marker(folder):
     """Remove it: the run goes on."""
     (Path(folder) / MARKER).unlink(missing_ok=True)
-
-
-STOP_SIGNALS = (signal.SIGINT, signal.SIGTERM)
-
-
-class StopSignals:
-    """Notes Ctrl-C and SIGTERM from `with` to its end, so that a frame is finished first. Ctrl-C again ends at once."""
-
-    def __init__(self):
-        self.exit_code = 0
-
-    def __enter__(self):
-        self._earlier = {number: signal.signal(number, self._note) for number in STOP_SIGNALS}
-        return self
-
-    def __exit__(self, *_):
-        for number, handler in self._earlier.items():
-            signal.signal(number, handler or signal.SIG_DFL)  # None: one that was not set from Python
-
-    def _note(self, number, _):
-        if self.exit_code and number == signal.SIGINT:
-            raise KeyboardInterrupt
-        self.exit_code = 128 + number

@@ -185,9 +185,9 @@ def _run(request, source, tracked_frames):
             if video:
                 video.write(picture)
             bar.update()
-            if (shown and not shown.show(picture)) or stop.exit_code:
+            if (shown and not shown.show(picture)) or stop.requested:
                 break
-    return stop.exit_code
+    return 128 + stop.signal if stop.requested else 0
 
 
 def _tell(*files):
