@@ -40,7 +40,6 @@ class StopSignals:
 
     @property
     def requested(self):
-        """Whether this process was asked to stop."""
         return self.signal is not None
 
     def _note(self, number, _):
@@ -96,5 +95,4 @@ def leave_marker(folder, text):
 
 
 def remove_marker(folder):
-    """Remove it: the run goes on."""
     (Path(folder) / MARKER).unlink(missing_ok=True)

@@ -103,7 +103,6 @@ def _bound(name):
 
 
 def is_required(parameter: inspect.Parameter) -> bool:
-    """Whether a call must give the parameter a value."""
     return parameter.default is inspect.Parameter.empty or parameter.default is gin.REQUIRED
 
 

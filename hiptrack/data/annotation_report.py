@@ -157,5 +157,5 @@ def _images_and_boxes(report, data, name):
         return images, ()
 
 
-def _names(names, shown=5):
-    return ", ".join(names[:shown]) + (f" and {len(names) - shown} more" if len(names) > shown else "")
+def _names(names):
+    return ", ".join(names[:5]) + (f" and {len(names) - 5} more" if len(names) > 5 else "")

@@ -101,12 +101,10 @@ def draw_fixed(labels: FrameLabels, sequence_name: str, frame: int) -> int:
 
 
 def unlabelled(frames: int) -> FrameLabels:
-    """Labels of a sequence of which no frame is annotated."""
     return FrameLabels(np.zeros((frames, len(CLASSES) - 1), bool), np.zeros(frames, bool))
 
 
 def annotation_path(directory: str, sequence_name: str) -> str:
-    """Where the annotation file of a sequence lies."""
     return os.path.join(directory, sequence_name, f"{sequence_name}.jsonl")
 
 

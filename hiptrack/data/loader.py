@@ -47,7 +47,6 @@ class ShardedBatches:
         self.start_at(0, 0)
 
     def start_at(self, epoch, step):
-        """Go to a step of an epoch."""
         self.epoch, self.first_step = epoch, step
 
     def __len__(self):

@@ -116,7 +116,6 @@ def _seen(sequence):
 
 
 def _is_known(sequence):
-    """Whether the boxes of all frames are."""
     return len(sequence.boxes_xywh) == len(sequence)
 
 

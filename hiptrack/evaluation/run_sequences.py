@@ -123,7 +123,6 @@ class _Run:
 
     @property
     def goes_on(self):
-        """Whether there are frames left to track."""
         return self.error is None and len(self.boxes) < len(self.sequence)
 
     def read(self):
@@ -261,7 +260,6 @@ class Moments:
 
     @property
     def kept(self):
-        """The frames in their order."""
         found = {frame: seen for frame, (_, seen) in self._losses.items()}
         if self._seen is not None:
             found[self._frame] = self._seen

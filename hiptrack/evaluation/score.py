@@ -5,7 +5,6 @@ returning an object with `.box` (xywh, pixels), `.score` and `.challenge` ([10] 
 hiptrack.tracking.tracker.Tracker does. Its attribute `multi_label`, where it has one, says whether several classes may hold at once.
 """
 
-import json
 import logging
 from collections.abc import Callable
 from dataclasses import dataclass
@@ -21,7 +20,6 @@ from hiptrack.evaluation import metrics, results
 from hiptrack.evaluation.metrics import ONE_PASS_NUMBERS, OnePass, mean_curves, one_pass_curves
 from hiptrack.evaluation.results import SequenceResult, is_finished, read_key
 from hiptrack.evaluation.run_sequences import run_sequences
-from hiptrack.files import write_atomically
 
 logger = logging.getLogger(__name__)
 
@@ -205,7 +203,6 @@ def _scored(result_of, sequence, protocol, multi_label, resumed):
 
 
 def _read_back(results_dir, sequence):
-    """The result of a sequence that was finished before."""
     return results.read_result(results_dir, sequence.name, len(sequence), sequence.boxes_xywh[0])
 
 
@@ -298,11 +295,6 @@ def _sequence_dict(score, protocol):
         **(_summarise([] if score.ious is None else [score.ious], score.one_pass) or {}),
         **_speed([score.result]),
     }
-
-
-def write_json(report, path) -> None:
-    """Write `as_dict(report)` to `path`, whole or not at all."""
-    write_atomically(path, (json.dumps(as_dict(report), indent=2, allow_nan=False) + "\n").encode())
 
 
 class _Absent:

@@ -36,7 +36,6 @@ class Expected:
 
 
 def expected_of(sequences):
-    """{name: Expected} of Sequences."""
     return {s.name: Expected(len(s), tuple(map(float, s.boxes_xywh[0]))) for s in sequences}
 
 

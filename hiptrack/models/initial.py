@@ -24,11 +24,9 @@ class TimmWeights:
         self.name = name
 
     def describe(self):
-        """What is filled from where."""
         return f"backbone <- timm {self.name}"
 
     def missing_paths(self):
-        """A hub is no path."""
         return []
 
     def __call__(self, model):
@@ -53,11 +51,9 @@ class BackboneWeights:
         self.path = path
 
     def describe(self):
-        """What is filled from where."""
         return f"backbone <- {self.path}" if self.path else "random"
 
     def missing_paths(self):
-        """The file, where it is absent."""
         return [] if self.path is None or Path(self.path).is_file() else [self.path]
 
     def __call__(self, model):
@@ -95,12 +91,10 @@ class TrackerWeights:
         self.path, self.branch = path, branch
 
     def describe(self):
-        """What is filled from where."""
         without = "" if self.branch else ", without its branch"
         return f"tracker <- {self.path}{without}" if self.path else "random"
 
     def missing_paths(self):
-        """The file, where it is absent."""
         return [] if self.path is None or weights_path(self.path).is_file() else [self.path]
 
     def __call__(self, model):

@@ -238,6 +238,6 @@ def _what_it_holds(path):
     return f"holds pickled objects besides tensors, which could run code when loaded: {_some(foreign)}"
 
 
-def _some(names, most=6):
+def _some(names):
     names = list(names)
-    return ", ".join(map(excerpt, names[:most])) + (f" and {len(names) - most} more" if len(names) > most else "")
+    return ", ".join(map(excerpt, names[:6])) + (f" and {len(names) - 6} more" if len(names) > 6 else "")

@@ -99,7 +99,6 @@ class Adaptation:
 
     @property
     def challenges(self):
-        """The challenges that the rules name."""
         return [rule.challenge for rule in self.rules if rule.challenge is not None]
 
     def __call__(self, challenge, score):

@@ -42,15 +42,12 @@ class Position:
         return f"step-{self.step:08d}" + ("" if self.epoch_step else "-end")
 
     def advance(self):
-        """A step is done."""
         self.epoch_step, self.step = self.epoch_step + 1, self.step + 1
 
     def end_epoch(self):
-        """So is the epoch of the last step."""
         self.epoch, self.epoch_step = self.epoch + 1, 0
 
     def end_stage(self):
-        """And its stage."""
         self.stage, self.epoch = self.stage + 1, 0
 
 
@@ -176,7 +173,6 @@ def set_aside(path):
 
 
 def remove_unfinished(folder):
-    """Delete what an interrupted save left behind."""
     for path in Path(folder).glob("tmp-*"):
         shutil.rmtree(path, ignore_errors=True)
 
@@ -218,7 +214,6 @@ class Checkpoint:
                 raise CheckpointError(f"{self.path} is damaged: {name} is not as it was written.")
 
     def load_weights(self, model):
-        """Fill the unwrapped model."""
         load_exact(model, read_tensors(self.path / WEIGHTS), self.path)
 
     def load_optimizer(self, model, optimizer):
@@ -241,7 +236,6 @@ class Checkpoint:
         return f"the optimiser starts anew for {len(fresh)} parameters, {fresh[0]} among them" if fresh else ""
 
     def load_scaler(self, accelerator):
-        """Fill the loss scaler, where there is one."""
         state = load_tensors(self.path / OPTIMIZER)["scaler"]
         if state is not None and accelerator.scaler:
             accelerator.scaler.load_state_dict(state)
@@ -279,7 +273,6 @@ def rng_state():
 
 
 def set_rng_state(state):
-    """Set what `rng_state` gave."""
     torch.set_rng_state(state["cpu"])
     if state["cuda"] is not None and torch.cuda.is_available():
         torch.cuda.set_rng_state(state["cuda"])

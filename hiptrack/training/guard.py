@@ -58,7 +58,6 @@ class DataFaults:
         )
 
     def state(self):
-        """The counts, JSON-ready."""
         return {"clips": self.clips, "reasons": dict(self.reasons), "files": dict(self.files)}
 
     def scalars(self):

@@ -72,7 +72,6 @@ class RunLog:
             self.picture(step, f"{stage}/{number}", image)
 
     def text(self, step, name, text):
-        """Log a text, shown as code."""
         self._guarded(self.writer.add_text, name, "    " + text.replace("\n", "\n    "), step)
 
     def hparams(self, bindings, metrics):
@@ -91,7 +90,6 @@ class RunLog:
         return {journal.path.name: self._guarded(journal.synced_size) for journal in self.journals}
 
     def close(self):
-        """Flush and close."""
         self._guarded(self.writer.close)
         for journal in self.journals:
             self._guarded(journal.close)
@@ -127,25 +125,17 @@ def _number_or_text(text):
 
 
 class NoLog:
-    """The log of the processes that write none."""
+    """The log of the processes that write none: its calls do nothing."""
 
     failure = None
 
-    def scalars(self, step, values):
-        """Nothing."""
-
-    def reject(self, step, draw):
-        """Nothing."""
-
-    def clips(self, step, stage, batch, prediction, size, most):
-        """Nothing."""
-
     def sync(self):
-        """Nothing; no sizes."""
         return {}
 
-    def close(self):
-        """Nothing."""
+    def scalars(self, *_):
+        pass
+
+    reject = clips = close = scalars
 
 
 @contextmanager
@@ -198,7 +188,6 @@ class Journal:
         self.file.truncate(sum(len(line) for line in self.file if line.endswith(b"\n")))
 
     def add(self, entry):
-        """Append one object."""
         self.file.write(json.dumps(entry).encode() + b"\n")
         self.file.flush()
 
@@ -209,7 +198,6 @@ class Journal:
         return self.path.stat().st_size
 
     def close(self):
-        """Close the file."""
         self.file.close()
 
 

@@ -26,7 +26,6 @@ class GIoULoss:
         self.weight = weight
 
     def count(self, truth_xywh):
-        """Number of frames."""
         return truth_xywh[..., 0].numel()
 
     def __call__(self, prediction, truth_xywh):
@@ -45,7 +44,6 @@ class L1Loss:
         self.weight = weight
 
     def count(self, truth_xywh):
-        """Number of coordinates."""
         return truth_xywh.numel()
 
     def __call__(self, prediction, truth_xywh):
@@ -130,7 +128,6 @@ class ChallengeLoss:
         self.alpha, self.gamma, self.smoothing = alpha, gamma, smoothing
 
     def count(self, labels):
-        """Number of labelled frames."""
         return (labels >= 0).sum()
 
     def __call__(self, prediction, labels):
@@ -209,7 +206,6 @@ class ConsistencyLoss:
         self.weight, self.max_gap = weight, max_gap
 
     def count(self, gaps):
-        """Number of pairs."""
         return self._paired(gaps).sum()
 
     def __call__(self, prediction, gaps):

@@ -120,7 +120,6 @@ def group_steps(optimizer):
 
 
 def restore_group_steps(optimizer, steps):
-    """Set what `group_steps` gave in the groups of the same names."""
     for group in optimizer.param_groups:
         if group["name"] in steps:
             group["step"] = steps[group["name"]]
@@ -153,7 +152,6 @@ def require_module(model, module, parameter):
 
 
 def freeze_all_but(model, modules):
-    """Let gradients through the parameters of some modules only."""
     trainable = trainable_parameters(model, modules)
     for name, parameter in model.named_parameters():
         parameter.requires_grad_(name in trainable)

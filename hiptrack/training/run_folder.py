@@ -82,7 +82,6 @@ class RunFolder:
 
     @property
     def checkpoints(self):
-        """The folder of the training checkpoints."""
         return self.path / "checkpoints"
 
     def open(self, resumed, at, log_sizes, argv):
@@ -121,7 +120,6 @@ class RunFolder:
         )
 
     def tell_validation(self, stage, at, values):
-        """Log and print the values of a validation, {name: number}."""
         self.log.scalars(at.step, {f"Validation/{name}": value for name, value in values.items()})
         text = ", ".join(f"{name} {value:.3f}" for name, value in values.items())
         self.say(f"{stage} epoch {at.epoch + 1}: {text}")
@@ -134,7 +132,6 @@ class RunFolder:
         self.say(text)
 
     def say(self, text):
-        """Print on the main process."""
         if self.accelerator.is_main_process and text:
             tqdm.write(text)
 

@@ -124,7 +124,6 @@ class Stage:
         return self.clips // self.batch
 
     def phase_at(self, epoch):
-        """The Phase of an epoch of this stage."""
         return [phase for phase in self.phases if phase.first <= epoch][-1]
 
     def prepare(self, model, phase):
@@ -165,7 +164,6 @@ class Stage:
         return [loss for loss in self.losses if loss.part != "classification" or trains]
 
     def parameter_groups(self, model):
-        """The optimiser's groups of what is trained in a model now (see `optimizers.parameter_groups`)."""
         return parameter_groups(model, self.lr, self.lr_multipliers, self.layer_decay)
 
     def check(self, model, processes):

@@ -29,11 +29,9 @@ class Validation:
         self.data, self.every, self.tracker, self.sequences, self.batch = data, every, tracker, sequences, batch
 
     def missing_paths(self):
-        """Folders that do not exist."""
         return self.data.missing_paths()
 
     def is_due(self, epochs, of):
-        """Whether a validation follows so many epochs of a stage of `of` epochs."""
         return epochs % self.every == 0 or epochs == of
 
     def __call__(self, model, accelerator, gather=gather_object):

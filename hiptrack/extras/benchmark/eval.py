@@ -20,7 +20,6 @@ FRAME_SIZE, JPEG_QUALITY = (1280, 720), 75  # about 120 kB a frame
 
 
 def add_arguments(parser):
-    """The options of `benchmark eval`."""
     add_model_arguments(parser)
     parser.add_argument("--sequences", type=int, default=2, metavar="N", help="sequences that are tracked (2)")
     parser.add_argument("--frames", type=int, default=30, metavar="N", help="frames of each (30)")

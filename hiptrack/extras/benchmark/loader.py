@@ -27,7 +27,6 @@ STD = torch.tensor((0.229, 0.224, 0.225))[:, None, None]
 
 
 def add_arguments(parser):
-    """The options of `benchmark loader`."""
     parser.add_argument("--samples", type=int, default=24, help="samples of a repetition (default: 24)")
 
 
@@ -82,7 +81,6 @@ def _compare(quality, samples, repetitions, seed):
 
 
 def _read(way, wanted):
-    """Reads samples in one way, in batches."""
     for first in range(0, len(wanted), BATCH):
         default_collate([_sample([way(*crop) for crop in sample]) for sample in wanted[first : first + BATCH]])
 

@@ -162,7 +162,6 @@ def shown(value):
 
 
 def columns_of(rows):
-    """All column names of some rows."""
     return list(dict.fromkeys(name for row in rows for name in row))
 
 
@@ -177,7 +176,6 @@ def format_rows(rows):
 
 
 def markdown(rows):
-    """A table for docs/."""
     names = columns_of(rows)
     lines = [names, ["---"] * len(names), *([shown(row.get(name)) for name in names] for row in rows)]
     return "\n".join(f"| {' | '.join(line)} |" for line in lines)

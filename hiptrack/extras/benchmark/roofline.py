@@ -72,7 +72,6 @@ class Convolution:
         return 2 * self.image[0] * places * math.prod(self.kernel)
 
     def calls(self, device):
-        """{name: a call that does it}."""
         image = torch.randn(self.image, dtype=self.dtype, device=device)
         kernel = torch.randn(self.kernel, dtype=self.dtype, device=device)
         last = [part.to(memory_format=torch.channels_last) for part in (image, kernel)]
@@ -96,12 +95,10 @@ class Attention:
 
     @property
     def flops(self):
-        """Of its two layers."""
         pairs = math.prod(self.query[:-1]) * self.key[-2]
         return 2 * pairs * (self.key[-1] + self.value[-1])
 
     def calls(self, device):
-        """{name: a call that does it}."""
         parts = [torch.randn(size, dtype=self.dtype, device=device) for size in (self.query, self.key, self.value)]
         return {"plain": lambda: F.scaled_dot_product_attention(*parts)}
 
@@ -149,7 +146,6 @@ def record(task):
 
 
 def flops(work):
-    """FLOPs of a Counter of work."""
     return sum(count * part.flops for part, count in work.items())
 
 

@@ -47,7 +47,6 @@ class Case:
 
 
 def add_arguments(parser):
-    """The options of `benchmark track`."""
     add_model_arguments(parser)
     parser.add_argument("--memory", type=int, nargs="+", default=[1, 4, 20, 150], metavar="N", help="1 4 20 150")
     parser.add_argument("--precision", nargs="+", choices=PRECISIONS, default=["float32", "bf16"], help="float32 bf16")
@@ -172,7 +171,6 @@ def _sequence(folder):
 
 
 def _in_a_process(function, *arguments):
-    """function(*arguments) in a new process."""
     with ProcessPoolExecutor(1, mp_context=multiprocessing.get_context("spawn")) as pool:
         return pool.submit(function, *arguments).result()
 

@@ -51,7 +51,6 @@ VARIANTS = {
 
 
 def add_arguments(parser):
-    """The options of `benchmark train`."""
     config.add_arguments(parser)
     parser.add_argument("--clips", type=int, default=1, metavar="N", help="clips of a step (1)")
     parser.add_argument("--frames", type=int, default=3, metavar="N", help="search frames of a clip (3)")
@@ -85,7 +84,6 @@ def measure(args):
 
 
 def row(name, timing, times_as_fast, peak_mb):
-    """A row of the table."""
     return {"step": name, **timing.row(), "times as fast": times_as_fast, "peak MB": peak_mb}
 
 

@@ -52,7 +52,6 @@ class TorchFormat:
     suffix = ".pt2"
 
     def write(self, graph, example, path):
-        """Write a graph that takes tensors like `example`."""
         program = torch.export.export(graph, example, strict=False)
         program.example_inputs = None  # a long memory would make up most of the file
         torch.export.save(program, path)

@@ -78,7 +78,6 @@ class ExportedModel:
         return self
 
     def eval(self):
-        """Itself: there is no other mode."""
         return self
 
     def normalise(self, images):

@@ -150,7 +150,6 @@ def example_tensors(graphs):
 
 
 def inputs_of(graph, tensors):
-    """The graph's inputs, in its order, out of named tensors."""
     return tuple(tensors[name] for name in graph.inputs)
 
 

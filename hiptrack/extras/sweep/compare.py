@@ -29,7 +29,6 @@ class Variant:
 
     @property
     def source(self) -> str:
-        """Where the results are from."""
         return self.runs[0].source
 
     @property
@@ -43,7 +42,6 @@ class Variant:
         return found if len(found) == len(self.runs) else []
 
     def mean(self, name: str) -> float | None:
-        """Over the runs."""
         numbers = self.numbers(name)
         return mean(numbers) if numbers else None
 
@@ -182,7 +180,6 @@ def as_text(comparison: Comparison) -> str:
 
 
 def as_markdown(comparison: Comparison) -> str:
-    """The table, the picture and the notes."""
     head, *body = ([cell.replace("|", "\\|") for cell in line] for line in rows(comparison))
     lines = [f"| {' | '.join(line)} |" for line in (head, ["---"] * len(head), *body)]
     return "\n".join([*lines, "", "![the results](compare.png)", "", *(f"- {note}" for note in comparison.notes), ""])

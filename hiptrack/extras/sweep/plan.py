@@ -232,7 +232,6 @@ class EvaluationData:
             raise NotFoundError(f"not found: {path} (--evaluate, --split and --annotations say where)", path)
 
     def arguments(self) -> list[str]:
-        """Of the command line."""
         named = {"--root": self.root, "--split": self.split, "--annotations": self.annotations}
         return [word for name, value in named.items() if value is not None for word in (name, value)]
 
@@ -247,12 +246,10 @@ class PlannedRun:
 
     @property
     def name(self) -> str:
-        """Of the run."""
         return self.folder.name
 
     @property
     def log(self) -> Path:
-        """What its commands print."""
         return self.folder.with_name(f"{self.name}.log")
 
     def next_step(self) -> tuple[str, list[str]] | None:
@@ -281,7 +278,6 @@ class PlannedRun:
 
 
 def planned_runs(plan: Plan, out: Path, bindings: dict[str, Bindings], data: EvaluationData | None) -> list[PlannedRun]:
-    """The runs of a plan, in its order."""
     return [_planned_run(plan, out / name, overrides, bindings[name], data) for name, overrides in plan.runs.items()]
 
 
@@ -295,5 +291,4 @@ def _planned_run(plan, folder, overrides, bindings, data):
 
 
 def command(script: str, arguments: Sequence[str]) -> list[str]:
-    """The command line of one of the tools."""
     return [sys.executable, str(REPO_ROOT / "tools" / script), *arguments]

@@ -128,7 +128,6 @@ def _last_step(curves):
 
 
 def _results(values):
-    """Those of RESULTS among {name: number}."""
     named = {name.replace("_", " "): value for name, value in values.items()}
     return {name: named[name] for name in RESULTS if named.get(name) is not None}
 

@@ -48,7 +48,6 @@ class Bank:
 
 @lru_cache(maxsize=4)
 def open_bank(seed: int, families: tuple[str, ...]) -> Bank:
-    """This process's bank."""
     return Bank(seed, families)
 
 

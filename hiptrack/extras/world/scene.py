@@ -95,7 +95,6 @@ class Scene:
 
     @property
     def frames(self):
-        """Number of frames."""
         return len(self.camera.zoom)
 
 

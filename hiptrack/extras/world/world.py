@@ -107,12 +107,10 @@ class World:
 
     @property
     def sequences(self) -> "Scenes":
-        """All scenes, made when they are asked for."""
         return Scenes(self)
 
     @property
     def labelled_frames(self) -> int:
-        """Every frame has its labels."""
         return self.scenes * self.frames
 
     def scene(self, number: int, size: tuple[int, int] | None = None) -> Scene:
@@ -126,11 +124,9 @@ class World:
         """Nothing is read."""
 
     def missing_paths(self) -> list[str]:
-        """No folder is needed."""
         return []
 
     def describe(self) -> str:
-        """One line of counts."""
         return f"{self.name}: {self.scenes} procedural scenes of {self.frames} frames, all labelled"
 
 
@@ -172,7 +168,6 @@ class SceneSequence:
 
     @cached_property
     def labels(self) -> FrameLabels:
-        """The challenges of every frame."""
         return FrameLabels(flags(self.scene), np.ones(len(self), bool))
 
 
