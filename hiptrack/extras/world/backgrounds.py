@@ -19,9 +19,10 @@ _SUB = 4
 class Layer:
     """A textured plane, or the part of one below a profile.
 
-    texture: a number of the bank's. colours [3, 4]: see `colouring`. to_world [2, 3]: from the texture's pixels. profile: [n, 2]
-    corners in the world, or None: everywhere. drift [2]: world pixels per frame. gradient: grey levels that it gains from
-    the frame's top to its bottom. mean [3]: of its colours. softness: how often its texture is halved, as it is out of focus.
+    texture: a number of the bank's. colours [3, 4]: see `colouring`. to_world [2, 3]: from the texture's pixels.
+    profile: [n, 2] corners in the world, or None: everywhere. drift [2]: world pixels per frame. gradient: grey levels
+    that it gains from the frame's top to its bottom. mean [3]: of its colours. softness: how often its texture is
+    halved, as it is out of focus.
     """
 
     texture: int
@@ -120,7 +121,7 @@ def _profile(rng, size, y):
 def draw_layers(
     layers: list[Layer], bank: Bank, camera: Camera, frame: int, view: np.ndarray, size: tuple[int, int]
 ) -> np.ndarray:
-    """The background of a frame, float32 [h, w, 3], in a picture of `size` (w, h) to which `view` [2, 3] takes the frame."""
+    """A frame's background, float32 [h, w, 3], in a picture of `size` (w, h) to which `view` [2, 3] takes the frame."""
     masks = [_mask(layer, camera, frame, view, size) for layer in layers]
     # what a layer covers wholly need not be drawn
     lowest = max(number for number, mask in enumerate(masks) if mask is None or mask.all())

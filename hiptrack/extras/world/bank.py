@@ -1,4 +1,4 @@
-"""What scenes take their looks from: a bank of textures and clouds, each made when first used, from (seed, number) alone."""
+"""A bank of textures and clouds for the looks of scenes, each made when first used, from (seed, number) alone."""
 
 from collections.abc import Callable
 from functools import lru_cache
@@ -15,7 +15,7 @@ _NOISE, _RAIN, _CLOUD, _TEXTURE, THINGS = range(5)
 
 
 class Bank:
-    """Textures of some families. Two banks of the same seed and families are the same, in any process and order of use."""
+    """Textures of some families. Banks of the same seed and families are the same, in any process and order of use."""
 
     def __init__(self, seed: int, families: tuple[str, ...]):
         self._seed, self._families, self._made = seed, families, {}

@@ -24,7 +24,7 @@ def compose(colour, alpha):
 
 
 def halvings(scale):
-    """How often to halve what is drawn at `scale` frame pixels per pixel: nearly as sharp as a camera, and hardly any alias."""
+    """How often to halve what is drawn at `scale` frame pixels per pixel: as sharp as a camera, hardly any alias."""
     return max(0, int(math.log2(1 / max(scale, 1e-3)) + 0.25))
 
 
@@ -35,7 +35,7 @@ class Levels:
         self._levels = [(picture, np.eye(2, 3))]
 
     def at(self, scale):
-        """(the picture to be drawn at `scale` pixels per pixel of the whole one without aliasing, affine to the whole one)."""
+        """(the picture to draw at `scale` pixels per pixel of the whole one, unaliased; affine to the whole one)."""
         wanted, levels = halvings(scale), self._levels
         while len(levels) <= wanted and min(levels[-1][0].shape[:2]) >= 2 * SMALLEST_LEVEL:
             last, whole = levels[-1][0], levels[0][0]
@@ -53,8 +53,8 @@ def chain(after, before):
 
 
 def affines(turn, origin, place):
-    """[..., 2, 3] that turn around `origin` and put it at `place`, [2] or [..., 2]; turn: (a, b, c, d), the rows of a matrix,
-    numbers or [...] each."""
+    """[..., 2, 3] that turn around `origin` and put it at `place`, [2] or [..., 2]; turn: (a, b, c, d), the rows of a
+    matrix, numbers or [...] each."""
     a, b, c, d = turn
     result = np.empty((*np.shape(a), 2, 3))
     result[..., 0, 0], result[..., 0, 1], result[..., 1, 0], result[..., 1, 1] = a, b, c, d

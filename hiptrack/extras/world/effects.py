@@ -1,7 +1,7 @@
-"""What lies between a scene and its picture: light, shadow, fog, rain, glare, defocus, coarse pixels, noise, compression.
+"""What lies between scene and picture: light, shadow, fog, rain, glare, defocus, coarse pixels, noise, compression.
 
-Pictures are float32 [h, w, 3] RGB in grey levels. A view [2, 3] takes the frame's pixels to the picture's; lengths are in frame
-pixels. So an effect looks the same in a frame and in a crop of it.
+Pictures are float32 [h, w, 3] RGB in grey levels. A view [2, 3] takes the frame's pixels to the picture's; lengths are
+in frame pixels. So an effect looks the same in a frame and in a crop of it.
 """
 
 from dataclasses import dataclass
@@ -19,10 +19,10 @@ from hiptrack.extras.world.textures import SIZE, SPREAD
 class Effects:
     """Of each of n frames.
 
-    gain [n, 3]; shade [n]: strength of the shadows and lights on the ground, 0..1; fog [n]: share of fog; rain [n] in grey
-    levels; glare [n, 3]: place in the frame and grey levels; defocus [n]: standard deviation; coarse [n]: side of a coarse
-    pixel, 0: none; shutter [n]: share of the time between frames that it is open; noise: standard deviation in grey levels;
-    quality: of JPEG, 0: not compressed; vignette: share of light lost in the corners; sharpening:
+    gain [n, 3]; shade [n]: strength of the shadows and lights on the ground, 0..1; fog [n]: share of fog; rain [n] in
+    grey levels; glare [n, 3]: place in the frame and grey levels; defocus [n]: standard deviation; coarse [n]: side of
+    a coarse pixel, 0: none; shutter [n]: share of the time between frames that it is open; noise: standard deviation in
+    grey levels; quality: of JPEG, 0: not compressed; vignette: share of light lost in the corners; sharpening:
     how much the camera exaggerates edges.
     """
 

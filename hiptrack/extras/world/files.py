@@ -22,9 +22,9 @@ _CLASSES = {"object_class": "thing", "motion_class": "any", "major_class": "thin
 def write_world(out: str, split: str, sequences: int, frames: int, size: tuple[int, int], seed: int) -> None:
     """Writes `sequences` scenes of `frames` pictures of `size` (w, h) as a split of a data set (see `write_split`).
 
-    The sequences are called `world_<split>_0001`, ... `train` is of the families that training draws from by default; any
-    other split is of those held out, which such a training never saw. Raises DataError as `write_split` does, and for
-    parameters out of range.
+    The sequences are called `world_<split>_0001`, ... `train` is of the families that training draws from by default;
+    any other split is of those held out, which such a training never saw. Raises DataError as `write_split` does, and
+    for parameters out of range.
     """
     check_split(split, sequences, frames, size, seed, SMALLEST_SIDE)
     parameters = {

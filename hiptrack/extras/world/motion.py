@@ -75,7 +75,8 @@ def plan_camera(rng: np.random.Generator, frames: int, size: tuple[int, int], st
 class Track:
     """Poses of a thing in n frames, in the frames' coordinates.
 
-    position [n, 2]; size [n]: about sqrt(w*h) of its box; angle [n] in the picture and yaw [n] to the side, in radians; shear [n].
+    position [n, 2]; size [n]: about sqrt(w*h) of its box; angle [n] in the picture and yaw [n] to the side, in radians;
+    shear [n].
     """
 
     position: np.ndarray
@@ -99,7 +100,8 @@ def plan_target(
 ) -> Track:  # fmt: skip
     """The target's track: inside the frame, but for scenes in which it leaves it partly (chance `cut`).
 
-    sizes: the smallest and largest mean size in pixels. reach: how far it goes from its centre, in its sizes. speed: about the largest way in a frame, in target sizes.
+    sizes: the smallest and largest mean size in pixels. reach: how far it goes from its centre, in its sizes. speed:
+    about the largest way in a frame, in target sizes.
     """
     frames, frame_size = len(camera.zoom), np.array(camera.size, float)
     largest = min(sizes[1], 0.42 * frame_size.min() / reach)

@@ -35,7 +35,7 @@ class Sprite:
 
 @dataclass(frozen=True)
 class Hinge:
-    """A limb: its joint in the body's canvas and in its own, [2] each, and how it swings (radians, radians per frame)."""
+    """A limb: its joint in the body's canvas and its own, [2] each, and how it swings (radians, radians per frame)."""
 
     sprite: Sprite
     joint: np.ndarray
@@ -90,8 +90,8 @@ def make_thing(
 ) -> Thing:
     """A new thing on a canvas of `side` pixels.
 
-    deformation: how much its limbs swing and its body bends, 0..1. base: the colour [3] that its materials are near to; None:
-    any colours.
+    deformation: how much its limbs swing and its body bends, 0..1. base: the colour [3] that its materials are near to;
+    None: any colours.
     """
     stretch = np.exp(rng.normal(0, 0.22, 2))
     stretch = stretch / stretch.max()

@@ -102,7 +102,7 @@ def make_scene(
     rng: np.random.Generator, bank: Bank, shapes: tuple[str, ...], frames: int, side: int, difficulty: SceneDifficulty,
     size: tuple[int, int] | None = None,
 ) -> Scene:  # fmt: skip
-    """Plans a scene of `frames` frames of `size` (w, h; None: one of FRAME_SIZES); things have canvases of `side` pixels."""
+    """Plans a scene of `frames` frames of `size` (w, h; None: of FRAME_SIZES); canvases of things: `side` pixels."""
     hard = difficulty
     size = FRAME_SIZES[rng.integers(len(FRAME_SIZES))] if size is None else size
     camera = plan_camera(rng, frames, size, hard.camera)
@@ -139,7 +139,7 @@ def _actor(thing, track):
 
 
 def _measures(thing):
-    """(root of the area of a thing's box at rest in canvas pixels, how far it goes from the canvas's centre, in those)."""
+    """(root of the area of a thing's box at rest, how far it goes from the canvas's centre), in canvas pixels."""
     x1, y1, x2, y2 = box = extents(thing, np.zeros(1), WHOLE[None])[0]
     size = max(math.sqrt((x2 - x1) * (y2 - y1)), 1.0)
     return size, np.abs(box - thing.side / 2).max() / size
@@ -181,7 +181,7 @@ def render(scene: Scene, frame: int, view: np.ndarray = WHOLE, size: tuple[int, 
 
 
 def target_mask(scene: Scene, frame: int, with_passers: bool = False) -> np.ndarray:
-    """float32 [h, w] in 0..1: where the target is in the frame; with_passers: where it is seen, not hidden by what passes."""
+    """float32 [h, w] in 0..1: where the target is; with_passers: where it is seen, not hidden by what passes."""
     mask = np.zeros((scene.size[1], scene.size[0], 1), np.float32)
     for look, affine, scale in scene.target.parts(frame):
         _cover(mask, look, affine, scale)

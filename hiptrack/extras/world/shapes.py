@@ -21,7 +21,7 @@ class Piece:
 
 @dataclass(frozen=True)
 class Limb:
-    """Pieces in coordinates whose origin is the joint, which sits at `joint` [2] of the body; drawn behind it or before it."""
+    """Pieces around the joint as origin, which sits at `joint` [2] of the body; drawn behind it or before it."""
 
     pieces: tuple[Piece, ...]
     joint: tuple[float, float]

@@ -1,8 +1,8 @@
 """Procedural textures: fields of statistics as in natural pictures, without colours yet.
 
-A texture is uint8 [SIZE, SIZE, 3] that tiles, each channel of mean 128 and standard deviation SPREAD; channel 0 carries the
-luminance, the others two independent variations. `colours.py` turns the three channels into RGB, so that any texture may have
-any colours.
+A texture is uint8 [SIZE, SIZE, 3] that tiles, each channel of mean 128 and standard deviation SPREAD; channel 0 carries
+the luminance, the others two independent variations. `colouring` turns the three channels into RGB, so that any texture
+may have any colours.
 """
 
 import cv2
@@ -220,7 +220,7 @@ VIVID = 0.18  # share of things of strong colours
 
 
 def natural_colour(rng: np.random.Generator) -> np.ndarray:
-    """RGB [3] in grey levels: any brightness, mostly little saturation, more often warm or bluish than green or magenta."""
+    """RGB [3] in grey levels: any brightness, mostly little saturation, rather warm or bluish than green or magenta."""
     strength = rng.uniform(0.4, 1.0) if rng.random() < VIVID else 0.7 * rng.beta(1.2, 3.2)
     warm, green = rng.normal(0, 1.0), rng.normal(0, 0.35)
     chroma = warm * _CHROMA[0] + (green + 0.35 * abs(warm)) * _CHROMA[1]  # orange and sky rather than red and violet
@@ -235,7 +235,7 @@ def near_colour(rng: np.random.Generator, colour: np.ndarray, distance: float) -
 
 
 def colouring(rng: np.random.Generator, mean: np.ndarray, contrast: float) -> np.ndarray:
-    """[3, 4] float32 for cv2.transform: texture channels -> RGB of this mean, `contrast` grey levels of standard deviation."""
+    """[3, 4] float32 for cv2.transform: texture channels -> RGB of this mean; `contrast`: deviation in grey levels."""
     chroma = 0.4 * rng.beta(1.0, 2.0)
     tint = 1 + 0.6 * (mean / max(mean.mean(), 1.0) - 1)  # dark and light parts of a thing share its hue
     matrix = np.column_stack((tint, chroma * _CHROMA[0], chroma * _CHROMA[1])) * (contrast / SPREAD)

@@ -23,9 +23,10 @@ SMALLEST_CANVAS = 16
 class World:
     """Procedural scenes in the place of a data set: one of `ClipData.datasets`, alone or beside real ones.
 
-    Domain randomisation (Tobin et al., IROS 2017): so varied that real video is one more variation. A scene is a pure function of
-    (seed, its number) and of the parameters; it has a whole target, look-alikes, bystanders, layers behind them, a camera, light
-    and weather, and its challenge labels are known as it is made. Strengths are 0 (never) to 1, and may rise from stage to stage.
+    Domain randomisation (Tobin et al., IROS 2017): so varied that real video is one more variation. A scene is a pure
+    function of (seed, its number) and of the parameters; it has a whole target, look-alikes, bystanders, layers behind
+    them, a camera, light and weather, and its challenge labels are known as it is made. Strengths are 0 (never) to 1,
+    and may rise from stage to stage.
 
     Args:
         seed: another one is another world.
@@ -206,8 +207,8 @@ SMALLEST_SIDE = 3.0  # pixels of what is inside the frame
 
 
 def visible_boxes(scene: Scene) -> tuple[np.ndarray, np.ndarray]:
-    """(xywh [n, 4]: the whole target as far as it lies inside the frame, hidden parts included, as in GOT-10k; [n] bool: it
-    is seen)."""
+    """(xywh [n, 4]: the whole target as far as it lies inside the frame, hidden parts included, as in GOT-10k; [n]
+    bool: it is seen)."""
     x1, y1, x2, y2 = _clipped(scene.target.boxes, scene.size).T
     width, height = np.maximum(x2 - x1, 0), np.maximum(y2 - y1, 0)
     seen = (inside_share(scene) * (1 - hidden_share(scene)) >= SEEN) & (np.minimum(width, height) >= SMALLEST_SIDE)
