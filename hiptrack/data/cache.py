@@ -1,9 +1,9 @@
-"""The annotations of a data set in one memory-mapped file, so that thousands of small files are not parsed at every start.
+"""The annotations of a data set in one memory-mapped file: thousands of small files are not parsed at every start.
 
-The file is a checksum and, behind it, arrays in safetensors' format: nothing in it can run. It holds the size and times of every
-file and folder that was read; if one of them differs, or the file is damaged, the data set is read and the file
-written anew. What was changed just before it was read is not kept: by its time a change just after could not be told. All processes
-share the file's pages.
+The file is a checksum and, behind it, arrays in safetensors' format: nothing in it can run. It holds the size and times
+of every file and folder that was read; if one of them differs, or the file is damaged, the data set is read and the
+file written anew. What was changed just before it was read is not kept: by its time a change just after could not be
+told. All processes share the file's pages.
 """
 
 import hashlib
@@ -91,7 +91,7 @@ def _sealed(content):
 
 
 def _open(path):
-    """{name: array} of a file, mapped into memory; a change of an array stays in this process. ValueError where damaged."""
+    """{name: array} of a file, mapped into memory; a change stays in this process. ValueError where damaged."""
     check_file(path, MAX_BYTES)
     with open(path, "rb") as file:
         content = memoryview(mmap.mmap(file.fileno(), 0, access=mmap.ACCESS_COPY))

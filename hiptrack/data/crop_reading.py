@@ -1,8 +1,8 @@
 """Crops of image files that decode no more than they show.
 
-Decoding is most of what a clip costs. A JPEG is made of blocks of 8x8 frequencies; where a crop shrinks the picture by 2, 4 or
-8 anyway, the decoder leaves out the frequencies that would be lost (libjpeg's scaled decoding), and in any case it stops
-below the crop's last row.
+Decoding is most of what a clip costs. A JPEG is made of blocks of 8x8 frequencies; where a crop shrinks the picture by
+2, 4 or 8 anyway, the decoder leaves out the frequencies that would be lost (libjpeg's scaled decoding), and in any case
+it stops below the crop's last row.
 """
 
 from dataclasses import dataclass
@@ -24,9 +24,9 @@ REDUCTIONS = {
 def read_crops(path, wanted, reduce=True):
     """Crops of one image file, which is decoded once: a list of [size, size, 3] uint8 RGB.
 
-    wanted: (box_xywh in pixels, factor, size) of each crop, as for crops.crop, whose geometry they have. With `reduce` a JPEG
-    is decoded at the scale 1/2, 1/4 or 1/8 where each of its crops shrinks it that much; otherwise the crops are those
-    of the whole image to the bit. Raises EmptyCrop, and DataError for a file that is missing or damaged.
+    wanted: (box_xywh in pixels, factor, size) of each crop, as for crops.crop, whose geometry they have. With `reduce`
+    a JPEG is decoded at the scale 1/2, 1/4 or 1/8 where each of its crops shrinks it that much; otherwise the crops are
+    those of the whole image to the bit. Raises EmptyCrop, and DataError for a file that is missing or damaged.
     """
     data = read_image_bytes(path)
     head = read_head(data)
@@ -50,7 +50,7 @@ def _reduction(wanted):
 
 
 def _crop_reduced(image, reduction, size, box_xywh, factor, side_out):
-    """crops.crop in RGB of an image of (width, height) `size`, of which `image` has, in BGR, a cell for reduction^2 pixels."""
+    """crops.crop in RGB of an image of (width, height) `size`; `image` has a BGR cell for reduction^2 of its pixels."""
     left, top, right, bottom = crops.shown(box_xywh, factor, size)
     scale = crops.crop_side(box_xywh, factor) / side_out
     columns, shares_x = _lines(left, right, scale, side_out)
@@ -70,10 +70,10 @@ def _crop_reduced(image, reduction, size, box_xywh, factor, side_out):
 
 
 def _lines(start, end, scale, side_out):
-    """Those of a crop's lines (columns or rows) that show the picture, a slice, and the share in each that is not black.
+    """The slice of a crop's lines (columns or rows) that show the picture, and the share in each that is not black.
 
-    The crop starts at pixel `start` and shows the picture up to `end`. Where it reaches past the picture, pixel and black
-    are interpolated as in the whole image.
+    The crop starts at pixel `start` and shows the picture up to `end`. Where it reaches past the picture, pixel and
+    black are interpolated as in the whole image.
     """
     centres = start + scale * (np.arange(side_out) + 0.5)  # pixels from the image's corner
     first = 0 if start < 0 else -np.inf
@@ -85,7 +85,7 @@ def _lines(start, end, scale, side_out):
 
 
 def _cells(start, end, line, scale, reduction):
-    """The cells around the pixels from `start` to `end`, a slice, and where the centre of a crop's line lies in them."""
+    """The slice of cells around the pixels from `start` to `end`, and where the centre of a crop's line lies there."""
     first = max(start // reduction - 1, 0)
     centre = (start + scale * (line + 0.5)) / reduction  # from the image's corner, 0.5 before the first cell's centre
     return slice(first, -(-end // reduction) + 1), centre - 0.5 - first
@@ -110,8 +110,8 @@ READ_AHEAD = 64  # bytes; libjpeg-turbo fills a buffer of eight
 
 @dataclass(frozen=True)
 class JpegHead:
-    """Size of the image in pixels; where in the file its height stands; whether its rows lie in the file one after another
-    (one scan, not progressive, without restart markers)."""
+    """Size of the image in pixels; where in the file its height stands; whether its rows lie in the file one after
+    another (one scan, not progressive, without restart markers)."""
 
     width: int
     height: int
@@ -119,10 +119,10 @@ class JpegHead:
     in_order: bool
 
     def upper_rows(self, data: bytes, rows: int) -> bytes:
-        """The file `data` cut to an image whose first `rows` rows are those of the whole; `data` where it is not in order.
+        """The file `data` cut to an image whose first `rows` rows are those of the whole; `data` where it is damaged.
 
-        Its height is set to `rows` and some more, where a decoder stops. The end marker gives way to zeros: looking for it
-        behind rows that are not decoded would make libjpeg warn of extraneous data, and it reads some bytes ahead.
+        Its height is set to `rows` and some more, where a decoder stops. The end marker gives way to zeros: looking for
+        it behind rows that are not decoded would make libjpeg warn of extraneous data, and it reads some bytes ahead.
         """
         rows += SPARE_ROWS
         if not self.in_order or rows >= self.height:

@@ -22,10 +22,10 @@ _COVER = np.broadcast_to(np.int64(FULL_COVER), 1)
 
 @gin.register
 class COCODataset(SequenceDataset):
-    """COCO (Lin et al., ECCV 2014) for training: every object is a sequence of one frame, drawn as often as a clip needs.
+    """COCO (Lin et al., ECCV 2014) for training: an object is a sequence of one frame, drawn as often as a clip needs.
 
-    `root/annotations/instances_<split>.json` and the pictures in `root/<split>/` or `root/images/<split>/`. A sequence is
-    called `<picture>-<annotation id>`. Left out are crowds (iscrowd) and objects with a side below `smallest`.
+    `root/annotations/instances_<split>.json` and the pictures in `root/<split>/` or `root/images/<split>/`. A sequence
+    is called `<picture>-<annotation id>`. Left out are crowds (iscrowd) and objects with a side below `smallest`.
 
     Args:
         root: the folder of annotations and pictures.
@@ -131,11 +131,11 @@ MAX_XML_BYTES = 2**20
 class ImageNetVIDDataset(SequenceDataset):
     """ImageNet-VID (Russakovsky et al., IJCV 2015) for training: a sequence for each track of each video.
 
-    `root/Data/VID/train/<group>/<video>/000000.JPEG` and `root/Annotations/VID/train/<group>/<video>/000000.xml`; in val the
-    videos lie beside each other without groups. A sequence is called `<video>-<trackid>` and lasts from the first to the last
-    frame with that track; between them, frames without it, and frames in which it is marked `occluded`, have no visible target
-    (the latter as in ltr/dataset/imagenetvid.py of github.com/visionml/pytracking). Width is xmax - xmin. Reading a million
-    small files takes minutes.
+    `root/Data/VID/train/<group>/<video>/000000.JPEG` and `root/Annotations/VID/train/<group>/<video>/000000.xml`; in
+    val the videos lie beside each other without groups. A sequence is called `<video>-<trackid>` and lasts from the
+    first to the last frame with that track; between them, frames without it, and frames in which it is marked
+    `occluded`, have no visible target (the latter as in ltr/dataset/imagenetvid.py of github.com/visionml/pytracking).
+    Width is xmax - xmin. Reading a million small files takes minutes.
 
     Args:
         root: the folder of Data and Annotations.

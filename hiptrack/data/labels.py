@@ -68,8 +68,8 @@ class FrameLabels:
         return draw_class(self.flags[frame], rng) if self.annotated[frame] else -1
 
     def multi_hot(self, frames: Sequence[int]) -> np.ndarray:
-        """All classes of some frames (0-based) at once: [len(frames), 10] float32, 1 for each set flag and for "normal" where
-        none is set, else 0; rows of -1 where a frame has no annotation."""
+        """All classes of some frames (0-based) at once: [len(frames), 10] float32, 1 for each set flag and for "normal"
+        where none is set, else 0; rows of -1 where a frame has no annotation."""
         flags = self.flags[frames]
         rows = np.column_stack((flags, ~flags.any(1))).astype(np.float32)
         rows[~self.annotated[frames]] = -1

@@ -122,7 +122,7 @@ class StageLoader:
         self.loader, self.batches = loader, batches
 
     def steps(self, epoch, first_step):
-        """Yields (passes of a global batch, None, seconds) for the steps of an epoch; ([], what went wrong, seconds) for a fault."""
+        """For each step of an epoch, yields (passes of a global batch, None, seconds); at a fault ([], it, seconds)."""
         self.batches.start_at(epoch, first_step)
         passes = iter(self.loader)
         for _ in range(first_step, self.batches.steps):

@@ -25,8 +25,8 @@ _DIGITS = re.compile("([0-9]+)")
 class FramePaths(collections.abc.Sequence):
     """The paths of a folder's images, each put together when it is asked for.
 
-    TrackingNet has thirty thousand folders of some hundred frames. The names are alike in all of them and shared, so that a
-    frame costs eight bytes rather than a path.
+    TrackingNet has thirty thousand folders of some hundred frames. The names are alike in all of them and shared, so
+    that a frame costs eight bytes rather than a path.
     """
 
     __slots__ = ("_names", "_prefix")
@@ -50,7 +50,7 @@ class FramePaths(collections.abc.Sequence):
 
 
 def image_names(folder: str, hint: str = "") -> list[str]:
-    """Names of a folder's images (jpg, jpeg, png, bmp) in natural order; DataError, with the `hint`, where there is none."""
+    """Names of a folder's images (jpg, jpeg, png, bmp) in natural order; DataError with `hint` where there is none."""
     files = [entry.name for entry in entries(folder) if entry.is_file()]
     names = [name for name in files if name.lower().endswith(IMAGE_SUFFIXES)]
     if not names:
@@ -148,7 +148,7 @@ def require_finite(path: str, boxes: np.ndarray) -> np.ndarray:
 
 
 def read_names(path: str) -> dict[str, int]:
-    """{name: line number} of a list of names, one a line; blank lines do not count. DataError for a name that comes again."""
+    """{name: line number} of a list, one name a line, without blank lines. DataError for a name that comes again."""
     line_of_name = {}
     for number, line in enumerate(read_lines(path), 1):
         name = line.strip()

@@ -20,8 +20,8 @@ def require_positive(sampler, search_frames, max_gap):
 class CausalSampler:
     """A template, then search frames in the order of time, each within `max_gap` frames of the one before it.
 
-    Only visible frames; half of the clips run backwards. In a short sequence the gap shrinks so that the clip fits, and with
-    fewer visible frames than the clip has, frames repeat.
+    Only visible frames; half of the clips run backwards. In a short sequence the gap shrinks so that the clip fits, and
+    with fewer visible frames than the clip has, frames repeat.
 
     Args:
         search_frames: number of search frames F of a clip.
@@ -64,9 +64,9 @@ class RandomIntervalSampler:
     """A template at random, and search frames at random within `max_gap` frames of it, on both sides, in any order.
 
     The "interval" sampling of the ATOM and DiMP training code (Danelljan et al., CVPR 2019; Bhat et al., ICCV 2019);
-    STARK (ICCV 2021) and OSTrack (ECCV 2022) train with a gap of 200. Only visible frames, none twice; where too few are
-    near enough, the nearest ones beyond the gap are drawn from too, and with fewer visible frames than the clip has,
-    frames repeat.
+    STARK (ICCV 2021) and OSTrack (ECCV 2022) train with a gap of 200. Only visible frames, none twice; where too few
+    are near enough, the nearest ones beyond the gap are drawn from too, and with fewer visible frames than the clip
+    has, frames repeat.
 
     Args:
         search_frames: number of search frames F of a clip.
@@ -143,11 +143,12 @@ class Augmentation:
 class HardExamples:
     """Draws a sequence the more often, the less sure the challenge branch was of its frames.
 
-    Proportional prioritisation (Schaul et al., Prioritized Experience Replay, ICLR 2016, section 3.3), of sequences in the place
-    of transitions, with a uniform share in the place of a constant in each priority, and without weights that correct the losses: P(i) = uniform / n + (1 - uniform) d_i^exponent / sum_j d_j^exponent.
-    The difficulty d in [0, 1] is 1 - the probability that the branch in training gave to a frame's label, mean over
-    the labelled frames drawn in an epoch. A sequence of which nothing is known counts as the mean of the others, not as the hardest as
-    there: those without labels stay unknown.
+    Proportional prioritisation (Schaul et al., Prioritized Experience Replay, ICLR 2016, section 3.3), of sequences in
+    the place of transitions, with a uniform share in the place of a constant in each priority, and without weights that
+    correct the losses: P(i) = uniform / n + (1 - uniform) d_i^exponent / sum_j d_j^exponent. The difficulty d in [0, 1]
+    is 1 - the probability that the branch in training gave to a frame's label, mean over the labelled frames drawn in
+    an epoch. A sequence of which nothing is known counts as the mean of the others, not as the hardest as there: those
+    without labels stay unknown.
 
     Args:
         exponent: 0 draws all alike; larger ones insist more on what is hard.

@@ -16,12 +16,13 @@ from hiptrack.errors import ConfigError, DataError
 class Protocol:
     """A benchmark's way of scoring.
 
-    metrics: names of its own numbers, in the order in which it reports them. Of GOT-10k (over frames): AO, SR0.5, SR0.75.
-    Of one-pass evaluation (over sequences): AUC of success, OP50, OP75, precision P at 20 pixels, P_norm (normalised
-    precision, area over the thresholds 0..0.5) and P_norm0.2 (the same at the threshold 0.2); see tracking/one_pass.py.
+    metrics: names of its own numbers, in the order in which it reports them. Of GOT-10k (over frames): AO, SR0.5,
+    SR0.75. Of one-pass evaluation (over sequences): AUC of success, OP50, OP75, precision P at 20 pixels, P_norm
+    (normalised precision, area over the thresholds 0..0.5) and P_norm0.2 (the same at the threshold 0.2); see
+    evaluation/metrics.py.
 
-    In one-pass evaluation a frame without target is left out, unless `counts_absent`: then it counts as a frame that was
-    missed; with `absent_is_near` besides, as one whose centre was met.
+    In one-pass evaluation a frame without target is left out, unless `counts_absent`: then it counts as a frame that
+    was missed; with `absent_is_near` besides, as one whose centre was met.
     """
 
     metrics: tuple[str, ...]
@@ -69,11 +70,12 @@ class Sequence:
 class SequenceDataset:
     """Base of the readers: what a set of named sequences offers, whatever its layout.
 
-    A reader defines `_names` (all sequences, in order) and `_read_sequence` (one of them), and says in `LAYOUT` what its
-    root holds, in `SPLITS` which splits there are (None: any folder below the root), in `PLACE` which parameters say what
-    folders are read, and in `PROTOCOL` how the benchmark scores. With `IS_CACHED` what it read is kept (annotation_cache.py): all
-    it reads must then go through reading.py or be told to note_source. Nothing is read before the first access of `sequences`,
-    `labelled_frames` or `describe`, which raise DataError for whatever is missing or malformed.
+    A reader defines `_names` (all sequences, in order) and `_read_sequence` (one of them), and says in `LAYOUT` what
+    its root holds, in `SPLITS` which splits there are (None: any folder below the root), in `PLACE` which parameters
+    say what folders are read, and in `PROTOCOL` how the benchmark scores. With `IS_CACHED` what it read is kept
+    (data/cache.py): all it reads must then go through reading.py or be told to note_source. Nothing is read
+    before the first access of `sequences`, `labelled_frames` or `describe`, which raise DataError for whatever is
+    missing or malformed.
     """
 
     is_endless = False  # whether its sequences are made as they are asked for
