@@ -1,5 +1,5 @@
-"""Why a tracker is as good as it is: its scored frames by challenge, size and speed, where it lost the target, and how well the
-branch knows what it knows.
+"""Why a tracker is as good as it is: its scored frames by challenge, size and speed, where it lost the target, and how
+well the branch knows what it knows.
 """
 
 from dataclasses import dataclass
@@ -19,9 +19,9 @@ BINS = 10
 class Frames:
     """The scored frames of all sequences, one row each.
 
-    sequence [M]: number of the sequence; frame [M]: from 1; iou [M]; score [M]; challenge [M]: class index, -1 without a label;
-    size [M]: sqrt(w h) of the true box in pixels; speed [M]: distance of its centre from the frame before, in such sizes, NaN
-    where the target was out of sight then; probabilities [M, C], NaN without class outputs.
+    sequence [M]: number of the sequence; frame [M]: from 1; iou [M]; score [M]; challenge [M]: class index, -1 without
+    a label; size [M]: sqrt(w h) of the true box in pixels; speed [M]: distance of its centre from the frame before, in
+    such sizes, NaN where the target was out of sight then; probabilities [M, C], NaN without class outputs.
     """
 
     sequence: np.ndarray
@@ -36,7 +36,7 @@ class Frames:
 
 @dataclass(frozen=True)
 class LostTarget:
-    """Where a tracker lost its target: frame (from 1), scored frames without overlap from there on, and the frame's challenge."""
+    """Where a tracker lost its target: frame (from 1), scored frames without overlap from there, and its challenge."""
 
     sequence: str
     frame: int
@@ -113,7 +113,7 @@ def _grouped(frames, masks):
 
 
 def find_lost_targets(frames, sequences):
-    """The LostTargets, in the order of sequences and frames. Less than LOST_AFTER frames count where the sequence ends with them."""
+    """The LostTargets, in order. Fewer than LOST_AFTER frames count where the sequence ends with them."""
     found = []
     for number, sequence in enumerate(sequences):
         mine = np.flatnonzero(frames.sequence == number)
@@ -133,10 +133,11 @@ def _runs(flags):
 
 
 def calibration(frames):
-    """How often the branch is right when it is so sure (Guo et al., ICML 2017): {"error", "bins": [...]}, None without labels.
+    """How often the branch is right when so sure (Guo et al., ICML 2017): {"error", "bins": [...]}; None: no labels.
 
-    A bin holds the frames whose highest probability lies in its tenth of [0, 1]: {"from", "frames", "confidence", "accuracy"}, the
-    last two means, None where it is empty. The expected calibration error is the mean of their distance over frames.
+    A bin holds the frames whose highest probability lies in its tenth of [0, 1]: {"from", "frames", "confidence",
+    "accuracy"}, the last two means, None where it is empty. The expected calibration error is the mean of their
+    distance over frames.
     """
     rows = (frames.challenge >= 0) & ~np.isnan(frames.probabilities).any(1)
     if not rows.any():

@@ -85,10 +85,10 @@ WORKER = Path(__file__).with_name("contrib_worker.py")
 
 
 def evaluate_contrib(name, python, dataset, folder):
-    """The evaluate.Report of an OpenCV tracker on a data set; a sequence that fails is logged and stands in its failures.
+    """The score.Report of an OpenCV tracker on a data set; a sequence that fails is logged and among its failures.
 
-    name: "KCF" or "CSRT": cv2.Tracker<name>. python: an interpreter with NumPy and opencv-contrib-python 4. folder: where its
-    result files go, in GOT-10k's form; sequences that it holds already are not tracked again.
+    name: "KCF" or "CSRT": cv2.Tracker<name>. python: an interpreter with NumPy and opencv-contrib-python 4. folder:
+    where its result files go, in GOT-10k's form; sequences that it holds already are not tracked again.
     Raises NotFoundError without such an interpreter, and HiptrackError where it cannot run the tracker at all.
     """
     if not Path(python).is_file():
@@ -111,7 +111,7 @@ def evaluate_contrib(name, python, dataset, folder):
 
 
 def _track(name, python, sequence):
-    """The SequenceResult of one sequence, in a process of its own, as some of OpenCV's errors end it. Raises as above, or DataError."""
+    """One sequence's SequenceResult; some of OpenCV's errors end its process. Raises as above, or DataError."""
     given = np.array(sequence.boxes_xywh[0], np.float64)
     asked = {"tracker": name, "frames": list(map(str, sequence.frames)), "box": given.tolist()}
     try:

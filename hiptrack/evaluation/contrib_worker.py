@@ -1,9 +1,9 @@
-"""Tracks a sequence with one of OpenCV's own trackers, in an interpreter that has opencv-contrib; a script, not a module of hiptrack's.
+"""Tracks a sequence with one of OpenCV's trackers, in an interpreter that has opencv-contrib; a script, no module.
 
-opencv-contrib-python and opencv-python both own the name `cv2`, so they cannot stand side by side; here only NumPy and OpenCV are
-needed. Standard input asks for a sequence, {"tracker": "KCF", "frames": [paths], "box": [x, y, w, h]}; standard output answers,
-{"boxes": [[x, y, w, h], ...], "seconds": [...], "end_to_end_seconds": s, "image_size": [w, h]} or {"error": why}. The first box is
-the given one; while a tracker reports a loss its last box stays.
+opencv-contrib-python and opencv-python both own the name `cv2`, so they cannot stand side by side; here only NumPy and
+OpenCV are needed. Standard input asks for a sequence, {"tracker": "KCF", "frames": [paths], "box": [x, y, w, h]};
+standard output answers, {"boxes": [[x, y, w, h], ...], "seconds": [...], "end_to_end_seconds": s, "image_size": [w, h]}
+or {"error": why}. The first box is the given one; while a tracker reports a loss its last box stays.
 """
 
 import json
@@ -26,7 +26,7 @@ def main():
 
 
 def track(tracker, frames, box):
-    """The answer for one sequence; box: xywh in pixels. Raises ValueError for bad input, cv2.error for what OpenCV refuses."""
+    """The answer for a sequence; box: xywh in pixels. Raises ValueError for bad input, cv2.error from OpenCV."""
     cv2.setRNGSeed(0)
     boxes, seconds, size = [box], [], None
     started = time.perf_counter()
@@ -51,7 +51,7 @@ def track(tracker, frames, box):
 
 
 def window(box, width, height):
-    """What of a box (xywh) lies in the image, in whole pixels (xywh): OpenCV's trackers take long for one far beyond it."""
+    """What of a box (xywh) lies in the image, in whole pixels: OpenCV's trackers take long for one far beyond it."""
     x, y, w, h = box
     left, top, right, bottom = max(0, round(x)), max(0, round(y)), min(width, round(x + w)), min(height, round(y + h))
     if left >= right or top >= bottom:

@@ -131,9 +131,9 @@ def summarise_classification(confusion):
 def summarise_multi_label(truth, probabilities):
     """How well several classes at once are found: truth [N, C] bool, probabilities [N, C], a row a frame.
 
-    Returns {"frames", "mean_average_precision", "macro_f1", "counts" [C], "average_precisions" [C], "f1" [C]}, or None without a
-    frame. F1 = 2 TP / (2 TP + FP + FN) with the classes above probability 0.5 as found. The two means are over the classes
-    that occur; the numbers of the others are None.
+    Returns {"frames", "mean_average_precision", "macro_f1", "counts" [C], "average_precisions" [C], "f1" [C]}, or None
+    without a frame. F1 = 2 TP / (2 TP + FP + FN) with the classes above probability 0.5 as found. The two means are
+    over the classes that occur; the numbers of the others are None.
     """
     if not len(truth):
         return None
@@ -180,8 +180,8 @@ ONE_PASS_NUMBERS = ("AUC", "OP50", "OP75", "P", "P_norm", "P_norm0.2")
 class OnePass:
     """The curves of one sequence, or the mean of several: the shares of its frames that pass each threshold.
 
-    success [21]: IoU above it; precision [51]: distance of the centres at most it; normalised_precision [51]: the same with the
-    distance's x divided by the true box's width and its y by the height.
+    success [21]: IoU above it; precision [51]: distance of the centres at most it; normalised_precision [51]: the same
+    with the distance's x divided by the true box's width and its y by the height.
     """
 
     success: np.ndarray
@@ -189,8 +189,8 @@ class OnePass:
     normalised_precision: np.ndarray
 
     def numbers(self) -> dict[str, float]:
-        """{"AUC": mean success, "OP50", "OP75": success at IoU 0.5 and 0.75, "P": precision at 20 pixels, "P_norm": mean
-        normalised precision, "P_norm0.2": the same at the distance 0.2}."""
+        """{"AUC": mean success, "OP50", "OP75": success at IoU 0.5 and 0.75, "P": precision at 20 pixels, "P_norm":
+        mean normalised precision, "P_norm0.2": the same at the distance 0.2}."""
         return {
             "AUC": float(self.success.mean()),
             "OP50": float(self.success[10]),
@@ -204,11 +204,12 @@ class OnePass:
 def one_pass_curves(predicted_xywh, truth_xywh, visible, protocol) -> OnePass | None:
     """The curves of one sequence of N frames; None where no frame counts.
 
-    predicted_xywh, truth_xywh [N,4]; visible [N] bool, a target is there, with a box of positive area; protocol: a Protocol,
-    which says how the other frames count. The first frame's box is given and counts as found, as in all these toolkits. A
-    predicted box without area counts as the last one before it that had an area (as in pytracking).
+    predicted_xywh, truth_xywh [N,4]; visible [N] bool, a target is there, with a box of positive area; protocol: a
+    Protocol, which says how the other frames count. The first frame's box is given and counts as found, as in all these
+    toolkits. A predicted box without area counts as the last one before it that had an area (as in pytracking).
 
-    Raises DataError on other shapes, unequal counts, numbers that are not finite, and a visible frame without a true area.
+    Raises DataError on other shapes, unequal counts, numbers that are not finite, and a visible frame without a true
+    area.
     """
     predicted, truth = np.array(predicted_xywh, np.float64), np.asarray(truth_xywh, np.float64)
     visible = np.asarray(visible, bool)

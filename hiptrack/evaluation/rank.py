@@ -22,7 +22,7 @@ LOST = 0.3  # IoU with the true box, below which the branch looked at something 
 
 @dataclass(frozen=True)
 class Candidate:
-    """A frame without labels. frame: from 1; uncertainty in [0, 1]; challenge: the most probable one, and its probability."""
+    """A frame without labels. frame: from 1; uncertainty in [0, 1]; challenge: the likeliest; probability: its own."""
 
     sequence: str
     frame: int
@@ -34,8 +34,8 @@ class Candidate:
 
 @dataclass(frozen=True)
 class Ranking:
-    """candidates: the least certain first; how many frames are none: labelled already, or lost by the tracker; and a line for each
-    sequence that failed.
+    """candidates: the least certain first; how many frames are none: labelled already, or lost by the tracker; and a
+    line for each sequence that failed.
     """
 
     candidates: list[Candidate]
@@ -47,9 +47,9 @@ class Ranking:
 def rank_frames(tracker, sequences: Sequence, by: str = "confidence", gap: int = 10) -> Ranking:
     """Track sequences with the branch on and rank their visible frames that have no labels.
 
-    by: one of MEASURES; gap: of frames nearer than this to a less certain one of their sequence, which look much alike, none is
-    taken. Where true boxes are known, frames in which the tracker had lost the target are left out, and counted.
-    Raises ConfigError for a gap below 1.
+    by: one of MEASURES; gap: of frames nearer than this to a less certain one of their sequence, which look much alike,
+    none is taken. Where true boxes are known, frames in which the tracker had lost the target are left out, and
+    counted. Raises ConfigError for a gap below 1.
     """
     if gap < 1:
         raise ConfigError(f"--gap {gap}: at least 1 was expected.")
@@ -81,8 +81,9 @@ def rank_frames(tracker, sequences: Sequence, by: str = "confidence", gap: int =
 def uncertainty(probabilities, by, multi_label):
     """Class probabilities [N, C] -> [N] in [0, 1], 0 where the branch is certain and 1 where all is equally probable.
 
-    confidence: 1 - the highest probability; margin: 1 - the lead of the highest over the second; entropy: the mean surprise.
-    multi_label: the classes are independent; each is then taken as present or absent, and the mean is over classes.
+    confidence: 1 - the highest probability; margin: 1 - the lead of the highest over the second; entropy: the mean
+    surprise. multi_label: the classes are independent; each is then taken as present or absent, and the mean is over
+    classes.
     """
     if multi_label:
         pairs = np.stack((probabilities, 1 - probabilities), -1)

@@ -34,8 +34,9 @@ def run_sequences(tracker, sequences, batch=1):
     """Track Sequences from their first boxes; yields (index, SequenceResult) as each ends, in no particular order.
 
     batch: how many are tracked side by side; when one ends the next takes its place. More than one needs a tracker with
-    `start` and `step` (hiptrack.tracking.tracker.Tracker). In the place of a result stands the HiptrackError by which a sequence
-    failed (see run_sequence); the others go on. The time of a step is divided evenly among the sequences it moves.
+    `start` and `step` (hiptrack.tracking.tracker.Tracker). In the place of a result stands the HiptrackError by which a
+    sequence failed (see run_sequence); the others go on. The time of a step is divided evenly among the sequences it
+    moves.
     """
     if batch < 1:
         raise ConfigError(f"evaluate.batch = {batch}: at least 1 sequence at a time was expected.")
@@ -208,7 +209,7 @@ SMALL_FRAME = 640 * 480  # pixels, up to which decoding takes less than a thread
 
 
 def decodes_ahead(tracker, sequence):
-    """Whether frames like the first of a Sequence are better decoded beside the tracker than in between: on a GPU always."""
+    """Whether frames like a Sequence's first are better decoded beside the tracker than in between: on a GPU always."""
     device = getattr(tracker, "device", None)
     if device is not None and device.type != "cpu":
         return True
@@ -223,8 +224,9 @@ def decodes_ahead(tracker, sequence):
 def core_for_decoding(tracker):
     """Within it, a small model on the CPU leaves one core to the thread that decodes.
 
-    The threads of a layer wait for the slowest of them at its end, so that one core fewer costs less than one that is shared. By size rather
-    than by a measured time, because the number of threads decides how sums are rounded, and results must repeat.
+    The threads of a layer wait for the slowest of them at its end, so that one core fewer costs less than one that is
+    shared. By size rather than by a measured time, because the number of threads decides how sums are rounded, and
+    results must repeat.
     """
     threads = torch.get_num_threads()
     model = getattr(tracker, "model", None)
@@ -249,8 +251,8 @@ MOST = 8  # losses of a sequence
 class Moments:
     """Watches a tracker on one Sequence; `kept`: {frame from 1: (score map [S, S], search region xywh [4])}.
 
-    Kept are the first frames without overlap after one with it, of the longest such losses, and the frame of the lowest IoU;
-    none where the true boxes are not known.
+    Kept are the first frames without overlap after one with it, of the longest such losses, and the frame of the lowest
+    IoU; none where the true boxes are not known.
     """
 
     def __init__(self, sequence):
@@ -302,7 +304,7 @@ AHEAD = 3  # frames of a sequence that wait at most
 
 
 class ReadAhead:
-    """Decodes up to `ahead` frames of each of several sequences while the tracker works on those before; used within a `with`."""
+    """Decodes up to `ahead` frames of several sequences while the tracker works on those before; a context."""
 
     def __init__(self, sequences, ahead=AHEAD):
         """sequences: how many are read side by side; ahead: 0 decodes each frame when it is asked for."""

@@ -1,8 +1,9 @@
 """Run a tracker over sequences, sharded over processes, and report how well it tracks and classifies, and how fast.
 
 A tracker is any object with `init(frame_rgb uint8 [H,W,3], box_xywh)` and `update(frame_rgb)`, the latter
-returning an object with `.box` (xywh, pixels), `.score` and `.challenge` ([10] or None); or one that follows several targets, as
-hiptrack.tracking.tracker.Tracker does. Its attribute `multi_label`, where it has one, says whether several classes may hold at once.
+returning an object with `.box` (xywh, pixels), `.score` and `.challenge` ([10] or None); or one that follows several
+targets, as hiptrack.tracking.tracker.Tracker does. Its attribute `multi_label`, where it has one, says whether several
+classes may hold at once.
 """
 
 import logging
@@ -28,9 +29,10 @@ logger = logging.getLogger(__name__)
 class SequenceScore:
     """One sequence's result and its numbers.
 
-    ious [M], None without ground truth; one_pass: its curves, None also where the benchmark has none; confusion [10,10] (rows
-    true, columns predicted), None without labels or class outputs; multi_label: (flags [L,10] bool, class outputs [L,10]) of
-    the labelled frames, None also where the classes exclude each other; resumed: read back from files rather than tracked.
+    ious [M], None without ground truth; one_pass: its curves, None also where the benchmark has none; confusion [10,10]
+    (rows true, columns predicted), None without labels or class outputs; multi_label: (flags [L,10] bool, class outputs
+    [L,10]) of the labelled frames, None also where the classes exclude each other; resumed: read back from files rather
+    than tracked.
     """
 
     result: SequenceResult
@@ -45,8 +47,9 @@ class SequenceScore:
 class Report:
     """The evaluation of a list of sequences, in their order.
 
-    scores: of the sequences that finished; failures: (name, message) of each that did not; protocol: the benchmark's. The
-    overall numbers are those of the finished ones: AO and SR over all frames, those of one-pass evaluation over sequences.
+    scores: of the sequences that finished; failures: (name, message) of each that did not; protocol: the benchmark's.
+    The overall numbers are those of the finished ones: AO and SR over all frames, those of one-pass evaluation over
+    sequences.
     """
 
     scores: tuple[SequenceScore, ...]
@@ -60,13 +63,13 @@ class Report:
 
     @cached_property
     def overall(self) -> dict[str, float] | None:
-        """{"AO", "SR0.5", "SR0.75"}, and in one-pass evaluation {"AUC", ...} (OnePass.numbers); None where no frame has ground
-        truth."""
+        """{"AO", "SR0.5", "SR0.75"}, and in one-pass evaluation {"AUC", ...} (OnePass.numbers); None where no frame has
+        ground truth."""
         return _summarise(self.ious, self.one_pass)
 
     @cached_property
     def one_pass(self) -> OnePass | None:
-        """The mean of the sequences' curves, or None where the benchmark has no one-pass evaluation or no ground truth."""
+        """The mean of the sequences' curves; None without one-pass evaluation or without ground truth."""
         return mean_curves([score.one_pass for score in self.scores])
 
     @cached_property
@@ -87,7 +90,7 @@ class Report:
 
     @cached_property
     def multi_label(self) -> dict | None:
-        """metrics.summarise_multi_label over all labelled frames, or None where there are none or classes exclude each other."""
+        """metrics.summarise_multi_label over all labelled frames; None without any, or if classes are exclusive."""
         parts = [score.multi_label for score in self.scores if score.multi_label is not None]
         return metrics.summarise_multi_label(*map(np.concatenate, zip(*parts, strict=True))) if parts else None
 
@@ -99,7 +102,7 @@ class Report:
 
 
 def shard(costs, num_processes) -> list[list[int]]:
-    """Indices of `costs` (frames to track) for each process: longest first, each to the least loaded one. Deterministic."""
+    """Indices of `costs` (frames to track) for each process: longest first, each to the least loaded; deterministic."""
     shards, loads = [[] for _ in range(num_processes)], [0] * num_processes
     for index in sorted(range(len(costs)), key=lambda i: (-costs[i], i)):
         lightest = loads.index(min(loads))
@@ -173,7 +176,7 @@ def evaluate_sequences(
 
 
 def _evaluate(tracker, sequences, own, finished, results_dir, protocol, batch):
-    """Yields (index, SequenceScore, None) for the sequences of these indices, or (index, None, message) for one that failed."""
+    """Yields (index, SequenceScore, None) for each of these sequences; (index, None, message) where one failed."""
     multi_label = getattr(tracker, "multi_label", False)
     for index in own:
         if sequences[index].name in finished:
@@ -305,7 +308,7 @@ class _Absent:
 
 
 def read_back(folder, dataset):
-    """The evaluate.Report of a results folder on a data set; sequences without files are its failures.
+    """The score.Report of a results folder on a data set; sequences without files are its failures.
 
     Raises NotFoundError or DataError for a folder that holds no results of it.
     """
