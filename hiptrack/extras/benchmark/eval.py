@@ -1,4 +1,4 @@
-"""`benchmark eval`: sequences as tools/eval.py tracks them, beside the tracker alone on frames that are decoded already."""
+"""`benchmark eval`: sequences as tools/eval.py tracks them, beside the tracker alone on decoded frames."""
 
 import os
 import tempfile
@@ -68,7 +68,7 @@ def measure(args):
 
 
 def track_frames(tracker, videos, batch):
-    """Track targets through videos (frames [H, W, 3] uint8, first box xywh) of equal length, `batch` of them side by side."""
+    """Track targets through videos (frames [H, W, 3] uint8, first box xywh) of equal length, `batch` side by side."""
     for first in range(0, len(videos), batch):
         frames, boxes = zip(*videos[first : first + batch], strict=True)
         targets = [tracker.start(video[0], box) for video, box in zip(frames, boxes, strict=True)]

@@ -44,13 +44,13 @@ def measure(args):
 def compare_loaders(samples: int = 24, repetitions: int = 7, seed: int = 0) -> list[dict]:
     """Read the same samples in the plain way and in ours, in turn, with one thread and the files in the system's cache.
 
-    A sample is a template and SEARCH_FRAMES search crops around a target of a side drawn from SIDES, anywhere in the picture,
-    each from another picture, and the search crops stacked; BATCH of them are collated, as a loader's worker does. The plain
-    way is that of published trackers: it decodes the whole
-    picture, makes it RGB, pads and crops, and makes of the crop a normalised float tensor; ours leaves the crop uint8, to be
-    normalised on the device. Returns a row for each of QUALITIES, for what both must do, undoing Huffman's code, grows with the
-    file: its size, samples a second, the median of their ratio over the repetitions, and the mean absolute difference
-    of the crops in grey levels.
+    A sample is a template and SEARCH_FRAMES search crops around a target of a side drawn from SIDES, anywhere in the
+    picture, each from another picture, and the search crops stacked; BATCH of them are collated, as a loader's worker
+    does. The plain way is that of published trackers: it decodes the whole
+    picture, makes it RGB, pads and crops, and makes of the crop a normalised float tensor; ours leaves the crop uint8,
+    to be normalised on the device. Returns a row for each of QUALITIES, for what both must do, undoing Huffman's code,
+    grows with the file: its size, samples a second, the median of their ratio over the repetitions, and the mean
+    absolute difference of the crops in grey levels.
     """
     threads = cv2.getNumThreads(), torch.get_num_threads()
     cv2.setNumThreads(0)

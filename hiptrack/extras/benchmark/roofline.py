@@ -1,7 +1,8 @@
 """What a computation costs at least on this machine: its matrix work, each shape at the rate it has alone.
 
-After the roofline model (Williams, Waterman, Patterson, CACM 2009) with measured ceilings: the estimate is the sum over all products,
-convolutions and attentions of their FLOPs / measured rate of that shape, in the same precision and on the same threads.
+After the roofline model (Williams, Waterman, Patterson, CACM 2009) with measured ceilings: the estimate is the sum over
+all products, convolutions and attentions of their FLOPs / measured rate of that shape, in the same precision and on the
+same threads.
 """
 
 import math
@@ -153,7 +154,7 @@ class Ceilings:
     """Seconds of each shape alone: `plain` as PyTorch does it, `best` in the fastest way known here."""
 
     def __init__(self, parts, repetitions, device="cpu", synchronise=lambda: None):
-        """parts: the shapes; every repetition takes all of them in turn, so that none finds its operands in the cache."""
+        """parts: the shapes; a repetition takes all of them in turn, so that none finds its operands in the cache."""
         with torch.inference_mode():
             tasks = {(part, name): call for part in parts for name, call in part.calls(device).items()}
             timings = interleaved(tasks, repetitions, synchronise=synchronise)

@@ -30,7 +30,7 @@ EXPERIMENT = "experiments/two_stage.gin"
 
 @dataclass(frozen=True)
 class StepVariant:
-    """How a step is taken: which modules are trained, with the branch in the model, all frames of a clip in one backbone call."""
+    """How a step is taken: what is trained, whether with the branch, whether all frames of a clip in one call."""
 
     trainable: tuple[str, ...] = ("all",)
     branch: bool = True
@@ -57,7 +57,7 @@ def add_arguments(parser):
 
 
 def measure(args):
-    """Returns (settings, rows): the time of a step of each variant, how many times as fast as with everything trained, and the peak memory.
+    """Returns (settings, rows): the time of a step of each variant, its ratio to BASE's, and the peak memory.
 
     Raises ConfigError for an experiment without a branch.
     """
@@ -95,7 +95,7 @@ def build_model(gin_files, overrides):
 
 
 class OwnProcess:
-    """Takes the steps of one variant, one at each call, in a process of its own; `peak_mb` is that process's peak memory so far.
+    """Takes a step of one variant at each call, in a process of its own; `peak_mb`: that process's peak memory so far.
 
     Raises HiptrackError where the process has ended by itself.
     """

@@ -1,7 +1,7 @@
 """The tracker cut into the graphs that a program runs: static shapes, one target, raw pixels in.
 
-N = S*S places of the search grid, C the backbone's width, K and V the widths of keys and values. Each graph holds only the
-weights that it reads; what every frame needs, what few need, and what depends on the size of the memory are apart.
+N = S*S places of the search grid, C the backbone's width, K and V the widths of keys and values. Each graph holds only
+the weights that it reads; what every frame needs, what few need, and what depends on the size of the memory are apart.
 """
 
 import copy
@@ -39,8 +39,8 @@ class Template(Graph):
 class JointFeatures(Graph):
     """Once a frame: template tokens and search uint8 [1, 3, Hs, Hs] -> both grids [1, N, C], kept [1, N] bool.
 
-    The template's grid is enlarged to the search grid. The template's box (xywh, normalised) is an input where it chooses the voters
-    of the elimination, the class token [1, C] an output where the branch reads it.
+    The template's grid is enlarged to the search grid. The template's box (xywh, normalised) is an input where it
+    chooses the voters of the elimination, the class token [1, C] an output where the branch reads it.
     """
 
     def __init__(self, model):
@@ -78,8 +78,9 @@ class Remember(Graph):
 class Step(Graph):
     """Once a frame: reads a memory of `capacity` slots, the first `frames` of which are used, and finds the box.
 
-    keys: [1, capacity*N, K+1], values: [1, capacity*N, V], whatever stands in the unused slots; frames: int64 [1]. Returns score
-    [1, S, S], offset and size [1, 2, S, S], box_cxcywh [1, 4] at the raw peak, and with the branch the class probabilities.
+    keys: [1, capacity*N, K+1], values: [1, capacity*N, V], whatever stands in the unused slots; frames: int64 [1].
+    Returns score [1, S, S], offset and size [1, 2, S, S], box_cxcywh [1, 4] at the raw peak, and with the branch the
+    class probabilities.
     """
 
     def __init__(self, model, capacity):

@@ -146,7 +146,7 @@ class ExportedBackbone:
 
 
 class GraphFile:
-    """A file that is run by the names of its inputs, of which it takes those it has. Raises NotFoundError or CheckpointError."""
+    """A file that is run by the names of its inputs; it ignores others. Raises NotFoundError or CheckpointError."""
 
     def __init__(self, path, load, settings):
         if not path.is_file():

@@ -24,9 +24,9 @@ MAX_CAPACITY = 1000  # slots; 1 GiB of keys and values at B/384
 def export(model, out, form="onnx", capacities=(150,), branch="off", say=print):
     """Write a HIPTrack on the CPU as a folder of graphs and `tracker.json` (docs/export.md).
 
-    form: "onnx" or "torch". capacities: frames that the memory holds, a step graph for each. branch: "off", "on" or "folded".
-    say: takes a line for each comparison with PyTorch. Raises ConfigError, and HiptrackError where a package is missing or a
-    graph's answer differs from PyTorch's or `out` cannot be written; then there is no `out`.
+    form: "onnx" or "torch". capacities: frames that the memory holds, a step graph for each. branch: "off", "on" or
+    "folded". say: takes a line for each comparison with PyTorch. Raises ConfigError, and HiptrackError where a package
+    is missing or a graph's answer differs from PyTorch's or `out` cannot be written; then there is no `out`.
     """
     out = Path(out).resolve()
     check_request(out, form, capacities, branch)
@@ -65,7 +65,7 @@ def check_request(out, form, capacities, branch):
 
 
 def with_branch(model, branch):
-    """The model with its branch as asked for; the caller's is left alone. Raises ConfigError where that is impossible."""
+    """A model with its branch as asked for; the caller's is left alone. Raises ConfigError where it has none."""
     if branch == "off":
         return without(model, "challenge")
     if model.challenge is None:
@@ -154,7 +154,7 @@ def inputs_of(graph, tensors):
 
 
 def example_memory(key, value, slots, frames):
-    """Keys [1, slots*N, K+1] and values [1, slots*N, V] of `frames` frames like the given one; NaN in the unused slots."""
+    """Keys [1, slots*N, K+1], values [1, slots*N, V] of `frames` frames like the given one; NaN in the unused slots."""
     generator, places = torch.Generator().manual_seed(SEED), key.shape[1]
 
     def alike(tensor):
@@ -178,8 +178,8 @@ def step_inputs(step, tensors, frames):
 def check_graph(graph, run, tensors):
     """Yields (what, {output: difference}) of a graph and what runs its file; a Step once for each number of used slots.
 
-    The difference is the largest absolute one, as a share of the output's largest magnitude where that exceeds 1. A Step is
-    compared with PyTorch reading a memory of just the used frames.
+    The difference is the largest absolute one, as a share of the output's largest magnitude where that exceeds 1. A
+    Step is compared with PyTorch reading a memory of just the used frames.
     """
     if not isinstance(graph, Step):
         inputs = inputs_of(graph, tensors)

@@ -12,7 +12,7 @@ from hiptrack.data.labels import CLASSES
 
 @dataclass(frozen=True)
 class Chart:
-    """Shares of the frames over a threshold from 0 to `most`. lines: {run: [N]}; numbers: {run: the curve's own number}."""
+    """Shares of the frames over a threshold from 0 to `most`. lines: {run: [N]}; numbers: {run: the curve's number}."""
 
     name: str
     threshold: str

@@ -218,6 +218,6 @@ def _cell(value, shown):
 
 
 def _best(found, metrics):
-    """{metric: its highest value} of {metric: value} for each run; nothing where there is a single run, or all are equal."""
+    """{metric: its highest value} of {metric: value} for each run; empty for a single run, or where all are equal."""
     known = {metric: [row[metric] for row in found if row.get(metric) is not None] for metric in metrics}
     return {metric: max(values) for metric, values in known.items() if len(set(values)) > 1}

@@ -28,10 +28,10 @@ class Moment:
 
 @dataclass(frozen=True)
 class RunSummary:
-    """One evaluation under its name; numbers as in report.json (`evaluate.as_dict`).
+    """One evaluation under its name; numbers as in report.json (`score.as_dict`).
 
-    sequences: {name: {"frames", "AO", "SR0.5", "SR0.75", the benchmark's own metrics, "lost"}}; groups: {"challenge" | "size" |
-    "speed": {group: {"frames", "AO", "SR0.5", "SR0.75"}}}; losses: of `analysis.find_lost_targets`.
+    sequences: {name: {"frames", "AO", "SR0.5", "SR0.75", the benchmark's own metrics, "lost"}}; groups: {"challenge" |
+    "size" | "speed": {group: {"frames", "AO", "SR0.5", "SR0.75"}}}; losses: of `analysis.find_lost_targets`.
     """
 
     name: str
@@ -44,7 +44,7 @@ class RunSummary:
 
 
 def summarise_run(name, report, sequences):
-    """RunSummary of an evaluate.Report of these Sequences; those that failed have no row."""
+    """RunSummary of an score.Report of these Sequences; those that failed have no row."""
     by_name = {sequence.name: sequence for sequence in sequences}
     tracked = [by_name[score.result.name] for score in report.scores]
     frames = scored_frames(report.scores, tracked)
@@ -66,7 +66,7 @@ def summarise_run(name, report, sequences):
 
 
 def _worst(report, sequences, frames, losses):
-    """(score, sequence, frame from 1, caption) of the losses, the longest first, and of the lowest IoUs of other sequences."""
+    """(score, sequence, frame from 1, caption) of the losses, longest first, and of other sequences' lowest IoUs."""
     number = {sequence.name: place for place, sequence in enumerate(sequences)}
     found = [
         (number[loss.sequence], loss.frame, f"lost for {loss.length} frames", loss.challenge)

@@ -14,10 +14,11 @@ from hiptrack.files import write_atomically
 
 
 def write_report(reports, sequences, folder, title):
-    """Write the report of {name: evaluate.Report} over the same Sequences into a folder.
+    """Write the report of {name: score.Report} over the same Sequences into a folder.
 
-    report.html and report.csv; where there is ground truth, success.csv and success.png; where the branch was on and there are
-    labels, branch.csv and branch.png. Returns the files' names. Raises HiptrackError where they cannot be written.
+    report.html and report.csv; where there is ground truth, success.csv and success.png; where the branch was on and
+    there are labels, branch.csv and branch.png. Returns the files' names. Raises HiptrackError where they cannot be
+    written.
     """
     runs = [summarise_run(name, report, sequences) for name, report in reports.items()]
     files = {"report.html": page(runs, title).encode(), "report.csv": tables_csv(runs).encode()}
@@ -34,7 +35,7 @@ def write_report(reports, sequences, folder, title):
 
 
 def tables_csv(runs):
-    """One line for each evaluation, sequence, group and loss of each RunSummary; the frame of a loss is where it began."""
+    """One line for each evaluation, sequence, group and loss of each RunSummary; a loss stands at its first frame."""
     metrics = list(dict.fromkeys(["AO", "SR0.5", "SR0.75", *runs[0].numbers["metrics"]]))
     rows = []
     for run in runs:
@@ -64,7 +65,7 @@ def curves_csv(charts):
 
 
 def branch_csv(runs):
-    """Confusion matrix (row: true, column: predicted class) and calibration (row: a bin's lower end) of runs with a branch."""
+    """Confusion (row: true, column: predicted class) and calibration (row: a bin's lower end) of runs with a branch."""
     rows = []
     for run in runs:
         for name, counts in zip(CLASSES, run.numbers["classification"]["confusion"], strict=True):

@@ -53,7 +53,7 @@ class Variant:
 
 @dataclass(frozen=True)
 class Comparison:
-    """The variants, the best first; names of the bindings that differ and of the numbers there are; what must be told."""
+    """The variants, best first; names of the bindings that differ and of the numbers there are; what must be told."""
 
     variants: list[Variant]
     bindings: list[str]
@@ -152,7 +152,7 @@ _WIDE = 50  # characters of a cell
 
 
 def rows(comparison: Comparison) -> list[list[str]]:
-    """The table, its head first: bindings that differ (the runs' names where none does), number of runs, numbers, source, state."""
+    """The table, head first: bindings that differ (else the runs' names), number of runs, numbers, source, state."""
     short = short_names(comparison.bindings)
     head = [short[name] for name in comparison.bindings] or ["run"]
     head += ["n", *comparison.numbers, "results of"]

@@ -143,7 +143,7 @@ def check_runs(plan: Plan) -> dict[str, Bindings]:
 
 
 def _tracking(bindings: dict[Key, object]) -> list[str]:
-    """The overrides with which tools/eval.py tracks as the validation does: its tracker, in its scope, and what that reads."""
+    """Overrides with which tools/eval.py tracks as the validation does: its tracker in its scope, what that reads."""
     validation = named("Validation", "sweep").selector
     for (scope, selector), chosen in Walk(bindings, named("train", "sweep")).used.items():
         if selector == validation and "tracker" in chosen:
@@ -238,7 +238,7 @@ class EvaluationData:
 
 @dataclass(frozen=True)
 class PlannedRun:
-    """One run of a sweep: its folder, and the arguments of tools/train.py and, where it is evaluated, of tools/eval.py."""
+    """A run of a sweep: its folder, and the arguments of tools/train.py and, where it is evaluated, tools/eval.py."""
 
     folder: Path
     train: tuple[str, ...]

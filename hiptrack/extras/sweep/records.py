@@ -28,9 +28,9 @@ class RunRecord:
     """A run as its folder tells of it.
 
     bindings: {name: value as gin text}, without the seed and what changes no result; implied: {name: value} that holds
-    where a name is not bound; numbers: of RESULTS and SPEEDS, those there are; source: where the RESULTS are from; tracking:
-    {name: value} with which they were tracked, {} where they are of a validation; state: what is unfinished or out of
-    date, "" for nothing; versions: of versions.json.
+    where a name is not bound; numbers: of RESULTS and SPEEDS, those there are; source: where the RESULTS are from;
+    tracking: {name: value} with which they were tracked, {} where they are of a validation; state: what is unfinished
+    or out of date, "" for nothing; versions: of versions.json.
     """
 
     folder: Path
@@ -96,7 +96,7 @@ def is_evaluated(folder: Path) -> bool:
 
 
 def newest_config(folder: Path) -> dict[str, str]:
-    """{name: value} of the newest config-N.gin of a run, {} where there is none. Raises ConfigError for a damaged one."""
+    """{name: value} of a run's newest config-N.gin, {} where there is none. Raises ConfigError for a damaged one."""
     return _texts(_newest_bindings(folder))
 
 

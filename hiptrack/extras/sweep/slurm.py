@@ -36,7 +36,8 @@ class Job:
 def submit(runs: list[PlannedRun], out: Path, jobs: int | None, text: str) -> int:
     """Submit what is not finished as an array of jobs, `jobs` of them at once at most; returns the exit code.
 
-    text: see `parameters`. Raises ConfigError without submitit or SLURM, and for a parameter that submitit does not know.
+    text: see `parameters`. Raises ConfigError without submitit or SLURM, and for a parameter that submitit does not
+    know.
     """
     waiting = [run for run in runs if run.next_step() is not None]
     print(f"{out}: {len(runs) - len(waiting)} of {len(runs)} runs finished before", flush=True)
@@ -59,7 +60,7 @@ def parameters(text: str) -> dict[str, int | str]:
 
 
 def start(runs: list[PlannedRun], folder: Path, parallel: int, text: str, cluster: str = "slurm") -> list:
-    """submitit's jobs of the runs, `parallel` of them at once at most, with submitit's files in `folder`; see `submit`."""
+    """submitit's jobs of the runs, at most `parallel` at once, with submitit's files in `folder`; see `submit`."""
     given = {**DEFAULTS, "slurm_array_parallelism": parallel, **parameters(text)}
     try:
         import submitit

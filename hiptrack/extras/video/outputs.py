@@ -23,13 +23,13 @@ def codec_of(path):
 
 
 class VideoOutput:
-    """A video file of frames of one size; after the `with`, however that is left, `complete` says whether it can be read.
+    """A video file of frames of one size; after the `with`, however left, `complete` says whether it can be read.
 
     Raises HiptrackError where it cannot be written, and at the end where it cannot be read back.
     """
 
     def __init__(self, path, size, fps):
-        """size: (width, height) of the pictures to come. The codecs want even sides: an odd one gets its last line twice."""
+        """size: (width, height) of the pictures. The codecs want even sides: an odd one gets its last line twice."""
         self.path, self.frames, self.complete = Path(path), 0, False
         self._padding = size[1] % 2, size[0] % 2
         codec, even = codec_of(path), (size[0] + self._padding[1], size[1] + self._padding[0])

@@ -22,8 +22,8 @@ TOO_FAST = 1000  # frames/s; from there on it is the clock of a container withou
 class Source:
     """Frames in order, to be read once, within a `with`.
 
-    name: what messages call it. fps: frames a second, None where unknown. total: number of frames, or an estimate; None where
-    unknown. notes: what is worth telling once it has ended.
+    name: what messages call it. fps: frames a second, None where unknown. total: number of frames, or an estimate; None
+    where unknown. notes: what is worth telling once it has ended.
     """
 
     name: str

@@ -34,9 +34,9 @@ DEFAULT_FPS = 25
 class Tracked:
     """A frame and what the tracker found in it.
 
-    number: from 1. frame_rgb: uint8 [H,W,3]. box_xywh: [4] float64 in its pixels. score: in [0, 1], None in the frame where
-    the box was given. challenge: {name: probability}, None unless the branch is on. search_xywh: [4], the square that was
-    searched, None in the first frame. seconds: time that the tracker took, without decoding and drawing.
+    number: from 1. frame_rgb: uint8 [H,W,3]. box_xywh: [4] float64 in its pixels. score: in [0, 1], None in the frame
+    where the box was given. challenge: {name: probability}, None unless the branch is on. search_xywh: [4], the square
+    that was searched, None in the first frame. seconds: time that the tracker took, without decoding and drawing.
     """
 
     number: int
@@ -52,8 +52,8 @@ class Tracked:
 class TrackRequest:
     """What `track` is asked for: the options of tools/track.py.
 
-    source: what `open_source` takes. checkpoint: a weights file, or the folder of an export. box_xywh: [4] in the pixels of frame
-    `start`, None: drawn by mouse. frames: how many at most.
+    source: what `open_source` takes. checkpoint: a weights file, or the folder of an export. box_xywh: [4] in the
+    pixels of frame `start`, None: drawn by mouse. frames: how many at most.
     """
 
     source: str
@@ -82,8 +82,8 @@ def track(request: TrackRequest, tracker: Callable[..., Tracker] = Tracker) -> i
 
     tracker: called with the checkpoint's model; an export folder has one of its own.
 
-    Nothing is written before the first frame was decoded and its box accepted. Whatever ends it, the files hold what was
-    tracked until then. Raises HiptrackError.
+    Nothing is written before the first frame was decoded and its box accepted. Whatever ends it, the files hold what
+    was tracked until then. Raises HiptrackError.
     """
     _check(request)
     weights_file, settings = parts_of(request.checkpoint)
@@ -112,8 +112,8 @@ def track_frames(
 ) -> Iterator[Tracked]:
     """Yields what a tracker finds in (number, frame uint8 [H,W,3] RGB), one at a time.
 
-    box_xywh: the target in the first of them, [4] in pixels, or what gives it for that frame. Raises DataError for a frame of
-    another size than the first: box and memory belong to the old one.
+    box_xywh: the target in the first of them, [4] in pixels, or what gives it for that frame. Raises DataError for a
+    frame of another size than the first: box and memory belong to the old one.
     """
     size = None
     for number, frame in numbered:
