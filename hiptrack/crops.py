@@ -44,8 +44,8 @@ def is_empty(box_xywh, factor, image_size):
 def crop(image, box_xywh, factor, side_out, height=None):
     """The square around a box, [side_out, side_out, 3] uint8; what lies outside the image is black.
 
-    As in the published code, the image's last column and row are black too where the crop reaches past them. `height`: that
-    of the image where `image` has only its upper rows, those of `shown` at least. Raises EmptyCrop.
+    As in the published code, the image's last column and row are black too where the crop reaches past them. `height`:
+    that of the image where `image` has only its upper rows, those of `shown` at least. Raises EmptyCrop.
     """
     size = (image.shape[1], height or image.shape[0])
     left, top, x2, y2 = shown(box_xywh, factor, size)

@@ -1,4 +1,4 @@
-"""The errors a user is meant to read: one paragraph, naming the file and what to do; and how a command ends with one."""
+"""The errors a user is meant to read: one paragraph, naming the file and what to do; how a command ends with one."""
 
 import difflib
 import re

@@ -100,7 +100,7 @@ ABSENT = (-1, -1, -1)
 
 
 def signature(path: str) -> tuple[int, int, int]:
-    """(size in bytes, times of the last change of content and of status in ns) of a file or folder; ABSENT where it is not there.
+    """(bytes, last change of content, last change of status, in ns) of a file or folder; ABSENT where it is not there.
 
     The time of the content can be set, and is by whatever copies a file with its time; that of the status cannot.
     """

@@ -18,7 +18,7 @@ _FONT = cv2.FONT_HERSHEY_SIMPLEX
 
 
 def draw_tracked(frame_rgb, box_xywh, search_xywh=None, text=""):
-    """A copy of the frame uint8 [H,W,3] with the search region (blue), a text at the upper left and the box (pink) on top.
+    """A copy of the frame uint8 [H,W,3] with search region (blue), a text at the upper left, and box (pink) on top.
 
     Boxes are xywh in the frame's pixels; search_xywh: None where nothing was searched.
     """

@@ -20,7 +20,8 @@ HOW_TO = "On CPUs set ACCELERATE_USE_CPU=true and launch with --multi_gpu --num_
 def open_accelerator(mixed_precision):
     """The Accelerator of a training process; mixed_precision: "no", "bf16" or "fp16".
 
-    Raises ConfigError for a number format that the device lacks, HiptrackError where the processes are not as many as asked for.
+    Raises ConfigError for a number format that the device lacks, HiptrackError where the processes are not as many as
+    asked for.
     """
     try:
         accelerator = Accelerator(mixed_precision=mixed_precision, kwargs_handlers=[PATIENCE])
@@ -76,7 +77,7 @@ def on_every_process(action):
 
 
 def write_together(action, what):
-    """`on_every_process` for an action that writes files: it fails too where they cannot be written (full disk, no permission)."""
+    """`on_every_process` for an action that writes files: it fails too where they cannot be written (a full disk)."""
 
     def write():
         try:
@@ -114,7 +115,7 @@ def launch_arguments():
 
 
 def asked_of_launcher():
-    """The number of processes `accelerate launch` was asked for, on its command line or in its file; None without one."""
+    """How many processes `accelerate launch` was asked for, on its command line or in its file; None without one."""
     arguments = launch_arguments()
     if arguments is None:
         return None

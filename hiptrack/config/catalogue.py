@@ -44,7 +44,7 @@ def catalogue(word: str = "") -> str:
 
 
 def describe(entry: Configurable, files: dict[tuple[str, str], list[str]]) -> str:
-    """A configurable's name, room and first sentence, then each parameter that can be bound, with its meaning and files."""
+    """A configurable's name, room and first sentence, then each parameter that can be bound: its meaning and files."""
     text = inspect.getdoc(entry.wrapped) or ""
     summary, meanings = text.partition("\n\n")[0].replace("\n", " "), _meanings(text)
     lines = [f"{short_name(entry.selector)}  ({entry.wrapped.__module__})", f"    {summary}"]
@@ -61,7 +61,7 @@ def describe(entry: Configurable, files: dict[tuple[str, str], list[str]]) -> st
 
 
 def _meanings(text: str) -> dict[str, str]:
-    """{parameter: what the section `Args:` of a docstring says of it}; names that share an entry have the same words."""
+    """{parameter: what the section `Args:` of a docstring says of it}; names of one entry have the same words."""
     found: dict[str, str] = {}
     names: list[str] = []
     for line in text.partition("\nArgs:\n")[2].splitlines():
@@ -90,10 +90,10 @@ def files_that_set() -> dict[tuple[str, str], list[str]]:
 
 
 def explain(name: str, gin_files: list[str], overrides: list[str]) -> str:
-    """Which file and line, or override, gives the value of `[scope/]Name.parameter` or of a macro, and what it replaced.
+    """Which file and line, or override, gives the value of `[scope/]Name.parameter` or a macro, and what it replaced.
 
-    Without a scope: in every scope that has a binding of its own. Raises ConfigError for a name or a scope that does not
-    exist, and for files and overrides that neither a training nor an evaluation takes.
+    Without a scope: in every scope that has a binding of its own. Raises ConfigError for a name or a scope that does
+    not exist, and for files and overrides that neither a training nor an evaluation takes.
     """
     bindings = [binding for file in gin_files for binding in read_file(file)]
     bindings += [read_override(text) for text in overrides]

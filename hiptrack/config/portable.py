@@ -230,8 +230,8 @@ def as_json(value: object) -> object:
 def read_settings(values: object, parameters: Mapping[str, inspect.Parameter], where: str) -> dict[str, object]:
     """The arguments for these parameters from {name: JSON value}.
 
-    where: how messages begin. Raises CheckpointError for a name that is no parameter, with the nearest that is one, for a value
-    that does not fit its hint, and for a whole number beyond MAX_NUMBER.
+    where: how messages begin. Raises CheckpointError for a name that is no parameter, with the nearest that is one, for
+    a value that does not fit its hint, and for a whole number beyond MAX_NUMBER.
     """
     if not isinstance(values, dict):
         raise CheckpointError(f"{where}: {{name: value}} was expected, not {excerpt(repr(values))}.")

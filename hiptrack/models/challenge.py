@@ -67,9 +67,9 @@ class DirectFusion(nn.Module):
 class GatedFusion(nn.Module):
     """Scales the grid's channels by a sigmoid gate computed from the fusion vector.
 
-    The excitation of Squeeze-and-Excitation (Hu et al., CVPR 2018, section 3.2), with the class features in the place of
-    the pooled grid, and twice as large: the gate lies in (0, 2), and is 1 until it is trained, so that a trained tracker
-    keeps its output. What it adds, grid * (gate - 1), differs from place to place as the grid does.
+    The excitation of Squeeze-and-Excitation (Hu et al., CVPR 2018, section 3.2), with the class features in the place
+    of the pooled grid, and twice as large: the gate lies in (0, 2), and is 1 until it is trained, so that a trained
+    tracker keeps its output. What it adds, grid * (gate - 1), differs from place to place as the grid does.
     """
 
     foldable = False
@@ -89,9 +89,9 @@ class AttentionFusion(nn.Module):
     """Every place of the grid reads what it needs of the fusion vector, by cross-attention.
 
     The places are the queries, and tokens made of the fusion vector are keys and values (Vaswani et al., NeurIPS 2017,
-    section 3.2.3). One vector becomes several tokens by a linear layer and LayerNorm, as IP-Adapter does with the global
-    embedding of an image (Ye et al. 2023, arXiv 2308.06721, section 3.2). The output projection is zero at first, so that
-    a trained tracker keeps its output.
+    section 3.2.3). One vector becomes several tokens by a linear layer and LayerNorm, as IP-Adapter does with the
+    global embedding of an image (Ye et al. 2023, arXiv 2308.06721, section 3.2). The output projection is zero at
+    first, so that a trained tracker keeps its output.
 
     Args:
         fusion_width: width of fusion vector, tokens, queries and keys.
@@ -156,8 +156,8 @@ class ChallengeBranch(nn.Module):
         grid_width: width of the grid ahead of the box head.
         classes, hidden_width, fusion_width, dropout: sizes of the branch and the rate of its dropout.
         feature: the mean over the kept search tokens, or the backbone's class token.
-        fusion: form of the fusion (hiptrack/models/challenge.py), called with (fusion_width, grid_width); None trains the branch
-            without telling the head.
+        fusion: form of the fusion (hiptrack/models/challenge.py), called with (fusion_width, grid_width); None trains
+            the branch without telling the head.
         momentum: step of the running mean of what a foldable fusion adds to the grid.
         activation: "softmax" where a frame has one class, "sigmoid" where it may have several at once.
     """

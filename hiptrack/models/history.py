@@ -58,7 +58,8 @@ class HistoricalPrompt(nn.Module):
     def forward(self, grid, memories):
         """Search grid [B, C, S, S] with its prompt.
 
-        memories: a list of (keys [b, M, K+1], values [b, M, C/2]), whose rows b together are the B rows; each has its own M.
+        memories: a list of (keys [b, M, K+1], values [b, M, C/2]), whose rows b together are the B rows; each has its
+        own M.
         """
         query = 2 * self._project(grid)
         history = torch.cat(read_each(query.split([len(keys) for keys, _ in memories]), memories, self.scale))
@@ -155,9 +156,10 @@ def read_each(queries, memories, scale):
 def readout(query, keys, values, scale):
     """Softmax attention over the memory, in float32 for the keys.
 
-    query: [B, N, K]; keys: [B, M, K + 1], the last column added to the affinity (HistoricalPrompt.remember); values: [B, M, V].
-    Returns [B, N, V] in the values' type. Where no gradient passes, the memory is read in chunks, so that the [N, M] affinity is
-    never held: no fused kernel of the CPU takes keys and values of unequal width, and that of GPUs is slow for few queries.
+    query: [B, N, K]; keys: [B, M, K + 1], the last column added to the affinity (HistoricalPrompt.remember); values:
+    [B, M, V]. Returns [B, N, V] in the values' type. Where no gradient passes, the memory is read in chunks, so that
+    the [N, M] affinity is never held: no fused kernel of the CPU takes keys and values of unequal width, and that of
+    GPUs is slow for few queries.
     """
     in_graph = torch.is_grad_enabled() and any(part.requires_grad for part in (query, keys, values))
     with torch.autocast(query.device.type, enabled=False):
@@ -182,10 +184,10 @@ def on_gpu(tensor):
 
 
 def _read_in_chunks(query, keys, values, scale, places):
-    """`readout` of one row or of a batch: a softmax for each chunk of so many places, and a running mean of them by their mass.
+    """`readout` of a row or a batch: a softmax for each chunk of so many places, and their running mean by mass.
 
-    After Milakov and Gimelshein, "Online normalizer calculation for softmax" (2018). The mass of a chunk is the sum of the
-    exponentials of its affinities; the largest weight of its softmax is exp(largest affinity) / mass.
+    After Milakov and Gimelshein, "Online normalizer calculation for softmax" (2018). The mass of a chunk is the sum of
+    the exponentials of its affinities; the largest weight of its softmax is exp(largest affinity) / mass.
     """
     query = query * scale
     output = log_mass = None

@@ -80,8 +80,8 @@ class TrackerWeights:
     A branch or a neck that the file does not hold keeps its initial values; everything else must fit.
 
     Args:
-        path: .safetensors of ours, .pth or .pth.tar of the published form, or "nano", the weights that come with the package. None
-            starts from random weights.
+        path: .safetensors of ours, .pth or .pth.tar of the published form, or "nano", the weights that come with the
+            package. None starts from random weights.
         branch: False leaves out the file's branch, for one that starts anew or has another form.
 
     Raises NotFoundError, or CheckpointError naming the tensors that do not fit.

@@ -18,7 +18,7 @@ class Linear(nn.Linear):
 
 
 class ResidualBlock(nn.Module):
-    """Pre-activation residual block: x + conv2(relu(conv1(relu(x)))), a 3x3 convolution on the skip where widths differ."""
+    """Pre-activation residual block: x + conv2(relu(conv1(relu(x)))), 3x3 convolution on the skip if widths differ."""
 
     def __init__(self, in_width: int, out_width: int):
         super().__init__()
@@ -149,8 +149,8 @@ def allow_tf32(allowed):
     """Have GPUs compute float32 matrix products and convolutions in TF32, or in IEEE float32.
 
     TF32 has 10 bits of mantissa; NVIDIA's GPUs from Ampere on multiply it several times as fast. PyTorch starts with
-    convolutions in TF32 and matrix products in IEEE float32. Its flags are set by the names that all versions know; a program
-    that sets them by the newer ones (`fp32_precision`) as well makes PyTorch raise an error.
+    convolutions in TF32 and matrix products in IEEE float32. Its flags are set by the names that all versions know; a
+    program that sets them by the newer ones (`fp32_precision`) as well makes PyTorch raise an error.
     """
     torch.backends.cuda.matmul.allow_tf32 = allowed
     torch.backends.cudnn.allow_tf32 = allowed

@@ -36,7 +36,8 @@ def strip_branch(source, output, fold=False, form="safetensors"):
 
     fold: keep the branch's mean effect as a bias of the layer that feeds the box head.
     form: "safetensors" (ours) or "published" (torch file with the published names under `net`).
-    Raises CheckpointError where there is nothing to fold, the published form cannot hold the model, or the output is the source.
+    Raises CheckpointError where there is nothing to fold, the published form cannot hold the model, or the output is
+    the source.
     """
     if (Path(output).suffix == ".safetensors") != (form == "safetensors"):
         suffix = "must end in .safetensors" if form == "safetensors" else "must not end in .safetensors"
@@ -77,8 +78,8 @@ def without_branch(bindings):
 def halve(source, output):
     """Write a weights file of ours in float16, with what it says of itself.
 
-    Raises NotFoundError, or CheckpointError for a file that is none of ours, a value beyond float16's range (65,504), and an output
-    that is the source or does not end in .safetensors.
+    Raises NotFoundError, or CheckpointError for a file that is none of ours, a value beyond float16's range (65,504),
+    and an output that is the source or does not end in .safetensors.
     """
     source, output = Path(source), Path(output)
     if output.suffix != ".safetensors":

@@ -202,7 +202,7 @@ def _read_torch(path):
 
 
 def _is_stored(tensor, size):
-    """Whether a file of `size` bytes holds each value of a tensor: no view of fewer values, nothing sparse or without memory."""
+    """Whether a file of `size` bytes holds each value of a tensor: no expanded view, not sparse or without memory."""
     return tensor.layout is torch.strided and tensor.device.type == "cpu" and tensor.nbytes <= size
 
 

@@ -1,4 +1,4 @@
-"""hiptrack-nano, the tracker that comes with the package: a folder as `Tracker.from_pretrained` takes it. README.md is its model card."""
+"""hiptrack-nano, the packaged tracker: a folder for `Tracker.from_pretrained`. README.md is its model card."""
 
 from pathlib import Path
 
@@ -8,5 +8,5 @@ WEIGHTS = FOLDER / "model.safetensors"
 
 
 def weights_path(name):
-    """The weights file that a name stands for: "nano" is the packaged one (a file of that name is ./nano); else a path."""
+    """The weights file of a name: "nano" is the packaged one (a file of that name is ./nano); any other is a path."""
     return WEIGHTS if name == NAME else Path(name)

@@ -1,8 +1,9 @@
 """Tracking that adapts to the predicted challenge and the score, by a table of rules.
 
-The rules one would write are known from others: no update while the target is hidden (MOSSE, Bolme et al., CVPR 2010, section 3.5),
-a larger search region for a lost one (DaSiamRPN, Zhu et al., ECCV 2018, section 3.4), a damped size (SiamFC, Bertinetto et al.,
-ECCV 2016 workshops). Nothing here runs the network: a rule changes what is done with a frame's prediction, and where the next frame is searched.
+The rules one would write are known from others: no update while the target is hidden (MOSSE, Bolme et al., CVPR 2010,
+section 3.5), a larger search region for a lost one (DaSiamRPN, Zhu et al., ECCV 2018, section 3.4), a damped size
+(SiamFC, Bertinetto et al., ECCV 2016 workshops). Nothing here runs the network: a rule changes what is done with a
+frame's prediction, and where the next frame is searched.
 """
 
 from dataclasses import dataclass

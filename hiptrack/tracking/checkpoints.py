@@ -1,4 +1,4 @@
-"""What a tool's --checkpoint names: a weights file, or a tracker's folder as `save_pretrained` writes it, settings included."""
+"""What --checkpoint names: a weights file, or a tracker's folder as `save_pretrained` writes it, with settings."""
 
 from pathlib import Path
 
@@ -24,7 +24,7 @@ def is_tracker_folder(path: Path) -> bool:
 
 
 def parts_of(path: Path) -> tuple[Path, dict[str, object]]:
-    """The weights file of a checkpoint, and the folder's settings of the Tracker that the loaded configuration leaves open.
+    """A checkpoint's weights file, and the folder's settings of the Tracker that the loaded configuration leaves open.
 
     Raises CheckpointError for settings that cannot be read.
     """

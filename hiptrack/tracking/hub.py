@@ -29,7 +29,7 @@ NOT_STORED = (
     "device",
 )  # the weights file holds the model; the others belong to a machine
 MAX_BYTES = 2**20  # of the settings
-# What huggingface_hub raises: of the network, the Hub's answers, its cache (all OSError but the first), and names that cannot be.
+# What huggingface_hub raises: of the network, the Hub's answers, its cache (all OSError but the first), bad names.
 HUB_ERRORS = (HTTPError, OSError, ValueError)
 CARD = """---
 {{ card_data }}
@@ -104,8 +104,8 @@ class TrackerHubMixin(
     ):
         """A tracker from a folder that `save_pretrained` wrote, or from a repository of the Hub ("org/name").
 
-        settings: arguments of the constructor, in the place of the stored ones. revision: branch, tag or commit; it and what
-        follows are `huggingface_hub.snapshot_download`'s. Raises NotFoundError, CheckpointError or ConfigError.
+        settings: arguments of the constructor, in the place of the stored ones. revision: branch, tag or commit; it and
+        what follows are `huggingface_hub.snapshot_download`'s. Raises NotFoundError, CheckpointError or ConfigError.
 
         In the place of the mixin's own, which reads config.json unchecked and drops what it does not know.
         """
@@ -128,8 +128,8 @@ class TrackerHubMixin(
     def save_pretrained(self, save_directory, **options):
         """Write weights, settings and, where there is none, a model card to a folder; the options are ModelHubMixin's.
 
-        Raises ConfigError for a tracker that was not read from a weights file, and for a folded one in the folder it was read
-        from, and CheckpointError or NotFoundError where the weights file has changed since.
+        Raises ConfigError for a tracker that was not read from a weights file, and for a folded one in the folder it
+        was read from, and CheckpointError or NotFoundError where the weights file has changed since.
         """
         if self.weights_file is None:
             raise ConfigError(
@@ -148,7 +148,8 @@ class TrackerHubMixin(
     def push_to_hub(self, repo_id, *, model_card_kwargs=None, **options):
         """Upload what `save_pretrained` writes to a repository, made where there is none; returns the commit's address.
 
-        options: ModelHubMixin's (private, branch, commit_message, token, ...). Raises HiptrackError with the Hub's reason.
+        options: ModelHubMixin's (private, branch, commit_message, token, ...). Raises HiptrackError with the Hub's
+        reason.
         """
         card = {"repo_id": repo_id, **(model_card_kwargs or {})}
         try:

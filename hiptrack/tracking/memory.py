@@ -41,7 +41,7 @@ class MemoryPolicy:
 
 
 class TargetMemory:
-    """The memory of one target, driven by a MemoryPolicy: `read_memories` before and `update_memories` after each prediction."""
+    """A target's memory, driven by a MemoryPolicy: `read_memories` before, `update_memories` after each prediction."""
 
     def __init__(self, policy, template, template_box_xywh):
         """template: [1, 3, Ht, Ht] normalised; template_box_xywh: [1, 4] normalised."""
@@ -81,8 +81,8 @@ def read_memories(model, memories, features):
 def update_memories(model, memories, search, features, box_cxcywh, allowed):
     """Remember the present frames that the policies ask for, and go on to the next.
 
-    memories: B TargetMemory; search: [B, 3, Hs, Hs] normalised; box_cxcywh: [B, 4] normalised; allowed: whether each frame may be
-    remembered; the next that may makes up for one that may not.
+    memories: B TargetMemory; search: [B, 3, Hs, Hs] normalised; box_cxcywh: [B, 4] normalised; allowed: whether each
+    frame may be remembered; the next that may makes up for one that may not.
     """
     for memory in memories:
         memory.due = memory.due or memory.policy.enters(memory.frame)

@@ -1,4 +1,4 @@
-"""A tracker for programs: `init` with a frame and a box, then `update` frame by frame; or several targets as one batch."""
+"""A tracker for programs: `init` with a frame and a box, then `update` frame by frame; or a batch of targets."""
 
 import copy
 import logging
@@ -27,7 +27,7 @@ PRECISIONS = ("float32", "tf32", "bf16")
 
 @dataclass
 class TrackResult:
-    """box: xywh in frame pixels [4] float64; score in [0, 1]; challenge: (smoothed) probabilities [classes], None when off."""
+    """box: xywh in frame pixels [4] float64; score in [0, 1]; challenge: smoothed probabilities [classes] or None."""
 
     box: np.ndarray
     score: float
@@ -37,8 +37,8 @@ class TrackResult:
 class Target:
     """What a Tracker knows of one target: where it was last, what it looks like, and its memory.
 
-    box_xywh: [4] in frame pixels; search_xywh: [4], the square that the last step searched, None before one; score_map: [S, S] raw,
-    of the last step; memory: TargetMemory.
+    box_xywh: [4] in frame pixels; search_xywh: [4], the square that the last step searched, None before one; score_map:
+    [S, S] raw, of the last step; memory: TargetMemory.
     """
 
     def __init__(self, box_xywh, template_tokens, memory):
@@ -66,12 +66,14 @@ class Tracker(TrackerHubMixin):
         branch: "off" (as if there were none), "on" (challenge named and fused) or "folded" (its mean effect kept).
         memory: which frames are remembered.
         margin: the box is kept at least this many pixels wide, high and inside the frame.
-        smoothing: share of the class probabilities of the frame before in those of a frame (an exponential moving average),
-            in [0, 1); 0 takes each frame as it is. The boxes do not depend on it unless rules of `adaptation` do.
+        smoothing: share of the class probabilities of the frame before in those of a frame (an exponential moving
+            average), in [0, 1); 0 takes each frame as it is. The boxes do not depend on it unless rules of `adaptation`
+            do.
         adaptation: what is done otherwise while a challenge is likely or the score low; None: the published tracker.
-        precision: "float32" (IEEE on GPUs, too); "tf32", which is faster on NVIDIA's GPUs from Ampere on, and float32 elsewhere; or
-            "bf16", which is faster where the processor computes in it.
-        compile: whether to track with torch.compile (on GPUs with CUDA graphs); it takes a minute before the first frame.
+        precision: "float32" (IEEE on GPUs, too); "tf32", which is faster on NVIDIA's GPUs from Ampere on, and float32
+            elsewhere; or "bf16", which is faster where the processor computes in it.
+        compile: whether to track with torch.compile (on GPUs with CUDA graphs); it takes a minute before the first
+            frame.
         device: torch device name; "auto" takes a GPU where there is one.
 
     The tracker has a copy of the model, made ready for it (hiptrack/models/prepare.py).
@@ -196,7 +198,8 @@ class Tracker(TrackerHubMixin):
     def step(self, targets, frames_rgb):
         """B targets, each in the next frame [H, W, 3] uint8 of its own video -> B TrackResults.
 
-        In the place of a target's result stands the HiptrackError that `update` would raise; the others do not depend on it.
+        In the place of a target's result stands the HiptrackError that `update` would raise; the others do not depend
+        on it.
         """
         outcomes, places, searches = [None] * len(targets), [], []
         for place, (target, frame) in enumerate(zip(targets, frames_rgb, strict=True)):
@@ -220,7 +223,7 @@ class Tracker(TrackerHubMixin):
 
     @contextmanager
     def computing(self):
-        """Around a step of the model: products have the tracker's precision, and the graphs of a compiled model begin anew."""
+        """Around a step of the model: products have the tracker's precision, a compiled model's graphs begin anew."""
         if self.compile and self.device.type == "cuda":
             torch.compiler.cudagraph_mark_step_begin()  # the graphs may write over what they returned in the last step
         with tf32(self.precision == "tf32", self.device):

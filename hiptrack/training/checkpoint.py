@@ -1,8 +1,9 @@
 """Training checkpoints: everything a run needs to go on as if it had never stopped.
 
-A checkpoint is a folder `checkpoints/step-00001234` with weights.safetensors, optimizer.pt, rng-<process>.pt and, written
-last, state.json with the digests of all of them. It is made under a temporary name and renamed when it is complete and on
-disk; older ones are removed after that. `-end` in its name says that the epoch of that step is over, validation included.
+A checkpoint is a folder `checkpoints/step-00001234` with weights.safetensors, optimizer.pt, rng-<process>.pt and,
+written last, state.json with the digests of all of them. It is made under a temporary name and renamed when it is
+complete and on disk; older ones are removed after that. `-end` in its name says that the epoch of that step is over,
+validation included.
 """
 
 import hashlib
@@ -247,7 +248,7 @@ class Checkpoint:
 
 
 def laid_out_as(parameter, value):
-    """A value of an optimiser's state in its parameter's memory order: fused kernels walk both side by side, whatever their strides."""
+    """A value of an optimiser's state in its parameter's memory order: fused kernels ignore strides."""
     if isinstance(value, torch.Tensor) and value.shape == parameter.shape:
         return torch.empty_like(parameter, dtype=value.dtype, device=value.device).copy_(value)
     return value

@@ -24,7 +24,7 @@ class Difficulty:
         self._sums = {name: tuple(sums) for name, sums in state["sums"].items()} if is_main else {}
 
     def observer(self, clips, model):
-        """What is to be called with (prediction, batch) of each pass of a step; None where difficulty decides nothing."""
+        """What to call with (prediction, batch) of each pass of a step; None where difficulty decides nothing."""
         if clips.data.priority is None:
             return None
         return partial(self.observe, multi_label=model.challenge.activation == "sigmoid")
@@ -84,5 +84,5 @@ def label_difficulty(probabilities, labels):
 
 
 def flags_difficulty(probabilities, flags):
-    """(distance of the probabilities [R, 10] from the flags [R, 10] (-1: none), mean over classes; whether a frame has any)."""
+    """(mean distance of probabilities [R, 10] from flags [R, 10] (-1: none) over classes; whether there are any)."""
     return (probabilities - flags).abs().mean(1), flags[:, 0] >= 0

@@ -13,7 +13,8 @@ MODEL = ("hiptrack.training.train.train", "model")  # as gin knows it
 def check_run(training):
     """Raise ConfigError for what the settings of a Training alone show to be wrong.
 
-    Two stages share a name, or one has that of the run's last file; the model is built in a scope; a number is out of range.
+    Two stages share a name, or one has that of the run's last file; the model is built in a scope; a number is out of
+    range.
     """
     if training.keep_checkpoints < 1 or training.loader_timeout <= 0:
         raise ConfigError(

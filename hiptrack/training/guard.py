@@ -1,4 +1,4 @@
-"""What may go wrong in a run and stop it: unusable clips, numbers that are not finite, signals, errors of one process."""
+"""What may stop a run: unusable clips, numbers that are not finite, signals, errors of one process."""
 
 import json
 import math
@@ -108,8 +108,8 @@ class Guard:
     def agree(self, batches, error, stage, at, save):
         """What all processes must decide alike before a step: to stop for an error, to save, to stop as asked.
 
-        batches: this process's passes of the global batch; error: why there are none; save: writes a checkpoint. Raises the
-        error of any process on all, Preempted where a signal asks for it, DataError for too many unreadable images.
+        batches: this process's passes of the global batch; error: why there are none; save: writes a checkpoint. Raises
+        the error of any process on all, Preempted where a signal asks for it, DataError for too many unreadable images.
         """
         error = error or self.folder.log.failure
         rejected = [draw for batch in batches for draw in batch["rejected"]]
@@ -138,7 +138,7 @@ class Guard:
 
     @contextmanager
     def finite(self, stage, at, batches, keep_ratio, model, text):
-        """Around a step that raises NotFinite: what it needs to be run again is then kept, and a HiptrackError says where.
+        """Around a step: at NotFinite what it needs to be run again is kept, and a HiptrackError says where.
 
         text: the model's description. The numbers are the same on all processes, so all come here or none.
         """

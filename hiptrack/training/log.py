@@ -23,8 +23,8 @@ REJECTED = "rejected.jsonl"  # the draws that gave no clip
 class RunLog:
     """The log of a run, in its folder.
 
-    A resumed run continues it where its checkpoint left it, so that there are neither duplicates nor holes. What cannot be
-    written is kept in `failure`, a HiptrackError, for the run to stop on all processes.
+    A resumed run continues it where its checkpoint left it, so that there are neither duplicates nor holes. What cannot
+    be written is kept in `failure`, a HiptrackError, for the run to stop on all processes.
 
     Args:
         step: of the checkpoint the run resumes from, or 0.
@@ -46,8 +46,8 @@ class RunLog:
     def scalars(self, step, values):
         """Log {name: number} at a global step.
 
-        A number that is not finite, as the gradient's norm of a step that a loss scaler skips, is null in metrics.jsonl, since JSON
-        has none, and absent in TensorBoard.
+        A number that is not finite, as the gradient's norm of a step that a loss scaler skips, is null in
+        metrics.jsonl, since JSON has none, and absent in TensorBoard.
         """
         values = {name: value if math.isfinite(value) else None for name, value in values.items()}
         self._guarded(self._to_tensorboard, step, values)
@@ -75,7 +75,7 @@ class RunLog:
         self._guarded(self.writer.add_text, name, "    " + text.replace("\n", "\n    "), step)
 
     def hparams(self, bindings, metrics):
-        """Have TensorBoard's table of runs show bindings {name: gin text} beside some of the scalars, by their names."""
+        """Show bindings {name: gin text} in TensorBoard's table of runs, beside the scalars of these names."""
         values = {name: _number_or_text(text) for name, text in bindings.items()}
         for summary in hparams(values, dict.fromkeys(metrics, 0.0)):
             self._guarded(self.writer.file_writer.add_summary, summary)
@@ -140,7 +140,7 @@ class NoLog:
 
 @contextmanager
 def epoch_bar(stage, at, accelerator):
-    """A progress bar over the steps of the epoch that a Position is in; yields what moves it on, with a step's scalars."""
+    """A progress bar over the steps of a Position's epoch; yields what moves it on, with a step's scalars."""
     with tqdm(
         total=stage.steps_per_epoch,
         initial=at.epoch_step,

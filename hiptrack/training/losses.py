@@ -2,8 +2,8 @@
 
 A loss is called with a Prediction and its target and gives a *sum*; `count` says what that sum is to be divided by.
 The training loop adds the counts of all processes and micro-batches first, so that the result does not depend on how
-a global batch was divided. R rows are frames, clip after clip. A loss that suits one ChallengeBranch.activation only names it in
-`activation`.
+a global batch was divided. R rows are frames, clip after clip. A loss that suits one ChallengeBranch.activation only
+names it in `activation`.
 """
 
 from typing import Literal
@@ -144,8 +144,8 @@ class ChallengeLoss:
 class MultiLabelChallengeLoss:
     """Classification of all challenges of a frame at once: binary cross entropy of each class, plain or asymmetric.
 
-    The asymmetric loss (Ridnik et al., ICCV 2021, eq. 4 to 7) makes little of absent classes that are found improbable; with
-    both gammas and the margin 0 it is the cross entropy. It needs ChallengeBranch.activation = "sigmoid".
+    The asymmetric loss (Ridnik et al., ICCV 2021, eq. 4 to 7) makes little of absent classes that are found improbable;
+    with both gammas and the margin 0 it is the cross entropy. It needs ChallengeBranch.activation = "sigmoid".
 
     Args:
         weight: factor in the total.
@@ -192,8 +192,9 @@ class MultiLabelChallengeLoss:
 class ConsistencyLoss:
     """Squared difference between the class probabilities of neighbouring search frames of a clip, mean over classes.
 
-    The consistency term of Temporal Ensembling (Laine and Aila, ICLR 2017, section 2), with the frame before in the place of
-    an earlier pass; gradients reach both frames, and the weight is constant where the paper's rises slowly from 0. It needs no labels, and goes beside a loss that has them.
+    The consistency term of Temporal Ensembling (Laine and Aila, ICLR 2017, section 2), with the frame before in the
+    place of an earlier pass; gradients reach both frames, and the weight is constant where the paper's rises slowly
+    from 0. It needs no labels, and goes beside a loss that has them.
 
     Args:
         weight: factor in the total.

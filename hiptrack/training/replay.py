@@ -18,9 +18,9 @@ from hiptrack.training.step import TrainingStep
 def replay(folder, training):
     """Run the kept step again in one process and say where it goes wrong; nothing is written.
 
-    The shares of all processes become passes of this one, with the random numbers of the first. Returns the exit code: 1 where a loss or gradient is not finite
-    again. Raises NotFoundError or CheckpointError for a folder that holds no such step, ConfigError without its stage.
-    training: the Training whose run left the folder.
+    The shares of all processes become passes of this one, with the random numbers of the first. Returns the exit code:
+    1 where a loss or gradient is not finite again. Raises NotFoundError or CheckpointError for a folder that holds no
+    such step, ConfigError without its stage. training: the Training whose run left the folder.
     """
     accelerator, stages = open_accelerator(training.mixed_precision), training.stages
     choose_kernels(training.deterministic, training.tf32)

@@ -12,10 +12,10 @@ from hiptrack.training.run_folder import LOCK
 
 
 def checkpoint_to_resume(folder, resume):
-    """(the path of the checkpoint that a run goes on from, or None; why newer ones are passed over), alike on all processes.
+    """(path of the checkpoint that a run goes on from, or None; why newer ones are passed over), on all processes.
 
-    folder: RunFolder; resume: "auto", "never" or a checkpoint's path. Raises HiptrackError where the folder holds work that
-    would be overwritten, CheckpointError for a damaged checkpoint.
+    folder: RunFolder; resume: "auto", "never" or a checkpoint's path. Raises HiptrackError where the folder holds work
+    that would be overwritten, CheckpointError for a damaged checkpoint.
     """
     return on_main(folder.accelerator, lambda: _find(folder.path, folder.checkpoints, resume), folder.what)
 
@@ -47,7 +47,8 @@ def _find(folder, checkpoints, resume):
 def take_up(path, model, stages, folder, passed_over, request):
     """Fill the model from a checkpoint and say so; returns the Checkpoint.
 
-    Raises ConfigError where it was written with another configuration (unless request.allow_change) or does not fit the stages.
+    Raises ConfigError where it was written with another configuration (unless request.allow_change) or does not fit the
+    stages.
     """
     checkpoint, say, processes = Checkpoint.open(path), folder.say, folder.accelerator.num_processes
     for reason in passed_over:

@@ -42,8 +42,8 @@ _DISTRIBUTIONS = {
 class TrainRequest:
     """What the command line says of a run.
 
-    folder: of the run; argv: the command, to be recorded; resume: "auto", "never" or a checkpoint's path; allow_change: resume
-    with another configuration; dry_run: only describe it.
+    folder: of the run; argv: the command, to be recorded; resume: "auto", "never" or a checkpoint's path; allow_change:
+    resume with another configuration; dry_run: only describe it.
     """
 
     folder: Path
@@ -87,7 +87,8 @@ class RunFolder:
     def open(self, resumed, at, log_sizes, argv):
         """Record the start of a run and open its log.
 
-        resumed: path of the checkpoint it goes on from, or None; at: its Position; log_sizes: what the log's `sync` gave there.
+        resumed: path of the checkpoint it goes on from, or None; at: its Position; log_sizes: what the log's `sync`
+        gave there.
         """
 
         def write():
@@ -235,8 +236,9 @@ LOCK = ".lock"
 def run_lock(folder):
     """Hold a run's folder, which is made where it is missing.
 
-    A record lock (fcntl) of this process: it goes with the process, however that ends; loader workers do not inherit it; over
-    NFS the server keeps it until a crashed machine is back or its lease is over. A folder that holds nothing but the lock afterwards is removed.
+    A record lock (fcntl) of this process: it goes with the process, however that ends; loader workers do not inherit
+    it; over NFS the server keeps it until a crashed machine is back or its lease is over. A folder that holds nothing
+    but the lock afterwards is removed.
 
     Raises HiptrackError at once where another process has the folder, or where it cannot be made or locked.
     """

@@ -41,17 +41,18 @@ class Stage:
         epochs, lr, batch: length, base learning rate, and the *global* batch, to which the rate belongs.
         clips: clips of one epoch.
         trainable: modules that are trained, by dotted name ("all": everything), or a freeze schedule
-            {epoch of the stage: modules}. All others are frozen: in eval mode, without gradients, outside the optimiser.
+            {epoch of the stage: modules}. All others are frozen: in eval mode, without gradients, outside the
+            optimiser.
         lr_multipliers: {module: factor of lr}; the longest name that fits a parameter decides.
-        layer_decay: factor of lr from each backbone layer to the one below it, above 0 and at most 1, beside lr_multipliers
-            (see `parameter_groups`); None has the same rate in all layers.
+        layer_decay: factor of lr from each backbone layer to the one below it, above 0 and at most 1, beside
+            lr_multipliers (see `parameter_groups`); None has the same rate in all layers.
         optimizer: called with the parameter groups.
         schedule: factor of the learning rates over the stage.
         keep_ratio: schedule of the keep ratio; None trains with the backbone's own.
         grad_clip: largest gradient norm; None does not clip.
         largest_pass: most clips a process takes at once; a larger share of the batch is accumulated.
-        activation_checkpointing: the backbone's blocks keep their inputs alone for the backward pass and are run again there:
-            less memory, more time, the same gradients.
+        activation_checkpointing: the backbone's blocks keep their inputs alone for the backward pass and are run again
+            there: less memory, more time, the same gradients.
     """
 
     def __init__(
@@ -148,7 +149,7 @@ class Stage:
         return step
 
     def follow_schedules(self, optimizer, at, backbone):
-        """Set the learning rates of a Position; returns (its keep ratio, None for the backbone's own; all of it for the log)."""
+        """Set a Position's learning rates; returns (keep ratio, None for the backbone's own; all of it for the log)."""
         epoch = at.epoch + at.epoch_step / self.steps_per_epoch
         factor = self.schedule(epoch, self.epochs)
         for group in optimizer.param_groups:
@@ -184,7 +185,7 @@ class Stage:
                 self.optimizer(self.parameter_groups(model))
 
     def check_targets(self, model, data):
-        """Raise ConfigError when a loss of this stage does not suit the branch, or finds no target in the whole data."""
+        """Raise ConfigError where a loss of this stage does not suit the branch, or finds no target in the data."""
         if data.priority is not None and (model.challenge is None or data.labelled_frames == 0):
             raise ConfigError(
                 f"Stage '{self.name}': ClipData.priority draws by how sure the challenge branch is of labelled frames; "

@@ -36,8 +36,9 @@ class TrainingStep:
 
         batches: this process's passes, on the device; each is a dict of B clips of F frames as ClipDataset gives them
         (template [B, 3, Ht, Ht], search [B, F, 3, Hs, Hs], template_box [B, 4], boxes_xywh [B, F, 4], labels [B, F],
-        flags [B, F, 10], gaps [B, F]). observe: called with (prediction, batch) of each pass. Returns (scalars, last prediction): {name: float} over the whole global batch, under
-        the names of TensorBoard; the prediction has rows of frames.
+        flags [B, F, 10], gaps [B, F]). observe: called with (prediction, batch) of each pass. Returns (scalars, last
+        prediction): {name: float} over the whole global batch, under the names of TensorBoard; the prediction has rows
+        of frames.
         """
         counts = self._global_counts(batches)
         sums = torch.zeros(len(self.losses) + 4, device=self.accelerator.device, dtype=torch.float64)
@@ -67,8 +68,8 @@ class TrainingStep:
     def settle_buckets(self, clips):
         """One step on a clip of a ClipDataset whose result is thrown away.
 
-        DDP orders its buckets anew after the first step, and with three processes or more the order decides how a sum is
-        rounded: without this a resumed run would differ from an uninterrupted one in the last bit.
+        DDP orders its buckets anew after the first step, and with three processes or more the order decides how a sum
+        is rounded: without this a resumed run would differ from an uninterrupted one in the last bit.
         """
         device = self.accelerator.device
         buffers = [(buffer, buffer.clone()) for buffer in self.model.buffers()]
@@ -104,8 +105,8 @@ class TrainingStep:
     def _metrics(self, prediction, batch):
         """[sum of IoU, frames, correct classes, labelled frames].
 
-        Correct is a frame whose most probable class is its label; where a loss teaches all flags of a frame, one whose most
-        probable class is among these (1 - "one-error", Zhang and Zhou, TKDE 2014).
+        Correct is a frame whose most probable class is its label; where a loss teaches all flags of a frame, one whose
+        most probable class is among these (1 - "one-error", Zhang and Zhou, TKDE 2014).
         """
         truth = xywh_to_xyxy(batch["boxes_xywh"].flatten(0, 1)).clamp(0, 1)
         iou = iou_and_giou(cxcywh_to_xyxy(prediction.box_cxcywh), truth)[0].sum().double()

@@ -40,8 +40,8 @@ class Training:
         initial_weights: applied to the new model in order.
         validation: tracking of held-out sequences, every few epochs.
         seed: of everything random.
-        deterministic: only kernels that give the same result each time (GPUs are a little slower); a model that needs another
-            one is refused.
+        deterministic: only kernels that give the same result each time (GPUs are a little slower); a model that needs
+            another one is refused.
         mixed_precision: number format of matrix products.
         tf32: GPUs compute float32 products with 10 bits of mantissa, several times as fast; False: IEEE float32.
         workers: loader processes of each training process.
@@ -71,7 +71,7 @@ class Training:
     pictures: Annotated[int, CHANGES_NO_RESULT] = 4
 
     def run(self, request):
-        """All that is left of the run of a TrainRequest; returns the exit code. Raises HiptrackError for what a user can mend."""
+        """All that is left of a TrainRequest's run; returns the exit code. Raises HiptrackError for a user's faults."""
         check_run(self)
         accelerator = self.accelerator = open_accelerator(self.mixed_precision)
         if request.dry_run:
@@ -89,7 +89,7 @@ class Training:
         return 0
 
     def start(self, request):
-        """Build the model, take up a checkpoint, read the data; the folder last: a run that cannot start leaves nothing."""
+        """Build the model, take up a checkpoint, read the data, open the folder last: no trace of a failed start."""
         accelerator, folder, say = self.accelerator, self.folder, self.folder.say
         set_seed(self.seed)
         self.net = lay_out(self.model(), accelerator.device, accelerator.mixed_precision)
@@ -146,7 +146,7 @@ class Training:
         folder.say(f"finished: {folder.path / 'model.safetensors'}")
 
     def begin_epoch(self, stage, clips):
-        """Wrap the model anew where other modules are trained from here on; then go on as the checkpoint says, if any."""
+        """Wrap the model anew where other modules are trained from here; then go on as the checkpoint says, if any."""
         at, checkpoint, accelerator = self.at, self.checkpoint, self.accelerator
         last = at.epoch if at.epoch_step else at.epoch - 1  # the epoch of the last step
         if checkpoint is not None and last >= 0:
@@ -188,7 +188,7 @@ class Training:
         return scalars
 
     def save(self, validation=None):
-        """Write a checkpoint, unless nothing was done since the last one. validation: its values, where one was just made."""
+        """Write a checkpoint, unless nothing was done since the last. validation: its values, if one was just made."""
         if self.at.folder_name != self.saved:
             state = run_state(self.stages, self.folder.log, self.faults, self.difficulty, validation)
             optimizer = self.step and self.step.optimizer.optimizer  # the bare one; between two stages there is none

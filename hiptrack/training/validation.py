@@ -13,7 +13,7 @@ from hiptrack.tracking.tracker import Tracker
 
 @gin.register
 class Validation:
-    """Tracks the sequences of a data set and reports AO, SR0.5, SR0.75, and how well the branch classifies where it is on.
+    """Tracks the sequences of a data set: AO, SR0.5, SR0.75, and how well the branch classifies where it is on.
 
     Args:
         data: the held-out sequences.
