@@ -214,7 +214,6 @@ def nearest_name(name: str, names) -> str:
 
 
 def show(box) -> str:
-    """A box's numbers, for an error."""
     return ",".join(f"{value:g}" for value in box)
 
 

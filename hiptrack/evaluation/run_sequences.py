@@ -63,7 +63,6 @@ class OneTarget:
         self.tracker = tracker
 
     def start(self, frame_rgb, box_xywh):
-        """The tracker itself is the target's state."""
         self.tracker.init(frame_rgb, box_xywh)
         return self.tracker
 
@@ -127,7 +126,6 @@ class _Run:
         return self.error is None and len(self.boxes) < len(self.sequence)
 
     def read(self):
-        """Take the next frame."""
         with self._ended_by_errors():
             self.frame = next(self._frames)
             if self.frame.shape[1::-1] != self.image_size:

@@ -100,7 +100,6 @@ def find_problems(files, expected=None):
 
 
 def listed(problems, most=20):
-    """Problems as lines of one text, the first so many."""
     more = [f"and {len(problems) - most} more"] if len(problems) > most else []
     return "".join(f"\n  {line}" for line in problems[:most] + more)
 
@@ -134,7 +133,6 @@ def _missing_test_sequences(names):
 
 
 def _sequence_problems(name, files, expected):
-    """Lines of what is wrong with the two files of a sequence."""
     problems, counts = [], {}
     for ending, columns in ((BOXES, 4), (TIMES, 1)):
         path = f"{name}/{name}{ending}"

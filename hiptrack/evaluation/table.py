@@ -85,7 +85,6 @@ def _one(value):
 
 
 def _align(rows):
-    """Lines of the rows' cells, the first column to the left, the others to the right."""
     rows = [[str(cell) for cell in row] for row in rows]
     widths = [max(len(row[column]) for row in rows) for column in range(len(rows[0]))]
     lines = []

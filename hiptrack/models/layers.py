@@ -121,7 +121,6 @@ def _convolution_is_faster():
 
 
 def _by_convolution(x):
-    """Whether a product that takes x for the image is better a convolution."""
     if x.numel() <= LEAST or x.device.type != "cpu" or x.dtype != torch.float32 or torch.is_autocast_enabled("cpu"):
         return False
     exported = torch.compiler.is_compiling() and not torch.compiler.is_dynamo_compiling()

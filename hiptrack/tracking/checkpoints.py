@@ -19,7 +19,6 @@ def checkpoint_name(path: Path) -> str:
 
 
 def is_tracker_folder(path: Path) -> bool:
-    """Whether `save_pretrained` wrote this folder."""
     return (path / SETTINGS).is_file() and (path / WEIGHTS).is_file()
 
 

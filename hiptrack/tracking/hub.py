@@ -178,7 +178,6 @@ class TrackerHubMixin(
 
 
 def _download(repo_id, **options):
-    """The folder in the Hub's cache with the files of a repository."""
     try:
         return Path(snapshot_download(repo_id, allow_patterns=[WEIGHTS, SETTINGS], **options))
     except HUB_ERRORS as error:

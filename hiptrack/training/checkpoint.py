@@ -255,7 +255,6 @@ def laid_out_as(parameter, value):
 
 
 def parameter_names(model, optimizer):
-    """Names of the parameters of a bare optimiser, in its order."""
     names = {parameter: name for name, parameter in model.named_parameters()}
     return [names[parameter] for group in optimizer.param_groups for parameter in group["params"]]
 

@@ -45,7 +45,6 @@ class Difficulty:
         self._add(zip(batch["sequence"], units.tolist(), frames.tolist(), strict=True))
 
     def begin_epoch(self, clips):
-        """Have the clips of an epoch drawn by what is known, where they are drawn by it."""
         if clips.data.priority is not None:
             clips.prioritise(self.known)
 

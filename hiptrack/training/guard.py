@@ -80,7 +80,6 @@ class NotFinite(HiptrackError):
 
 
 def require_finite_scalars(values):
-    """Raise NotFinite naming the numbers that are not finite."""
     bad = [name for name, value in values.items() if not math.isfinite(value)]
     if bad:
         raise NotFinite(", ".join(bad))
@@ -207,6 +206,5 @@ class Guard:
             raise
 
     def _stop_if_any(self, stop):
-        """Raise Preempted on all processes when one is asked to stop."""
         if self._on_any([stop])[0]:
             raise Preempted

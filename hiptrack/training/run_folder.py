@@ -106,7 +106,6 @@ class RunFolder:
         write_together(lambda: self.accelerator.is_main_process and write(), self.what)
 
     def save_weights(self, name, model, text, step):
-        """Write <name>.safetensors; text: the model's description."""
         path = self.path / f"{name}.safetensors"
         write_together(
             lambda: self.accelerator.is_main_process and save_weights(path, model, text, step=step), str(path)
@@ -256,7 +255,6 @@ def run_lock(folder):
 
 
 def _locked(path, folder):
-    """The lock's file, opened and locked."""
     while True:
         try:
             path.parent.mkdir(parents=True, exist_ok=True)

@@ -31,7 +31,6 @@ def add_arguments(parser):
 
 
 def measure(args):
-    """Returns (settings, rows)."""
     settings = {
         "pictures": f"{PICTURES} JPEGs of {SIZE[0]}x{SIZE[1]}",
         "sample": f"1 template of {TEMPLATE[1]} px, {SEARCH_FRAMES} search crops of {SEARCH[1]} px, one a picture",

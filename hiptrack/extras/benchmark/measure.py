@@ -166,7 +166,6 @@ def columns_of(rows):
 
 
 def format_rows(rows):
-    """A table for the terminal."""
     names = columns_of(rows)
     lines = [names, *([shown(row.get(name)) for name in names] for row in rows)]
     widths = [max(map(len, column)) for column in zip(*lines, strict=True)]
@@ -182,7 +181,6 @@ def markdown(rows):
 
 
 def format_result(result):
-    """Machine, settings and rows as text."""
     said = {**result["machine"], **result["settings"]}
     width = max(map(len, said))
     return "\n".join(

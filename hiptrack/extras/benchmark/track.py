@@ -142,7 +142,6 @@ class Subject:
 
     @torch.inference_mode()
     def step(self):
-        """The network of a frame, from its crop to its box."""
         use_challenge = self.tracker.branch == "on"
         with self.tracker.computing():
             return self.tracker.model.predict(self._backbone(), [self.target.memory.bank.read()], use_challenge)

@@ -88,7 +88,6 @@ def row(name, timing, times_as_fast, peak_mb):
 
 
 def build_model(gin_files, overrides):
-    """The model of an experiment, with random weights."""
     config.load(gin_files, overrides, root="train")
     torch.manual_seed(0)
     return gin.get_configurable("HIPTrack")()
@@ -182,7 +181,6 @@ def step_of(variant, model, clips, frames):
 
 
 def losses_for(model):
-    """The terms of a loss that suit a model."""
     losses = [GIoULoss(), L1Loss(), CenterFocalLoss()]
     if model.challenge is None:
         return losses

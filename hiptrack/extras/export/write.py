@@ -43,7 +43,6 @@ def export(model, out, form="onnx", capacities=(150,), branch="off", say=print):
 
 
 def write_folder(model, folder, form, capacities, branch, say):
-    """Write the graphs and the settings into an empty folder, as `export` does."""
     graphs = build_graphs(model, capacities)
     tensors = example_tensors(graphs)
     entries = {graph.name: write_graph(graph, form, folder, tensors, say) for graph in graphs}
@@ -170,7 +169,6 @@ def example_memory(key, value, slots, frames):
 
 
 def step_inputs(step, tensors, frames):
-    """The inputs of a `Step` with `frames` slots used."""
     keys, values = example_memory(tensors["key"], tensors["value"], step.capacity, frames)
     return inputs_of(step, {**tensors, "keys": keys, "values": values, "frames": torch.tensor([frames])})
 

@@ -190,7 +190,6 @@ def _spans(runs, before, width):
 
 
 def _table(heads, rows, above=""):
-    """A table that sorts; cells are HTML."""
     texts = [cell.startswith(TEXT) for cell in rows[0]] if rows else [False] * len(heads)
     head = "".join(
         f'<th class="by{" text" if text else ""}">{escape(name)}</th>' for name, text in zip(heads, texts, strict=True)
@@ -208,7 +207,6 @@ def _count(value):
 
 
 def _number(value, digits=3, best=None):
-    """A number; in bold where it is the `best` one."""
     shown = "-" if value is None else f"{value:.{digits}f}"
     return _cell(value, f"<b>{shown}</b>" if value is not None and value == best else shown)
 

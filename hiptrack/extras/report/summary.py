@@ -44,7 +44,7 @@ class RunSummary:
 
 
 def summarise_run(name, report, sequences):
-    """RunSummary of an score.Report of these Sequences; those that failed have no row."""
+    """RunSummary of a score.Report of these Sequences; those that failed have no row."""
     by_name = {sequence.name: sequence for sequence in sequences}
     tracked = [by_name[score.result.name] for score in report.scores]
     frames = scored_frames(report.scores, tracked)
@@ -85,7 +85,6 @@ def _worst(report, sequences, frames, losses):
 
 
 def _lowest(frames):
-    """The row of each sequence's lowest IoU, the lowest first."""
     rows = [np.flatnonzero(frames.sequence == number) for number in np.unique(frames.sequence)]
     return sorted((mine[frames.iou[mine].argmin()] for mine in rows), key=lambda row: frames.iou[row])
 

@@ -261,7 +261,6 @@ class PlannedRun:
         return None
 
     def end_step(self, step: str) -> None:
-        """Keeps in mind that a command has ended well."""
         if step == "evaluation":
             write_atomically(self._evaluated, self._evaluation_text())
 

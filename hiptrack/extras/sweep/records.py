@@ -88,7 +88,6 @@ def is_finished(folder: Path) -> bool:
 
 
 def is_evaluated(folder: Path) -> bool:
-    """Whether the run's evaluation is of its present weights."""
     try:
         return _read_report(folder)["made_with"]["weights"] == content_hash(folder / _WEIGHTS)
     except (OSError, ValueError, KeyError, TypeError, RecursionError):
@@ -177,7 +176,6 @@ def _evaluation(folder):
 
 
 def _seconds_per_step(curves):
-    """The median over the logged steps of reading and computing."""
     reading, computing = curves.get("Time/data", []), curves.get("Time/compute", [])
     return median(a + b for (_, a), (_, b) in zip(reading, computing)) if reading and computing else None
 

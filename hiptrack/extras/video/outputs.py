@@ -76,7 +76,6 @@ class JsonLines:
         self._file = open(self.path, "w", encoding="utf-8", buffering=1)  # noqa: SIM115  whole lines, whenever it ends
 
     def write(self, record):
-        """Append a dict."""
         try:
             self._file.write(json.dumps(record, allow_nan=False) + "\n")
         except OSError as error:
