@@ -13,7 +13,7 @@ from accelerate.utils import gather_object, send_to_device
 from hiptrack.config import config_text
 from hiptrack.errors import DataError, HiptrackError
 from hiptrack.models.weights import save_weights
-from hiptrack.processes import raise_together, write_together
+from hiptrack.processes import on_main, raise_together, write_together
 from hiptrack.signals import Preempted
 from hiptrack.training.checkpoint import finished_checkpoints, rng_state, save_tensors
 from hiptrack.training.log import REJECTED
@@ -175,7 +175,7 @@ class Guard:
             (folder / FAULT).write_text(json.dumps(fault, indent=1), encoding="utf-8")
 
         try:
-            write_together(lambda: self.accelerator.is_main_process and write(), f"{folder}")
+            on_main(self.accelerator, write, f"{folder}")
             share["scaler"] = self.accelerator.scaler.state_dict() if self.accelerator.scaler else None
             file = folder / f"batch-{self.accelerator.process_index}.pt"
             write_together(lambda: save_tensors(file, share), f"{folder}")

@@ -23,7 +23,7 @@ from hiptrack.config import REPO_ROOT, bound_values, config_text, operative_text
 from hiptrack.errors import ConfigError, HiptrackError
 from hiptrack.files import remove_leftovers, write_atomically
 from hiptrack.models.weights import save_weights
-from hiptrack.processes import on_main, write_together
+from hiptrack.processes import on_main
 from hiptrack.signals import leave_marker, remove_marker
 from hiptrack.training.checkpoint import BEST, publish_best, remove_unfinished, set_aside_after
 from hiptrack.training.log import TABLED, NoLog, RunLog
@@ -103,21 +103,17 @@ class RunFolder:
             self.log.text(at.step, "config", config_text())
             self.log.hparams(bound_values(), TABLED)
 
-        write_together(lambda: self.accelerator.is_main_process and write(), self.what)
+        on_main(self.accelerator, write, self.what)
 
     def save_weights(self, name, model, text, step):
         path = self.path / f"{name}.safetensors"
-        write_together(
-            lambda: self.accelerator.is_main_process and save_weights(path, model, text, step=step), str(path)
-        )
+        on_main(self.accelerator, lambda: save_weights(path, model, text, step=step), str(path))
 
     def end_stage(self, name, model, text, step):
         """Write the weights that a stage ends with, and the values that it used."""
         self.save_weights(name, model, text, step)
         used = operative_text()
-        write_together(
-            lambda: self.accelerator.is_main_process and record_operative(self.path, name, used), str(self.path)
-        )
+        on_main(self.accelerator, lambda: record_operative(self.path, name, used), str(self.path))
 
     def tell_validation(self, stage, at, values):
         self.log.scalars(at.step, {f"Validation/{name}": value for name, value in values.items()})
@@ -128,7 +124,7 @@ class RunFolder:
         """Leave word that the run was asked to stop. number: the signal, None where another process got it."""
         asked = "a signal to another process" if number is None else number.name
         text = f"stopped by {asked} at step {step}; --resume auto, the default, goes on from there"
-        write_together(lambda: self.accelerator.is_main_process and leave_marker(self.path, text), self.what)
+        on_main(self.accelerator, lambda: leave_marker(self.path, text), self.what)
         self.say(text)
 
     def say(self, text):
