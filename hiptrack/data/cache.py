@@ -81,9 +81,10 @@ def read_cached(name: str, key: str, make, read) -> list:
 
 
 def _code():
-    """A digest of the code that reads annotations: another version may read the same files otherwise."""
+    """A digest of the code that reads annotations and of its lists: another version may read the same files otherwise."""
     folder = Path(__file__).parent
-    return hashlib.sha256(b"".join(path.read_bytes() for path in sorted(folder.glob("*.py")))).digest()
+    files = sorted([*folder.glob("*.py"), *folder.glob("lists/*.txt")])
+    return hashlib.sha256(b"".join(path.read_bytes() for path in files)).digest()
 
 
 def _sealed(content):

@@ -6,6 +6,7 @@ import contextvars
 import os
 import re
 import sys
+from pathlib import Path
 
 import cv2
 import numpy as np
@@ -160,6 +161,12 @@ def read_names(path: str) -> dict[str, int]:
         if name:
             line_of_name[name] = number
     return line_of_name
+
+
+def packaged_list(name: str) -> list[str]:
+    """The entries of `lists/NAME.txt`, which comes with this package: its lines but for comments (#)."""
+    lines = (Path(__file__).parent / "lists" / f"{name}.txt").read_text("utf-8").splitlines()
+    return [line for line in lines if not line.startswith("#")]
 
 
 def read_lines(path: str) -> list[str]:

@@ -4,6 +4,8 @@ import builtins
 import logging
 import multiprocessing
 import os
+import shutil
+from pathlib import Path
 
 import numpy as np
 import pytest
@@ -183,6 +185,17 @@ def test_another_version_of_the_code_reads_anew(root, caplog, monkeypatch):
     _ = dataset(root).sequences
     monkeypatch.setattr(annotation_cache, "_code", lambda: bytes(32))
     assert is_read(dataset(root), caplog) and "the code that reads them has changed" in caplog.text
+
+
+def test_another_packaged_list_is_another_version_of_the_code(tmp_path, monkeypatch):
+    package = tmp_path / "package"
+    shutil.copytree(Path(annotation_cache.__file__).parent, package)
+    monkeypatch.setattr(annotation_cache, "__file__", str(package / "cache.py"))
+    before = annotation_cache._code()
+    assert annotation_cache._code() == before
+    with open(package / "lists" / "uav123.txt", "a") as file:
+        file.write("boat10 boat10 1 5\n")
+    assert annotation_cache._code() != before
 
 
 def test_other_settings_and_another_folder_of_the_same_name_have_their_own(root, tmp_path, caplog, monkeypatch):

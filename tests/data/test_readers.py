@@ -19,9 +19,10 @@ from hiptrack.data.benchmarks import (
 from hiptrack.data.clips import ClipData, ClipDataset, Geometry, usable_sequences
 from hiptrack.data.detection import COCODataset, ImageNetVIDDataset
 from hiptrack.data.folders import EXCLUSIONS, FolderDataset, MVTDDataset
-from hiptrack.data.lasot import TESTING_SET, LaSOTDataset, LaSOTExtensionDataset
+from hiptrack.data.lasot import LaSOTDataset, LaSOTExtensionDataset
+from hiptrack.data.reading import packaged_list
 from hiptrack.data.sampling import CausalSampler, RandomIntervalSampler
-from hiptrack.data.uav123 import SEQUENCES, UAV123Dataset
+from hiptrack.data.uav123 import UAV123Dataset, uav123_sequences
 from hiptrack.errors import ConfigError
 
 OTB = ["Basketball", "BlurCar1", "Board", "Football1", "Human4_2", "Jogging_1", "Jogging_2", "KiteSurf", "Tiger1"]
@@ -114,8 +115,9 @@ def test_lasot_lists_in_the_root_decide(mini):
 
 
 def test_lasot_s_published_testing_set_has_four_sequences_of_each_class():
-    classes = [name.rpartition("-")[0] for name in TESTING_SET]
-    assert len(set(TESTING_SET)) == 280 and len(set(classes)) == 70
+    testing_set = packaged_list("lasot_testing_set")
+    classes = [name.rpartition("-")[0] for name in testing_set]
+    assert len(set(testing_set)) == 280 and len(set(classes)) == 70
     assert {classes.count(name) for name in classes} == {4}
 
 
@@ -162,10 +164,11 @@ def test_uav123_parts_of_a_video(mini):
 
 
 def test_uav123_s_table_is_whole():
-    assert len(SEQUENCES) == 123
-    folders = {folder for folder, _, _ in SEQUENCES.values()}
+    sequences = uav123_sequences()
+    assert len(sequences) == 123
+    folders = {folder for folder, _, _ in sequences.values()}
     assert len(folders) == 91
-    assert sum(last - first + 1 for _, first, last in SEQUENCES.values()) == 112_578  # frames, as published
+    assert sum(last - first + 1 for _, first, last in sequences.values()) == 112_578  # frames, as published
 
 
 # OTB
@@ -258,7 +261,8 @@ def test_a_folder_of_images_and_boxes_is_a_set_of_one(mini):
 
 
 def test_got10k_s_lists_have_their_lengths():
-    assert {name: len(listed) for name, listed in EXCLUSIONS.items()} == {"defective": 20, "vot": 1000}
+    lengths = {name: len(set(packaged_list(f"got10k_{name}"))) for name in EXCLUSIONS}
+    assert lengths == {"defective": 20, "vot": 1000}
 
 
 # COCO and ImageNet-VID

@@ -5,7 +5,7 @@ from pathlib import Path
 
 from helpers_data import write_lines
 
-from hiptrack.data.uav123 import SEQUENCES
+from hiptrack.data.uav123 import uav123_sequences
 
 BOX = (10, 20, 30, 40)
 
@@ -55,7 +55,7 @@ def trackingnet(root):
 
 def uav123(root, names=("bird1_1", "uav6")):
     for name in names:
-        video, first, last = SEQUENCES[name]
+        video, first, last = uav123_sequences()[name]
         touch(Path(root) / "data_seq" / "UAV123" / video, numbered(first, last, 6))
         lines = boxes(last - first + 1)
         lines[4] = "NaN,NaN,NaN,NaN"
