@@ -1,18 +1,19 @@
 """Schedules as plain functions of the position in a stage: nothing to save, nothing to restore.
 
-Each is called with (epoch, epochs): the position as a real number of epochs done, and the stage's length. One that could not
-do what it says in a stage of some length says so in `problem(epochs)`.
+Each is called with (epoch, epochs): the position as a real number of epochs done, and the stage's length. It gives the
+factor of the learning rate. One that could not do what it says in a stage of some length says so in `problem(epochs)`.
 """
 
 import math
 from bisect import bisect_right
+from dataclasses import dataclass
 from typing import Literal
 
 import gin
-import torch
-from timm.scheduler import create_scheduler_v2
 
 from hiptrack.errors import ConfigError
+
+FIRST = 1e-3  # the very first step of a warm-up counts a little
 
 
 @gin.register
@@ -20,11 +21,11 @@ class ConstantSchedule:
     """The learning rate stays as it is."""
 
     def __call__(self, epoch, epochs):
-        """Factor 1."""
         return 1.0
 
 
 @gin.register
+@dataclass
 class StepSchedule:
     """The learning rate is multiplied by `factor` at each milestone.
 
@@ -33,8 +34,11 @@ class StepSchedule:
         factor: of each drop.
     """
 
-    def __init__(self, milestones: tuple[int, ...] = (80,), factor: float = 0.1):
-        self.milestones, self.factor = sorted(milestones), factor
+    milestones: tuple[int, ...] = (80,)
+    factor: float = 0.1
+
+    def __post_init__(self):
+        self.milestones = sorted(self.milestones)
 
     def problem(self, epochs):
         """What is wrong in a stage of so many epochs, or None."""
@@ -43,12 +47,31 @@ class StepSchedule:
         return None
 
     def __call__(self, epoch, epochs):
-        """Factor of the learning rate."""
         return self.factor ** bisect_right(self.milestones, epoch)
 
 
+class _Fall:
+    """Linear warm-up of `warmup_epochs`, then a fall from 1 to `final`; `left` says how, as a share of the way."""
+
+    cycles = 1
+
+    def problem(self, epochs):
+        """What is wrong in a stage of so many epochs, or None."""
+        if self.warmup_epochs > epochs / self.cycles:
+            name = type(self).__name__
+            return f"{name}.warmup_epochs = {self.warmup_epochs:g}: the full rate would never be reached"
+        return None
+
+    def __call__(self, epoch, epochs):
+        if epoch < self.warmup_epochs:
+            return (epoch + FIRST) / self.warmup_epochs
+        done = min((epoch - self.warmup_epochs) / max(epochs - self.warmup_epochs, 1e-9), 1.0)
+        return self.final + (1 - self.final) * self.left(done)
+
+
 @gin.register
-class CosineSchedule:
+@dataclass
+class CosineSchedule(_Fall):
     """Linear warm-up, then a cosine down to `final` (SGDR, Loshchilov and Hutter, ICLR 2017, one cycle).
 
     Args:
@@ -56,23 +79,16 @@ class CosineSchedule:
         final: factor at the end of the stage.
     """
 
-    def __init__(self, warmup_epochs: float = 0.0, final: float = 0.0):
-        self.warmup_epochs, self.final = warmup_epochs, final
+    warmup_epochs: float = 0.0
+    final: float = 0.0
 
-    def problem(self, epochs):
-        """What is wrong in a stage of so many epochs, or None."""
-        return long_warm_up("CosineSchedule", self.warmup_epochs, epochs)
-
-    def __call__(self, epoch, epochs):
-        """Factor of the learning rate."""
-        if epoch < self.warmup_epochs:
-            return warm_up(epoch, self.warmup_epochs)
-        done = share_done(epoch, epochs, self.warmup_epochs)
-        return self.final + (1 - self.final) * 0.5 * (1 + math.cos(math.pi * done))
+    def left(self, done):
+        return _half_cosine(done)
 
 
 @gin.register
-class PolynomialSchedule:
+@dataclass
+class PolynomialSchedule(_Fall):
     """Linear warm-up, then (1 - share done)^power down to `final`.
 
     The "poly" policy of Liu et al., ParseNet, 2015 (arXiv 1506.04579) and Chen et al., DeepLab, TPAMI 2018.
@@ -83,24 +99,18 @@ class PolynomialSchedule:
         final: factor at the end of the stage.
     """
 
-    def __init__(self, power: float = 1.0, warmup_epochs: float = 0.0, final: float = 0.0):
-        self.power, self.warmup_epochs, self.final = power, warmup_epochs, final
+    power: float = 1.0
+    warmup_epochs: float = 0.0
+    final: float = 0.0
 
-    def problem(self, epochs):
-        """What is wrong in a stage of so many epochs, or None."""
-        return long_warm_up("PolynomialSchedule", self.warmup_epochs, epochs)
-
-    def __call__(self, epoch, epochs):
-        """Factor of the learning rate."""
-        if epoch < self.warmup_epochs:
-            return warm_up(epoch, self.warmup_epochs)
-        done = share_done(epoch, epochs, self.warmup_epochs)
-        return self.final + (1 - self.final) * (1 - done) ** self.power
+    def left(self, done):
+        return (1 - done) ** self.power
 
 
 @gin.register
-class TimmSchedule:
-    """A scheduler of timm, asked for the rate at a position; what differs from the others here: restarts and tanh.
+@dataclass
+class TimmSchedule(_Fall):
+    """The rates of timm's schedulers at a position; what differs from the others here: restarts and tanh.
 
     Args:
         name: timm's; "cosine" restarts `cycles` times (SGDR, Loshchilov and Hutter, ICLR 2017), "tanh" is of Hsueh et al.
@@ -113,61 +123,41 @@ class TimmSchedule:
     Raises ConfigError for fewer than one cycle.
     """
 
-    def __init__(
-        self,
-        name: Literal["cosine", "tanh"] = "cosine",
-        cycles: int = 1,
-        cycle_decay: float = 1.0,
-        warmup_epochs: float = 0.0,
-        final: float = 0.0,
-    ):
-        if cycles < 1 or cycle_decay ** (cycles - 1) <= final:
-            raise ConfigError(
-                f"TimmSchedule.cycles = {cycles}, cycle_decay = {cycle_decay}, final = {final}: at least one cycle was expected, "
-                "and that the last one starts above `final`."
-            )
-        self.name, self.cycles, self.cycle_decay = name, cycles, cycle_decay
-        self.warmup_epochs, self.final = warmup_epochs, final
+    name: Literal["cosine", "tanh"] = "cosine"
+    cycles: int = 1
+    cycle_decay: float = 1.0
+    warmup_epochs: float = 0.0
+    final: float = 0.0
 
-    def problem(self, epochs):
-        """What is wrong in a stage of so many epochs, or None."""
-        return long_warm_up("TimmSchedule", self.warmup_epochs, epochs / self.cycles)
+    def __post_init__(self):
+        if self.cycles < 1 or self.cycle_decay ** (self.cycles - 1) <= self.final:
+            raise ConfigError(
+                f"TimmSchedule.cycles = {self.cycles}, cycle_decay = {self.cycle_decay}, final = {self.final}: at least one "
+                "cycle was expected, and that the last one starts above `final`."
+            )
 
     def __call__(self, epoch, epochs):
-        """Factor of the learning rate."""
-        optimizer = torch.optim.SGD([torch.zeros(1)], lr=1.0)
-        scheduler, _ = create_scheduler_v2(
-            optimizer,
-            self.name,
-            num_epochs=epochs / self.cycles,
-            min_lr=self.final,
-            warmup_lr=1e-3,
-            warmup_epochs=self.warmup_epochs,
-            cycle_decay=self.cycle_decay,
-            cycle_limit=self.cycles,
-        )
-        scheduler.step(epoch)
-        return optimizer.param_groups[0]["lr"]
+        if epoch < self.warmup_epochs:
+            full = self._falling(self.warmup_epochs, epochs) if self.name == "tanh" else 1.0
+            return FIRST + epoch * ((full - FIRST) / self.warmup_epochs)
+        return self._falling(epoch, epochs)
 
-
-def long_warm_up(name, warmup_epochs, epochs):
-    """What is wrong with a warm-up that is longer than the (part of a) stage it begins, or None."""
-    if warmup_epochs > epochs:
-        return f"{name}.warmup_epochs = {warmup_epochs:g}: the full rate would never be reached"
-    return None
-
-
-def warm_up(epoch, warmup_epochs):
-    """Factor within a linear warm-up; the very first step counts a little."""
-    return (epoch + 1e-3) / warmup_epochs
-
-
-def share_done(epoch, epochs, warmup_epochs):
-    """Share in [0, 1] of what follows the warm-up."""
-    return min((epoch - warmup_epochs) / max(epochs - warmup_epochs, 1e-9), 1.0)
+    def _falling(self, epoch, epochs):
+        length = epochs / self.cycles
+        cycle = epoch // length
+        if cycle >= self.cycles:
+            return self.final
+        place = epoch - length * cycle
+        if self.name == "tanh":
+            done = place / length
+            left = 0.5 * (1 - math.tanh(3 * done - 7 * (1 - done)))
+        else:
+            left = _half_cosine(place, length)
+        return self.final + (self.cycle_decay**cycle - self.final) * left
 
 
 @gin.register
+@dataclass
 class KeepRatioSchedule:
     """Keep ratio of candidate elimination: 1 at first, then a cosine down to the model's own (OSTrack).
 
@@ -176,10 +166,12 @@ class KeepRatioSchedule:
         length: epochs the cosine takes.
     """
 
-    def __init__(self, start: float = 20, length: float = 80):
-        if length <= 0:
-            raise ConfigError(f"KeepRatioSchedule.length = {length}: a number of epochs above 0 was expected.")
-        self.start, self.length = start, length
+    start: float = 20
+    length: float = 80
+
+    def __post_init__(self):
+        if self.length <= 0:
+            raise ConfigError(f"KeepRatioSchedule.length = {self.length}: a number of epochs above 0 was expected.")
 
     def problem(self, epochs):
         """What is wrong in a stage of so many epochs, or None."""
@@ -190,4 +182,9 @@ class KeepRatioSchedule:
     def __call__(self, epoch, final):
         """Keep ratio after `epoch` epochs (a real number); `final` is the backbone's own."""
         done = min(max((epoch - self.start) / self.length, 0.0), 1.0)
-        return final + (1 - final) * 0.5 * (1 + math.cos(math.pi * done))
+        return final + (1 - final) * _half_cosine(done)
+
+
+def _half_cosine(place, length=1.0):
+    """From 1 at place 0 down to 0 at `length`."""
+    return 0.5 * (1 + math.cos(math.pi * place / length))
