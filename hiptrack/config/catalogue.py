@@ -46,7 +46,7 @@ def catalogue(word: str = "") -> str:
 def describe(entry: Configurable, files: dict[tuple[str, str], list[str]]) -> str:
     """A configurable's name, room and first sentence, then each parameter that can be bound: its meaning and files."""
     text = inspect.getdoc(entry.wrapped) or ""
-    summary, meanings = text.partition("\n\n")[0].replace("\n", " "), _meanings(text)
+    summary, meanings = text.partition("\n\n")[0].replace("\n", " "), _meanings(entry.wrapped)
     lines = [f"{short_name(entry.selector)}  ({entry.wrapped.__module__})", f"    {summary}"]
     for name, parameter in parameters(entry).items():
         if name in (entry.denylist or ()):  # the code that calls it gives these
@@ -60,8 +60,16 @@ def describe(entry: Configurable, files: dict[tuple[str, str], list[str]]) -> st
     return "\n".join(lines)
 
 
-def _meanings(text: str) -> dict[str, str]:
-    """{parameter: what the section `Args:` of a docstring says of it}; names of one entry have the same words."""
+def _meanings(described: object) -> dict[str, str]:
+    """{parameter: what the section `Args:` of a docstring says of it, of a class or else of the next base that does}."""
+    found: dict[str, str] = {}
+    for base in reversed(getattr(described, "__mro__", (described,))):
+        found |= _own_meanings(inspect.getdoc(base) or "")
+    return found
+
+
+def _own_meanings(text: str) -> dict[str, str]:
+    """{parameter: its words in a docstring}; names that share an entry have the same words."""
     found: dict[str, str] = {}
     names: list[str] = []
     for line in text.partition("\nArgs:\n")[2].splitlines():

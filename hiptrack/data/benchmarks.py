@@ -1,32 +1,40 @@
 """The readers of benchmarks by the names that tools/eval.py has for them. Importing this registers them with gin."""
 
+import functools
+import logging
 import os
+from dataclasses import dataclass, field
 
 import gin
 import numpy as np
 
 from hiptrack.data.folders import FolderDataset, MVTDDataset
-from hiptrack.data.lasot import LaSOTDataset, LaSOTExtensionDataset
 from hiptrack.data.reading import (
     FramePaths,
     entries,
     image_names,
+    natural_key,
+    nearest_name,
+    packaged_list,
     parse_boxes,
     read_boxes,
     read_lines,
+    read_names,
     require_boxes,
     require_finite,
     subfolders,
     text_files,
 )
 from hiptrack.data.sequence import Protocol, SequenceDataset
-from hiptrack.data.uav123 import UAV123Dataset
 from hiptrack.errors import ConfigError, DataError
+
+logger = logging.getLogger(__name__)
 
 RATE = 8  # boxes are annotated at 240 frames a second, of which the 30 fps variant has every eighth
 
 
 @gin.register
+@dataclass(eq=False)
 class NfSDataset(SequenceDataset):
     """Need for Speed (Kiani Galoogahi et al., ICCV 2017) at 30 frames a second: 100 videos.
 
@@ -35,27 +43,12 @@ class NfSDataset(SequenceDataset):
     those of the 30 alone; in the former case every eighth is taken, from the first. Where that gives one box more or fewer
     than there are images, both end with the shorter (as in got10k/datasets/nfs.py of github.com/got-10k/toolkit).
     Width is xmax - xmin. The marks `lost` and `occluded` are not used: neither that toolkit nor pytracking does.
-
-    Args:
-        root: the folder of the sequences.
-        annotations: folder of `<sequence>/<sequence>.jsonl` files with challenge labels, if any.
-        include, exclude: names of the sequences to take, to leave out.
-        name: what logs call the set.
     """
+
+    split: None = field(default=None, init=False)
 
     LAYOUT = "a folder for each sequence with 30/<sequence>/ and 30/<sequence>.txt"
     PROTOCOL = Protocol(("AUC", "P"))
-    IS_CACHED = True
-
-    def __init__(
-        self,
-        root: str,
-        annotations: str | None = None,
-        include: list[str] | None = None,
-        exclude: list[str] | None = None,
-        name: str | None = None,
-    ):
-        super().__init__(root, None, annotations, include, exclude, name)
 
     def _names(self):
         return subfolders(self.root)
@@ -81,7 +74,7 @@ def _parse(path):
     rows = []
     for number, line in enumerate(read_lines(path), 1):
         try:
-            row = [float(field) for field in line.split(maxsplit=5)[1:5]]
+            row = [float(part) for part in line.split(maxsplit=5)[1:5]]
         except ValueError:
             row = []
         if len(row) != 4 or "_" in line.split('"')[0]:
@@ -109,6 +102,7 @@ OMITTED = {"Tiger1": 5}
 
 
 @gin.register
+@dataclass(eq=False)
 class OTBDataset(SequenceDataset):
     """OTB-100 (Wu et al., TPAMI 2015): 98 videos, 100 targets.
 
@@ -116,30 +110,15 @@ class OTBDataset(SequenceDataset):
     spaces); or, with two targets, groundtruth_rect.1.txt and groundtruth_rect.2.txt, each of which is a sequence: Jogging_1,
     Jogging_2, Skating2_1, Skating2_2. An empty file is passed over (Human4 has one, and is Human4_2). In David, Diving,
     Football1, Freeman3 and Freeman4 a part of the images is annotated; Tiger1 is tracked from its sixth frame.
-
-    Args:
-        root: the folder of the sequences.
-        annotations: folder of `<sequence>/<sequence>.jsonl` files with challenge labels, if any.
-        include, exclude: names of the sequences to take, to leave out.
-        name: what logs call the set.
     """
+
+    split: None = field(default=None, init=False)
 
     LAYOUT = "a folder for each sequence with img/ and groundtruth_rect.txt"
     PROTOCOL = Protocol(("AUC", "P"))
-    IS_CACHED = True
-
-    def __init__(
-        self,
-        root: str,
-        annotations: str | None = None,
-        include: list[str] | None = None,
-        exclude: list[str] | None = None,
-        name: str | None = None,
-    ):
-        super().__init__(root, None, annotations, include, exclude, name)
-        self._files = {}
 
     def _names(self):
+        self._files = {}
         for folder in subfolders(self.root):
             files = _truths(os.path.join(self.root, folder))
             if not files:
@@ -187,29 +166,13 @@ class TNL2KDataset(SequenceDataset):
     has files that mark these frames; the data set has none, so here they are those with a box without area.
 
     Args:
-        root: the folder of the sequences, or of the splits.
         split: a folder in the root, such as 'TNL2K_test_subset', or None.
-        annotations: folder of `<sequence>/<sequence>.jsonl` files with challenge labels, if any.
-        include, exclude: names of the sequences to take, to leave out.
-        name: what logs call the set.
     """
 
     LAYOUT = "a folder for each sequence with imgs/ and groundtruth.txt"
     SPLITS = None
     PLACE = ("root", "split")
     PROTOCOL = Protocol(("AUC", "P_norm0.2", "P"), counts_absent=True)
-    IS_CACHED = True
-
-    def __init__(
-        self,
-        root: str,
-        split: str | None = None,
-        annotations: str | None = None,
-        include: list[str] | None = None,
-        exclude: list[str] | None = None,
-        name: str | None = None,
-    ):
-        super().__init__(root, split, annotations, include, exclude, name)
 
     def _folders(self):
         return [self.root if self.split is None else os.path.join(self.root, self.split)]
@@ -224,10 +187,114 @@ class TNL2KDataset(SequenceDataset):
         return self._make_sequence(name, FramePaths(os.path.join(folder, "imgs"), images), boxes, truth)
 
 
+HIDING_MARKS = ("full_occlusion", "out_of_view")
+
+
+@gin.register
+@dataclass(eq=False)
+class LaSOTDataset(SequenceDataset):
+    """LaSOT (Fan et al., CVPR 2019): 1400 videos of 70 classes, 280 of which are the testing set.
+
+    `root/airplane/airplane-1/` and so on, each with img/, groundtruth.txt (`x,y,w,h` a line), full_occlusion.txt and
+    out_of_view.txt (0 or 1 for each frame, all in one line, separated by commas).
+
+    A frame with one of the two marks has no visible target. LaSOT's toolkit (github.com/HengLan/LaSOT_Evaluation_Toolkit,
+    utils/eval_tracker.m) takes such frames out of the successes but divides by the number of all frames, and reports
+    precision and normalised precision at the thresholds 20 and 0.2.
+
+    Args:
+        split: 'test' is what testing_set.txt in the root lists, or the 280 names of the published set without that file;
+            'train' is training_set.txt, or without it all other sequences.
+    """
+
+    split: str = "test"
+
+    LAYOUT = "folders of classes with the sequences in them (airplane/airplane-1/img/, groundtruth.txt, ...)"
+    SPLITS = ("train", "test")
+    PROTOCOL = Protocol(("AUC", "P_norm0.2", "P"), counts_absent=True)
+
+    def _names(self):
+        return self._names_of(self.split, self._found())
+
+    def _names_of(self, split, found):
+        listing = os.path.join(self.root, f"{split}ing_set.txt")
+        if os.path.lexists(listing):
+            return read_names(listing, found, "sequence in a folder of its class")
+        if split == "train":
+            test = set(self._names_of("test", found))
+            return [name for name in found if name not in test]
+        there = set(found)
+        names = [name for name in packaged_list("lasot_testing_set") if name in there]
+        logger.info("%s: no testing_set.txt, %d of the 280 published names are there", self.root, len(names))
+        return names
+
+    def _found(self):
+        """Names of all sequences under the root."""
+        found = []
+        for group in subfolders(self.root):
+            own = subfolders(os.path.join(self.root, group))
+            found += [name for name in own if name.rpartition("-")[0] == group]
+        return found
+
+    def _read_sequence(self, name):
+        folder = os.path.join(self.root, name.rpartition("-")[0], name)
+        truth = os.path.join(folder, "groundtruth.txt")
+        images = image_names(os.path.join(folder, "img"))
+        require_boxes(truth, len(images))
+        boxes = parse_boxes(truth)
+        if not 0 < len(boxes) <= len(images):
+            raise DataError(
+                f"{truth}: {len(boxes)} boxes for {len(images)} images in {os.path.join(folder, 'img')}. Expected one line "
+                "a frame; complete the file or the images."
+            )
+        if len(boxes) < len(images):  # monkey-17, by the toolkit's calc_seq_err_robust.m
+            logger.info("%s: %d images have no box and are left out", name, len(images) - len(boxes))
+        hidden = [_read_marks(os.path.join(folder, f"{mark}.txt"), len(boxes)) for mark in HIDING_MARKS]
+        frames = FramePaths(os.path.join(folder, "img"), images[: len(boxes)])
+        return self._make_sequence(name, frames, boxes, truth, ~np.any(hidden, 0))
+
+
+@gin.register
+@dataclass(eq=False)
+class LaSOTExtensionDataset(LaSOTDataset):
+    """LaSOT's extension (Fan et al., arXiv 2009.03465): 150 videos of 15 further classes, all of them for testing.
+
+    Laid out and scored like LaSOT: `root/atv/atv-1/` and so on.
+    """
+
+    split: None = field(default=None, init=False)
+
+    SPLITS = ()
+
+    def _names(self):
+        return sorted(self._found(), key=natural_key)
+
+
+def _read_marks(path, frames):
+    """A file of 0 and 1, separated by commas or line ends -> [frames] bool."""
+    if not os.path.lexists(path):
+        raise DataError(f"{path}: not found. Expected 0 or 1 for each of the {frames} frames in one line; restore it.")
+    marks = []
+    for number, line in enumerate(read_lines(path), 1):
+        for mark in line.strip().strip(",").split(","):
+            if mark.strip() not in ("0", "1"):
+                raise DataError(
+                    f"{path}:{number}: {mark[:80]!r} is no mark. Expected 0 or 1 for each frame, separated by commas; "
+                    "correct the line."
+                )
+            marks.append(mark.strip() == "1")
+    if len(marks) != frames:
+        raise DataError(
+            f"{path}: {len(marks)} marks for {frames} boxes in groundtruth.txt. Expected one a frame; complete the file."
+        )
+    return np.array(marks)
+
+
 CHUNKS = 12
 
 
 @gin.register
+@dataclass(eq=False)
 class TrackingNetDataset(SequenceDataset):
     """TrackingNet (Mueller et al., ECCV 2018): 12 chunks of 2511 videos for training, 511 videos for testing.
 
@@ -236,13 +303,12 @@ class TrackingNetDataset(SequenceDataset):
     server, which scores result files: here TEST is tracked and not scored.
 
     Args:
-        root: the folder of the chunks.
         split: 'train' or 'test'.
         chunks: of 'train', the numbers of those to read; all twelve by default.
-        annotations: folder of `<sequence>/<sequence>.jsonl` files with challenge labels, if any.
-        include, exclude: names of the sequences to take, to leave out.
-        name: what logs call the set.
     """
+
+    split: str = "test"
+    chunks: list[int] | None = None
 
     LAYOUT = "the chunks TRAIN_0 to TRAIN_11 and TEST, each with frames/<sequence>/ and anno/<sequence>.txt"
     SPLITS = ("train", "test")
@@ -250,26 +316,15 @@ class TrackingNetDataset(SequenceDataset):
     # The server's (metrics.py of github.com/SilvioGiancola/TrackingNet-devkit) rounds boxes to whole pixels and has 21
     # thresholds for each of the three, so that its numbers differ a little from ours on TRAIN.
     PROTOCOL = Protocol(("AUC", "P_norm", "P"))
-    IS_CACHED = True
 
-    def __init__(
-        self,
-        root: str,
-        split: str = "test",
-        annotations: str | None = None,
-        include: list[str] | None = None,
-        exclude: list[str] | None = None,
-        name: str | None = None,
-        chunks: list[int] | None = None,
-    ):
-        super().__init__(root, split, annotations, include, exclude, name)
-        self.chunks = chunks
+    def __post_init__(self):
+        super().__post_init__()
+        chunks, split = self.chunks, self.split
         if chunks is not None and (split == "test" or not chunks or not set(chunks) <= set(range(CHUNKS))):
             raise ConfigError(
                 f"TrackingNetDataset.chunks = {chunks} with the split {split!r}: expected numbers in 0..{CHUNKS - 1}, and "
                 "only with the split 'train'."
             )
-        self._chunk_of_name = {}
 
     def _folders(self):
         if self.split == "test":
@@ -277,7 +332,7 @@ class TrackingNetDataset(SequenceDataset):
         return [os.path.join(self.root, f"TRAIN_{chunk}") for chunk in self.chunks or range(CHUNKS)]
 
     def _names(self):
-        self._chunk_of_name.clear()
+        self._chunk_of_name = {}
         for folder in self._folders():
             for name in text_files(os.path.join(folder, "anno")):
                 if name in self._chunk_of_name:
@@ -294,6 +349,68 @@ class TrackingNetDataset(SequenceDataset):
         images = image_names(folder)
         boxes = read_boxes(truth, len(images), self.split == "test")
         return self._make_sequence(name, FramePaths(folder, images), boxes, truth)
+
+
+@gin.register
+@dataclass(eq=False)
+class UAV123Dataset(SequenceDataset):
+    """UAV123 (Mueller et al., ECCV 2016): 123 sequences from the air.
+
+    `root/data_seq/UAV123/bike1/000001.jpg` and so on, and `root/anno/UAV123/bike1.txt` (`x,y,w,h` a line, four NaN where the
+    target is out of sight). Several sequences may share a folder of images: bird1_1, bird1_2 and bird1_3 are parts of
+    bird1 (lists/uav123.txt). Read are the sequences with a file in anno/UAV123.
+
+    A frame without target counts as missed in the success and as met in the precision, as pytracking does
+    (pytracking/analysis/extract_results.py); UAV123's own toolkit we have not read.
+    """
+
+    split: None = field(default=None, init=False)
+
+    LAYOUT = "the folders data_seq/UAV123 (a folder of images for each video) and anno/UAV123 (a text file for each sequence)"
+    PROTOCOL = Protocol(("AUC", "P"), counts_absent=True, absent_is_near=True)
+
+    def _folders(self):
+        return [os.path.join(self.root, "anno", "UAV123"), os.path.join(self.root, "data_seq", "UAV123")]
+
+    def _names(self):
+        self._images = {}
+        anno = self._folders()[0]
+        found = text_files(anno)
+        for name in found:
+            if name not in uav123_sequences():
+                raise DataError(
+                    f"{os.path.join(anno, name)}.txt: UAV123 has no sequence of this name. {nearest_name(name, uav123_sequences())} "
+                    "Rename the file or move it away."
+                )
+        return found
+
+    def _read_sequence(self, name):
+        video, first, last = uav123_sequences()[name]
+        anno, data = self._folders()
+        truth, folder = os.path.join(anno, f"{name}.txt"), os.path.join(data, video)
+        boxes = parse_boxes(truth, nan_is_absent=True)
+        if len(boxes) != last - first + 1:
+            raise DataError(
+                f"{truth}: {len(boxes)} boxes, but the sequence {name} has {last - first + 1} (images {first} to {last} of "
+                f"{video}). Expected one line a frame; restore the file."
+            )
+        if folder not in self._images:
+            self._images[folder] = {entry.name for entry in entries(folder)}
+        frames = [f"{number:06d}.jpg" for number in range(first, last + 1)]
+        absent = [frame for frame in frames if frame not in self._images[folder]]
+        if absent:
+            raise DataError(
+                f"{os.path.join(folder, absent[0])}: not found, as are {len(absent) - 1} more of the images {first} to {last} of "
+                f"the sequence {name}. Restore them, or leave the sequence out with UAV123Dataset.exclude."
+            )
+        return self._make_sequence(name, FramePaths(folder, frames), boxes, truth)
+
+
+@functools.cache
+def uav123_sequences() -> dict[str, tuple[str, int, int]]:
+    """{sequence: (folder of its images, number of the first image, of the last)}."""
+    rows = [line.split() for line in packaged_list("uav123")]
+    return {name: (folder, int(first), int(last)) for name, folder, first, last in rows}
 
 
 BENCHMARKS = {

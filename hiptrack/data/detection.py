@@ -2,6 +2,7 @@
 
 import json
 import os
+from dataclasses import dataclass, field
 from xml.etree import ElementTree
 
 import gin
@@ -21,6 +22,7 @@ _COVER = np.broadcast_to(np.int64(FULL_COVER), 1)
 
 
 @gin.register
+@dataclass(eq=False)
 class COCODataset(SequenceDataset):
     """COCO (Lin et al., ECCV 2014) for training: an object is a sequence of one frame, drawn as often as a clip needs.
 
@@ -28,31 +30,18 @@ class COCODataset(SequenceDataset):
     is called `<picture>-<annotation id>`. Left out are crowds (iscrowd) and objects with a side below `smallest`.
 
     Args:
-        root: the folder of annotations and pictures.
         split: for example 'train2017'.
-        include, exclude: names of the sequences to take, to leave out.
-        name: what logs call the set.
         smallest: in pixels; by default the least side of the boxes that the tracker gives.
     """
+
+    split: str = "train2017"
+    annotations: None = field(default=None, init=False)
+    smallest: float = 10.0
 
     LAYOUT = "annotations/instances_<split>.json and a folder of the split's pictures"
     SPLITS = None
     PLACE = ("root", "split")
     PROTOCOL = GOT10K
-    IS_CACHED = True
-
-    def __init__(
-        self,
-        root: str,
-        split: str = "train2017",
-        include: list[str] | None = None,
-        exclude: list[str] | None = None,
-        name: str | None = None,
-        smallest: float = 10.0,
-    ):
-        super().__init__(root, split, None, include, exclude, name)
-        self.smallest = smallest
-        self._objects = {}
 
     def _folders(self):
         plain, nested = os.path.join(self.root, self.split), os.path.join(self.root, "images", self.split)
@@ -63,6 +52,7 @@ class COCODataset(SequenceDataset):
         path = os.path.join(self.root, "annotations", f"instances_{self.split}.json")
         pictures, objects = _read_instances(path)
         folder = os.path.join(self._folders()[0], "")
+        self._objects = {}
         for place, entry in enumerate(objects):
             if not isinstance(entry, dict) or entry.get("iscrowd"):
                 continue
@@ -128,6 +118,7 @@ MAX_XML_BYTES = 2**20
 
 
 @gin.register
+@dataclass(eq=False)
 class ImageNetVIDDataset(SequenceDataset):
     """ImageNet-VID (Russakovsky et al., IJCV 2015) for training: a sequence for each track of each video.
 
@@ -138,33 +129,22 @@ class ImageNetVIDDataset(SequenceDataset):
     Width is xmax - xmin. Reading a million small files takes minutes.
 
     Args:
-        root: the folder of Data and Annotations.
         split: 'train' or 'val'.
-        include, exclude: names of the sequences to take, to leave out.
-        name: what logs call the set.
     """
+
+    split: str = "train"
+    annotations: None = field(default=None, init=False)
 
     LAYOUT = "Data/VID/<split> and Annotations/VID/<split> with the same folders of videos"
     SPLITS = ("train", "val")
     PROTOCOL = GOT10K
-    IS_CACHED = True
-
-    def __init__(
-        self,
-        root: str,
-        split: str = "train",
-        include: list[str] | None = None,
-        exclude: list[str] | None = None,
-        name: str | None = None,
-    ):
-        super().__init__(root, split, None, include, exclude, name)
-        self._made = {}
 
     def _folders(self):
         return [os.path.join(self.root, part, "VID", self.split) for part in ("Annotations", "Data")]
 
     def _names(self):
         annotations, data = self._folders()
+        self._made = {}
         for group in subfolders(annotations) if self.split == "train" else [""]:
             for video in subfolders(os.path.join(annotations, group)):
                 self._read_video(os.path.join(annotations, group, video), os.path.join(data, group, video), video)

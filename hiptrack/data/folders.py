@@ -4,19 +4,17 @@ import logging
 import math
 import os
 import zlib
+from dataclasses import dataclass, field
 
 import gin
 import numpy as np
 
 from hiptrack.data.reading import (
-    IMAGE_SUFFIXES,
     FramePaths,
     image_names,
-    natural_key,
     nearest_name,
     packaged_list,
     read_boxes,
-    read_image_rgb,
     read_lines,
     read_names,
     show,
@@ -25,25 +23,13 @@ from hiptrack.data.reading import (
 from hiptrack.data.sequence import FULL_COVER, GOT10K, Protocol, Sequence, SequenceDataset
 from hiptrack.errors import ConfigError, DataError
 
-__all__ = [
-    "FULL_COVER",
-    "IMAGE_SUFFIXES",
-    "FolderDataset",
-    "Sequence",
-    "image_names",
-    "natural_key",
-    "read_boxes",
-    "read_image_rgb",
-    "read_sequence",
-    "subfolders",
-]
-
 EXCLUSIONS = ("defective", "vot")  # lists/got10k_*.txt
 
 logger = logging.getLogger(__name__)
 
 
 @gin.register
+@dataclass(eq=False)
 class FolderDataset(SequenceDataset):
     """Sequences in folders, in GOT-10k layout.
 
@@ -53,12 +39,13 @@ class FolderDataset(SequenceDataset):
     A folder with a groundtruth.txt of its own is the one sequence of the set.
     In the split "test" groundtruth.txt may hold the first box alone.
 
-    `annotations`: folder of `<sequence>/<sequence>.jsonl` files with challenge labels; a sequence
-    without such a file is unlabelled. `include`, `exclude`: names of the sequences to take, to leave out.
-    `name`: what logs call the set, by default `<root's name>-<split>`.
-    `exclude_known`: lists of GOT-10k's training sequences that are left out too where the set has them: 'defective'
-    (images or boxes known to be wrong) and 'vot' (those that VOT's rules forbid); see lists/got10k_*.txt.
+    Args:
+        split: a folder in the root; None where the sequences lie in the root itself.
+        exclude_known: lists of GOT-10k's training sequences that are left out too where the set has them: 'defective'
+            (images or boxes known to be wrong) and 'vot' (those that VOT's rules forbid); see lists/got10k_*.txt.
     """
+
+    exclude_known: list[str] | None = None
 
     LAYOUT = (
         "a folder of sequences (one for each, named in list.txt where there is one, with images and groundtruth.txt), "
@@ -66,22 +53,11 @@ class FolderDataset(SequenceDataset):
     )
     SPLITS = None
     PROTOCOL = GOT10K
-    IS_CACHED = True
 
-    def __init__(
-        self,
-        root: str,
-        split: str | None = None,
-        annotations: str | None = None,
-        include: list[str] | None = None,
-        exclude: list[str] | None = None,
-        name: str | None = None,
-        exclude_known: list[str] | None = None,
-    ):
-        super().__init__(root, split, annotations, include, exclude, name)
-        self.exclude_known = exclude_known
-        self.is_handed_in = split == "test"
-        for known in exclude_known or ():
+    def __post_init__(self):
+        super().__post_init__()
+        self.is_handed_in = self.split == "test"
+        for known in self.exclude_known or ():
             if known not in EXCLUSIONS:
                 raise ConfigError(
                     f"{self._kind}.exclude_known names {known!r}, expected names of {', '.join(map(repr, EXCLUSIONS))}. "
@@ -111,7 +87,7 @@ class FolderDataset(SequenceDataset):
         found = subfolders(folder)
         listing = os.path.join(folder, "list.txt")
         if os.path.lexists(listing):
-            return _read_list(listing, found)
+            return read_names(listing, found, "folder beside list.txt")
         logger.info("%s: no list.txt, taking all %d folders in natural order", folder, len(found))
         return found
 
@@ -201,23 +177,11 @@ def _read_label(path, frames, highest):
     return np.array(values, np.int64)
 
 
-def _read_list(path, found):
-    """Names in list.txt, each of which must be one of the folders `found` beside it."""
-    folders = set(found)
-    line_of_name = read_names(path)
-    for name, number in line_of_name.items():
-        if name not in folders:
-            raise DataError(
-                f"{path}:{number}: names {name[:80]!r}, but there is no such folder beside list.txt. "
-                f"{nearest_name(name, found)} Restore the folder or remove the line."
-            )
-    return list(line_of_name)
-
-
 HELD_OUT = 0.1  # share of the training sequences that validate where no names are given
 
 
 @gin.register
+@dataclass(eq=False)
 class MVTDDataset(FolderDataset):
     """MVTD (Bakht et al., arXiv 2506.02866): 182 maritime videos, in GOT-10k layout with the parts train/ and test/.
 
@@ -226,33 +190,23 @@ class MVTDDataset(FolderDataset):
     part for validation, so that some sequences of train are held out by their names.
 
     Args:
-        root: the folder of train and test.
         split: 'train' without the sequences held out, 'val' (those), 'train_full' (both) or 'test'.
         held_out: names of the sequences of train that validate; None takes the tenth of them whose names have the lowest
             CRC-32, which is the same tenth whatever other sequences there are, but for its rounding; [] holds out none.
-        annotations: folder of `<sequence>/<sequence>.jsonl` files with challenge labels, if any.
-        include, exclude: names of the sequences to take, to leave out.
-        name: what logs call the set.
     """
+
+    split: str = "test"
+    exclude_known: None = field(default=None, init=False)
+    held_out: list[str] | None = None
 
     LAYOUT = "the folders train and test with a folder for each sequence (images and groundtruth.txt)"
     SPLITS = ("train", "val", "train_full", "test")
     # Which normalised precision the paper means it does not say in what we could read of it: both are reported.
     PROTOCOL = Protocol(("AUC", "OP50", "OP75", "P", "P_norm", "P_norm0.2"))
 
-    def __init__(
-        self,
-        root: str,
-        split: str = "test",
-        annotations: str | None = None,
-        include: list[str] | None = None,
-        exclude: list[str] | None = None,
-        name: str | None = None,
-        held_out: list[str] | None = None,
-    ):
-        super().__init__(root, split, annotations, include, exclude, name)
-        self.held_out = held_out
-        if split == "val" and held_out == []:
+    def __post_init__(self):
+        super().__post_init__()
+        if self.split == "val" and self.held_out == []:
             raise ConfigError(
                 "MVTDDataset.held_out = [] leaves nothing for the split 'val'; name sequences of train, or None."
             )

@@ -148,9 +148,12 @@ def require_finite(path: str, boxes: np.ndarray) -> np.ndarray:
     return boxes
 
 
-def read_names(path: str) -> dict[str, int]:
-    """{name: line number} of a list, one name a line, without blank lines. DataError for a name that comes again."""
-    line_of_name = {}
+def read_names(path: str, found: list[str], what: str) -> list[str]:
+    """The names of a list, one a line; blank lines do not count.
+
+    Raises DataError for a name that comes again, and for one that is not among those `found` (`what`, in words).
+    """
+    line_of_name, known = {}, set(found)
     for number, line in enumerate(read_lines(path), 1):
         name = line.strip()
         if name in line_of_name:
@@ -160,7 +163,13 @@ def read_names(path: str) -> dict[str, int]:
             )
         if name:
             line_of_name[name] = number
-    return line_of_name
+    for name, number in line_of_name.items():
+        if name not in known:
+            raise DataError(
+                f"{path}:{number}: names {name[:80]!r}, but there is no such {what}. {nearest_name(name, found)} Restore "
+                "the folder or remove the line."
+            )
+    return list(line_of_name)
 
 
 def packaged_list(name: str) -> list[str]:

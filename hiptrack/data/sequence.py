@@ -3,6 +3,7 @@
 import logging
 import os
 from dataclasses import dataclass
+from typing import ClassVar
 
 import numpy as np
 
@@ -67,45 +68,52 @@ class Sequence:
         return len(self.frames)
 
 
+@dataclass(eq=False)
 class SequenceDataset:
     """Base of the readers: what a set of named sequences offers, whatever its layout.
 
-    A reader defines `_names` (all sequences, in order) and `_read_sequence` (one of them), and says in `LAYOUT` what
-    its root holds, in `SPLITS` which splits there are (None: any folder below the root), in `PLACE` which parameters
-    say what folders are read, and in `PROTOCOL` how the benchmark scores. With `IS_CACHED` what it read is kept
-    (data/cache.py): all it reads must then go through reading.py or be told to note_source. Nothing is read
-    before the first access of `sequences`, `labelled_frames` or `describe`, which raise DataError for whatever is
-    missing or malformed.
+    A reader defines `_names` (all sequences, in order) and `_read_sequence` (one of them), and says in `LAYOUT` what its
+    root holds, in `SPLITS` which splits there are (None: any folder below the root), in `PLACE` which parameters say
+    what folders are read, and in `PROTOCOL` how the benchmark scores. What it read is kept (cache.py): all it reads must
+    go through reading.py or be told to note_source. Nothing is read before the first access of `sequences`,
+    `labelled_frames` or `describe`, which raise DataError for whatever is missing or malformed.
+
+    The fields are the parameters of every reader. One that differs in them is a dataclass too: a field of its own is a
+    parameter more, a field again has another default, and `field(default=None, init=False)` is a parameter less.
+
+    Args:
+        root: the folder below which everything lies.
+        split: which part of the data is read.
+        annotations: folder of `<sequence>/<sequence>.jsonl` files with challenge labels, if any; a sequence without such
+            a file is unlabelled.
+        include, exclude: names of the sequences to take, to leave out.
+        name: what logs call the set, by default `<root's name>-<split>`.
     """
+
+    root: str
+    split: str | None = None
+    annotations: str | None = None
+    include: list[str] | None = None
+    exclude: list[str] | None = None
+    name: str | None = None
 
     is_endless = False  # whether its sequences are made as they are asked for
     is_handed_in = False  # whether results are sent to GOT-10k's server
     LAYOUT = "a folder of sequences"
-    SPLITS: tuple[str, ...] | None = ()
+    SPLITS: ClassVar[tuple[str, ...] | None] = ()
     PLACE = ("root",)
-    PROTOCOL: Protocol
-    IS_CACHED = False
+    PROTOCOL: ClassVar[Protocol]
 
-    def __init__(
-        self,
-        root: str,
-        split: str | None,
-        annotations: str | None,
-        include: list[str] | None,
-        exclude: list[str] | None,
-        name: str | None,
-    ):
-        self.root = os.path.expanduser(root)
-        self.split = split
-        self.annotations = None if annotations is None else os.path.expanduser(annotations)
-        self.include = include
-        self.exclude = exclude
-        self.name = name or "-".join(filter(None, (os.path.basename(os.path.abspath(self.root)), split)))
+    def __post_init__(self):
+        self.root = os.path.expanduser(self.root)
+        self.annotations = None if self.annotations is None else os.path.expanduser(self.annotations)
+        folder = os.path.basename(os.path.abspath(self.root))
+        self.name = self.name or "-".join(filter(None, (folder, self.split)))
         self._sequences = None
-        if self.SPLITS and split not in self.SPLITS:
+        if self.SPLITS and self.split not in self.SPLITS:
             raise ConfigError(
-                f"{self._kind}.split = {split!r}: expected one of {', '.join(map(repr, self.SPLITS))}. "
-                f"{nearest_name(str(split), self.SPLITS)}"
+                f"{self._kind}.split = {self.split!r}: expected one of {', '.join(map(repr, self.SPLITS))}. "
+                f"{nearest_name(str(self.split), self.SPLITS)}"
             )
 
     @property
@@ -115,7 +123,7 @@ class SequenceDataset:
             self._check_folders()
             places = [os.path.abspath(place) for place in (self.root, self.annotations or "")]
             key = f"{self._settings()} {places}"
-            self._sequences = read_cached(self.name, key, Sequence, self._read) if self.IS_CACHED else self._read()
+            self._sequences = read_cached(self.name, key, Sequence, self._read)
             if self.annotations is not None:
                 self._report_unannotated([s.name for s in self._sequences])
         return self._sequences

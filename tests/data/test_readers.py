@@ -10,19 +10,21 @@ from helpers_data import annotation, write_annotations, write_image, write_lines
 
 from hiptrack.data.benchmarks import (
     BENCHMARKS,
+    LaSOTDataset,
+    LaSOTExtensionDataset,
     NfSDataset,
     OTBDataset,
     TNL2KDataset,
     TrackingNetDataset,
+    UAV123Dataset,
     open_benchmark,
+    uav123_sequences,
 )
 from hiptrack.data.clips import ClipData, ClipDataset, Geometry, usable_sequences
 from hiptrack.data.detection import COCODataset, ImageNetVIDDataset
 from hiptrack.data.folders import EXCLUSIONS, FolderDataset, MVTDDataset
-from hiptrack.data.lasot import LaSOTDataset, LaSOTExtensionDataset
 from hiptrack.data.reading import packaged_list
 from hiptrack.data.sampling import CausalSampler, RandomIntervalSampler
-from hiptrack.data.uav123 import UAV123Dataset, uav123_sequences
 from hiptrack.errors import ConfigError
 
 OTB = ["Basketball", "BlurCar1", "Board", "Football1", "Human4_2", "Jogging_1", "Jogging_2", "KiteSurf", "Tiger1"]

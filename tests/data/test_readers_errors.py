@@ -9,11 +9,17 @@ import miniatures
 import pytest
 from helpers_data import write_lines
 
-from hiptrack.data.benchmarks import NfSDataset, OTBDataset, TNL2KDataset, TrackingNetDataset
+from hiptrack.data.benchmarks import (
+    LaSOTDataset,
+    LaSOTExtensionDataset,
+    NfSDataset,
+    OTBDataset,
+    TNL2KDataset,
+    TrackingNetDataset,
+    UAV123Dataset,
+)
 from hiptrack.data.detection import COCODataset, ImageNetVIDDataset
 from hiptrack.data.folders import MVTDDataset
-from hiptrack.data.lasot import LaSOTDataset, LaSOTExtensionDataset
-from hiptrack.data.uav123 import UAV123Dataset
 from hiptrack.errors import ConfigError, DataError
 
 READERS = {

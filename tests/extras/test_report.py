@@ -18,9 +18,9 @@ from toy import toy_model
 
 from hiptrack.cli.report import names_of
 from hiptrack.config import REPO_ROOT
+from hiptrack.data.benchmarks import LaSOTDataset
 from hiptrack.data.folders import FolderDataset
 from hiptrack.data.labels import CLASSES
-from hiptrack.data.lasot import LaSOTDataset
 from hiptrack.data.sequence import GOT10K
 from hiptrack.evaluation.run_sequences import Moments
 from hiptrack.evaluation.score import evaluate_sequences, read_back

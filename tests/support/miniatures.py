@@ -5,7 +5,7 @@ from pathlib import Path
 
 from helpers_data import write_lines
 
-from hiptrack.data.uav123 import uav123_sequences
+from hiptrack.data.benchmarks import uav123_sequences
 
 BOX = (10, 20, 30, 40)
 
