@@ -1,4 +1,4 @@
-"""The readers of benchmarks by the names that tools/eval.py has for them. Importing this registers them with gin."""
+"""The readers of benchmarks, and the names that `--dataset` has for them. Importing this registers every reader."""
 
 import functools
 import logging
@@ -38,11 +38,12 @@ RATE = 8  # boxes are annotated at 240 frames a second, of which the 30 fps vari
 class NfSDataset(SequenceDataset):
     """Need for Speed (Kiani Galoogahi et al., ICCV 2017) at 30 frames a second: 100 videos.
 
-    `root/<sequence>/30/<sequence>/*.jpg` and `root/<sequence>/30/<sequence>.txt` in VATIC's form, separated by spaces: track,
-    xmin, ymin, xmax, ymax, frame, lost, occluded, generated, "label". The file has the boxes of all 240 frames a second, or
-    those of the 30 alone; in the former case every eighth is taken, from the first. Where that gives one box more or fewer
-    than there are images, both end with the shorter (as in got10k/datasets/nfs.py of github.com/got-10k/toolkit).
-    Width is xmax - xmin. The marks `lost` and `occluded` are not used: neither that toolkit nor pytracking does.
+    `root/<sequence>/30/<sequence>/*.jpg` and `root/<sequence>/30/<sequence>.txt` in VATIC's form, separated by spaces:
+    track, xmin, ymin, xmax, ymax, frame, lost, occluded, generated, "label". The file has the boxes of all 240 frames a
+    second, or those of the 30 alone; in the former case every eighth is taken, from the first. Where that gives one box
+    more or fewer than there are images, both end with the shorter (as in got10k/datasets/nfs.py of
+    github.com/got-10k/toolkit). Width is xmax - xmin. The marks `lost` and `occluded` are not used: neither that
+    toolkit nor pytracking does.
     """
 
     split: None = field(default=None, init=False)
@@ -87,9 +88,10 @@ def _parse(path):
     return require_finite(path, np.concatenate((corners[:, :2], corners[:, 2:] - corners[:, :2]), 1))
 
 
-# First and last of the images that are annotated, by position from 1, where it is not all of them (got10k/datasets/otb.py of
-# github.com/got-10k/toolkit and pytracking/evaluation/otbdataset.py of github.com/visionml/pytracking agree on them). Elsewhere
-# the folder holds the annotated images alone, though the first may be called 0247.jpg (BlurCar1).
+# First and last of the images that are annotated, by position from 1, where it is not all of them
+# (got10k/datasets/otb.py of github.com/got-10k/toolkit and pytracking/evaluation/otbdataset.py of
+# github.com/visionml/pytracking agree on them). Elsewhere the folder holds the annotated images alone, though the first
+# may be called 0247.jpg (BlurCar1).
 ANNOTATED = {
     "David": (300, 770),
     "Diving": (1, 215),
@@ -106,10 +108,11 @@ OMITTED = {"Tiger1": 5}
 class OTBDataset(SequenceDataset):
     """OTB-100 (Wu et al., TPAMI 2015): 98 videos, 100 targets.
 
-    `root/Basketball/` and so on, each with img/ and groundtruth_rect.txt (a line `x,y,w,h`, separated by commas, tabs or
-    spaces); or, with two targets, groundtruth_rect.1.txt and groundtruth_rect.2.txt, each of which is a sequence: Jogging_1,
-    Jogging_2, Skating2_1, Skating2_2. An empty file is passed over (Human4 has one, and is Human4_2). In David, Diving,
-    Football1, Freeman3 and Freeman4 a part of the images is annotated; Tiger1 is tracked from its sixth frame.
+    `root/Basketball/` and so on, each with img/ and groundtruth_rect.txt (a line `x,y,w,h`, separated by commas, tabs
+    or spaces); or, with two targets, groundtruth_rect.1.txt and groundtruth_rect.2.txt, each of which is a sequence:
+    Jogging_1, Jogging_2, Skating2_1, Skating2_2. An empty file is passed over (Human4 has one, and is Human4_2). In
+    David, Diving, Football1, Freeman3 and Freeman4 a part of the images is annotated; Tiger1 is tracked from its sixth
+    frame.
     """
 
     split: None = field(default=None, init=False)
@@ -157,13 +160,13 @@ def _truths(folder):
 
 @gin.register
 class TNL2KDataset(SequenceDataset):
-    """TNL2K (Wang et al., CVPR 2021): 2000 videos, 700 of them for testing; the sentences that name the targets are not read.
+    """TNL2K (Wang et al., CVPR 2021): 2000 videos, 700 of them for testing; the sentences beside them are not read.
 
-    `root/split` (or `root` itself where `split` is None) holds one folder a sequence, with imgs/ (frames of any name, in
-    natural order) and groundtruth.txt (`x,y,w,h` a line).
+    `root/split` (or `root` itself where `split` is None) holds one folder a sequence, with imgs/ (frames of any name,
+    in natural order) and groundtruth.txt (`x,y,w,h` a line).
 
-    The toolkit (github.com/wangxiao5791509/TNL2K_evaluation_toolkit) is LaSOT's: frames without target count as missed. It
-    has files that mark these frames; the data set has none, so here they are those with a box without area.
+    The toolkit (github.com/wangxiao5791509/TNL2K_evaluation_toolkit) is LaSOT's: frames without target count as missed.
+    It has files that mark these frames; the data set has none, so here they are those with a box without area.
 
     Args:
         split: a folder in the root, such as 'TNL2K_test_subset', or None.
@@ -198,13 +201,13 @@ class LaSOTDataset(SequenceDataset):
     `root/airplane/airplane-1/` and so on, each with img/, groundtruth.txt (`x,y,w,h` a line), full_occlusion.txt and
     out_of_view.txt (0 or 1 for each frame, all in one line, separated by commas).
 
-    A frame with one of the two marks has no visible target. LaSOT's toolkit (github.com/HengLan/LaSOT_Evaluation_Toolkit,
-    utils/eval_tracker.m) takes such frames out of the successes but divides by the number of all frames, and reports
-    precision and normalised precision at the thresholds 20 and 0.2.
+    A frame with one of the two marks has no visible target. LaSOT's toolkit
+    (github.com/HengLan/LaSOT_Evaluation_Toolkit, utils/eval_tracker.m) takes such frames out of the successes but
+    divides by the number of all frames, and reports precision and normalised precision at the thresholds 20 and 0.2.
 
     Args:
-        split: 'test' is what testing_set.txt in the root lists, or the 280 names of the published set without that file;
-            'train' is training_set.txt, or without it all other sequences.
+        split: 'test' is what testing_set.txt in the root lists, or the 280 names of the published set without that
+            file; 'train' is training_set.txt, or without it all other sequences.
     """
 
     split: str = "test"
@@ -229,7 +232,6 @@ class LaSOTDataset(SequenceDataset):
         return names
 
     def _found(self):
-        """Names of all sequences under the root."""
         found = []
         for group in subfolders(self.root):
             own = subfolders(os.path.join(self.root, group))
@@ -299,8 +301,8 @@ class TrackingNetDataset(SequenceDataset):
     """TrackingNet (Mueller et al., ECCV 2018): 12 chunks of 2511 videos for training, 511 videos for testing.
 
     `root/TRAIN_0/` to `root/TRAIN_11/` and `root/TEST/`, each with frames/<sequence>/0.jpg, 1.jpg, ... and
-    anno/<sequence>.txt (`x,y,w,h` a line; in TEST the first frame's alone). The boxes of TEST are kept by the benchmark's
-    server, which scores result files: here TEST is tracked and not scored.
+    anno/<sequence>.txt (`x,y,w,h` a line; in TEST the first frame's alone). The boxes of TEST are kept by the
+    benchmark's server, which scores result files: here TEST is tracked and not scored.
 
     Args:
         split: 'train' or 'test'.
@@ -356,9 +358,9 @@ class TrackingNetDataset(SequenceDataset):
 class UAV123Dataset(SequenceDataset):
     """UAV123 (Mueller et al., ECCV 2016): 123 sequences from the air.
 
-    `root/data_seq/UAV123/bike1/000001.jpg` and so on, and `root/anno/UAV123/bike1.txt` (`x,y,w,h` a line, four NaN where the
-    target is out of sight). Several sequences may share a folder of images: bird1_1, bird1_2 and bird1_3 are parts of
-    bird1 (lists/uav123.txt). Read are the sequences with a file in anno/UAV123.
+    `root/data_seq/UAV123/bike1/000001.jpg` and so on, and `root/anno/UAV123/bike1.txt` (`x,y,w,h` a line, four NaN
+    where the target is out of sight). Several sequences may share a folder of images: bird1_1, bird1_2 and bird1_3 are
+    parts of bird1 (lists/uav123.txt). Read are the sequences with a file in anno/UAV123.
 
     A frame without target counts as missed in the success and as met in the precision, as pytracking does
     (pytracking/analysis/extract_results.py); UAV123's own toolkit we have not read.
@@ -379,8 +381,8 @@ class UAV123Dataset(SequenceDataset):
         for name in found:
             if name not in uav123_sequences():
                 raise DataError(
-                    f"{os.path.join(anno, name)}.txt: UAV123 has no sequence of this name. {nearest_name(name, uav123_sequences())} "
-                    "Rename the file or move it away."
+                    f"{os.path.join(anno, name)}.txt: UAV123 has no sequence of this name. "
+                    f"{nearest_name(name, uav123_sequences())} Rename the file or move it away."
                 )
         return found
 

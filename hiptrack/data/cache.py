@@ -1,4 +1,4 @@
-"""The annotations of a data set in one memory-mapped file: thousands of small files are not parsed at every start.
+"""The annotations of a data set in one memory-mapped file, so that a start does not parse thousands of small files.
 
 The file is a checksum and, behind it, arrays in safetensors' format: nothing in it can run. It holds the size and times
 of every file and folder that was read; if one of them differs, or the file is damaged, the data set is read and the
@@ -81,7 +81,7 @@ def read_cached(name: str, key: str, make, read) -> list:
 
 
 def _code():
-    """A digest of the code that reads annotations and of its lists: another version may read the same files otherwise."""
+    """A digest of the code that reads annotations and its lists: other ones may read the same files otherwise."""
     folder = Path(__file__).parent
     files = sorted([*folder.glob("*.py"), *folder.glob("lists/*.txt")])
     return hashlib.sha256(b"".join(path.read_bytes() for path in files)).digest()

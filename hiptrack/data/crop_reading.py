@@ -50,7 +50,7 @@ def _reduction(wanted):
 
 
 def _crop_reduced(image, reduction, size, box_xywh, factor, side_out):
-    """crops.crop in RGB of an image of (width, height) `size`; `image` has a BGR cell for reduction^2 of its pixels."""
+    """crops.crop in RGB of an image of `size` (w, h), of which `image` has, in BGR, a cell for reduction^2 pixels."""
     left, top, right, bottom = crops.shown(box_xywh, factor, size)
     scale = crops.crop_side(box_xywh, factor) / side_out
     columns, shares_x = _lines(left, right, scale, side_out)
@@ -70,7 +70,7 @@ def _crop_reduced(image, reduction, size, box_xywh, factor, side_out):
 
 
 def _lines(start, end, scale, side_out):
-    """The slice of a crop's lines (columns or rows) that show the picture, and the share in each that is not black.
+    """Those of a crop's lines (columns or rows) that show the picture, a slice, and the share of each that does.
 
     The crop starts at pixel `start` and shows the picture up to `end`. Where it reaches past the picture, pixel and
     black are interpolated as in the whole image.
@@ -85,7 +85,7 @@ def _lines(start, end, scale, side_out):
 
 
 def _cells(start, end, line, scale, reduction):
-    """The slice of cells around the pixels from `start` to `end`, and where the centre of a crop's line lies there."""
+    """The cells around the pixels `start` to `end`, a slice, and where the centre of a crop's line lies in them."""
     first = max(start // reduction - 1, 0)
     centre = (start + scale * (line + 0.5)) / reduction  # from the image's corner, 0.5 before the first cell's centre
     return slice(first, -(-end // reduction) + 1), centre - 0.5 - first
@@ -119,7 +119,7 @@ class JpegHead:
     in_order: bool
 
     def upper_rows(self, data: bytes, rows: int) -> bytes:
-        """The file `data` cut to an image whose first `rows` rows are those of the whole; `data` where it is damaged.
+        """The file `data` cut to an image whose first `rows` rows are those of the whole; `data` where that fails.
 
         Its height is set to `rows` and some more, where a decoder stops. The end marker gives way to zeros: looking for
         it behind rows that are not decoded would make libjpeg warn of extraneous data, and it reads some bytes ahead.

@@ -1,4 +1,4 @@
-"""COCO's pictures as sequences of one frame."""
+"""Detection sets for training: objects of COCO's pictures, tracks of ImageNet-VID."""
 
 import json
 import os
@@ -16,7 +16,7 @@ from hiptrack.files import read_text
 
 MAX_JSON_BYTES = 2**30
 
-# the same for every object
+# The same for every object.
 _VISIBLE = np.broadcast_to(np.True_, 1)
 _COVER = np.broadcast_to(np.int64(FULL_COVER), 1)
 

@@ -80,7 +80,6 @@ class FolderDataset(SequenceDataset):
         super()._check_folders()
 
     def _names(self):
-        """Names of the set's sequences in order: the folder's own, those of list.txt, else every folder."""
         folder = self._folder()
         if self._is_sequence():
             return [os.path.basename(os.path.abspath(folder))]
@@ -100,7 +99,6 @@ class FolderDataset(SequenceDataset):
         return left_out
 
     def _is_sequence(self):
-        """Whether the folder is a sequence itself."""
         return os.path.isfile(os.path.join(self._folder(), "groundtruth.txt"))
 
     def _read_sequence(self, name):
@@ -118,7 +116,8 @@ class FolderDataset(SequenceDataset):
 def read_sequence(folder: str, name: str, first_box_only: bool, hint: str = "") -> Sequence:
     """Reads one sequence folder without annotations; DataError names the file and line at fault.
 
-    `first_box_only`: groundtruth.txt may hold the first frame's box alone. `hint`: what to say besides where there are no images.
+    `first_box_only`: groundtruth.txt may hold the first frame's box alone. `hint`: what to say besides where there are
+    no images.
     """
     images = image_names(folder, hint)
     truth = os.path.join(folder, "groundtruth.txt")
@@ -185,14 +184,15 @@ HELD_OUT = 0.1  # share of the training sequences that validate where no names a
 class MVTDDataset(FolderDataset):
     """MVTD (Bakht et al., arXiv 2506.02866): 182 maritime videos, in GOT-10k layout with the parts train/ and test/.
 
-    One folder a sequence, with frames of any name in natural order and groundtruth.txt; in train also the three label files.
-    The paper has two protocols: I, trackers as they are on test; II, trackers fine-tuned on train, again on test. There is no
-    part for validation, so that some sequences of train are held out by their names.
+    One folder a sequence, with frames of any name in natural order and groundtruth.txt; in train also the three label
+    files. The paper has two protocols: I, trackers as they are on test; II, trackers fine-tuned on train, again on
+    test. There is no part for validation, so that some sequences of train are held out by their names.
 
     Args:
         split: 'train' without the sequences held out, 'val' (those), 'train_full' (both) or 'test'.
-        held_out: names of the sequences of train that validate; None takes the tenth of them whose names have the lowest
-            CRC-32, which is the same tenth whatever other sequences there are, but for its rounding; [] holds out none.
+        held_out: names of the sequences of train that validate; None takes the tenth of them whose names have the
+            lowest CRC-32, which is the same tenth whatever other sequences there are, but for its rounding; [] holds
+            out none.
     """
 
     split: str = "test"

@@ -122,7 +122,7 @@ class StageLoader:
         self.loader, self.batches = loader, batches
 
     def steps(self, epoch, first_step):
-        """For each step of an epoch, yields (passes of a global batch, None, seconds); at a fault ([], it, seconds)."""
+        """Yields (passes, None, seconds) for each global batch of an epoch; ([], the error, seconds) for a fault."""
         self.batches.start_at(epoch, first_step)
         passes = iter(self.loader)
         for _ in range(first_step, self.batches.steps):

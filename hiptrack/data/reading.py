@@ -51,7 +51,7 @@ class FramePaths(collections.abc.Sequence):
 
 
 def image_names(folder: str, hint: str = "") -> list[str]:
-    """Names of a folder's images (jpg, jpeg, png, bmp) in natural order; DataError with `hint` where there is none."""
+    """Names of a folder's images (jpg, jpeg, png, bmp) in natural order; DataError, with the `hint`, for none."""
     files = [entry.name for entry in entries(folder) if entry.is_file()]
     names = [name for name in files if name.lower().endswith(IMAGE_SUFFIXES)]
     if not names:
@@ -166,8 +166,8 @@ def read_names(path: str, found: list[str], what: str) -> list[str]:
     for name, number in line_of_name.items():
         if name not in known:
             raise DataError(
-                f"{path}:{number}: names {name[:80]!r}, but there is no such {what}. {nearest_name(name, found)} Restore "
-                "the folder or remove the line."
+                f"{path}:{number}: names {name[:80]!r}, but there is no such {what}. {nearest_name(name, found)} "
+                "Restore the folder or remove the line."
             )
     return list(line_of_name)
 

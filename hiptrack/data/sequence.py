@@ -72,10 +72,10 @@ class Sequence:
 class SequenceDataset:
     """Base of the readers: what a set of named sequences offers, whatever its layout.
 
-    A reader defines `_names` (all sequences, in order) and `_read_sequence` (one of them), and says in `LAYOUT` what its
-    root holds, in `SPLITS` which splits there are (None: any folder below the root), in `PLACE` which parameters say
-    what folders are read, and in `PROTOCOL` how the benchmark scores. What it read is kept (cache.py): all it reads must
-    go through reading.py or be told to note_source. Nothing is read before the first access of `sequences`,
+    A reader defines `_names` (all sequences, in order) and `_read_sequence` (one of them), and says in `LAYOUT` what
+    its root holds, in `SPLITS` which splits there are (None: any folder below the root), in `PLACE` which parameters
+    say what folders are read, and in `PROTOCOL` how the benchmark scores. What it read is kept (cache.py): all it reads
+    must go through reading.py or be told to note_source. Nothing is read before the first access of `sequences`,
     `labelled_frames` or `describe`, which raise DataError for whatever is missing or malformed.
 
     The fields are the parameters of every reader. One that differs in them is a dataclass too: a field of its own is a
@@ -84,8 +84,8 @@ class SequenceDataset:
     Args:
         root: the folder below which everything lies.
         split: which part of the data is read.
-        annotations: folder of `<sequence>/<sequence>.jsonl` files with challenge labels, if any; a sequence without such
-            a file is unlabelled.
+        annotations: folder of `<sequence>/<sequence>.jsonl` files with challenge labels, if any; a sequence without
+            such a file is unlabelled.
         include, exclude: names of the sequences to take, to leave out.
         name: what logs call the set, by default `<root's name>-<split>`.
     """
@@ -163,16 +163,14 @@ class SequenceDataset:
     def _kind(self):
         return type(self).__name__
 
-    def _folders(self):
-        """The folders below the root that the reader needs."""
+    def _folders(self) -> list[str]:
+        """The folders that the reader needs."""
         return [self.root]
 
     def _names(self) -> list[str]:
-        """Names of all sequences of the set in order."""
         raise NotImplementedError
 
     def _read_sequence(self, name: str) -> Sequence:
-        """One of them."""
         raise NotImplementedError
 
     def _read(self):

@@ -113,8 +113,8 @@ class TimmSchedule(_Fall):
     """The rates of timm's schedulers at a position; what differs from the others here: restarts and tanh.
 
     Args:
-        name: timm's; "cosine" restarts `cycles` times (SGDR, Loshchilov and Hutter, ICLR 2017), "tanh" is of Hsueh et al.
-            (WACV 2019), which ends above `final`.
+        name: timm's; "cosine" restarts `cycles` times (SGDR, Loshchilov and Hutter, ICLR 2017), "tanh" is of Hsueh et
+            al. (WACV 2019), which ends above `final`.
         cycles: equal parts of the stage, each of which starts anew.
         cycle_decay: factor of the rate from each part to the next.
         warmup_epochs: length of the linear warm-up, which takes the place of the first epochs.
@@ -132,8 +132,8 @@ class TimmSchedule(_Fall):
     def __post_init__(self):
         if self.cycles < 1 or self.cycle_decay ** (self.cycles - 1) <= self.final:
             raise ConfigError(
-                f"TimmSchedule.cycles = {self.cycles}, cycle_decay = {self.cycle_decay}, final = {self.final}: at least one "
-                "cycle was expected, and that the last one starts above `final`."
+                f"TimmSchedule.cycles = {self.cycles}, cycle_decay = {self.cycle_decay}, final = {self.final}: at least "
+                "one cycle was expected, and that the last one starts above `final`."
             )
 
     def __call__(self, epoch, epochs):
