@@ -8,7 +8,6 @@ from dataclasses import dataclass
 
 import cv2
 import numpy as np
-from matplotlib.figure import Figure
 
 from hiptrack.files import write_atomically
 
@@ -143,6 +142,8 @@ def write_jpeg(picture_rgb, path, quality=80):
 
 def plot_curves(metrics, path):
     """Write a PNG with one panel per metric; metrics: name -> list of (step, value)."""
+    from matplotlib.figure import Figure  # here: training draws none
+
     columns = min(3, max(1, len(metrics)))
     lines = max(1, -(-len(metrics) // columns))
     figure = Figure(figsize=(4.2 * columns, 2.8 * lines), layout="constrained")

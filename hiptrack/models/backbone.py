@@ -11,11 +11,8 @@ from dataclasses import dataclass
 from typing import Literal
 
 import gin
-import timm
 import torch
 import torch.nn.functional as F
-from timm.layers import Attention, PatchEmbed, trunc_normal_
-from timm.models.vision_transformer import Block, VisionTransformer
 from torch import nn
 from torch.utils.checkpoint import checkpoint
 
@@ -117,6 +114,8 @@ class Backbone(nn.Module):
         elimination_template: Literal["centre_point", "centre_rectangle", "all", "box"] = "centre_point",
         drop_path: float = 0.0,
     ):
+        from timm.layers import trunc_normal_  # PyTorch's draws other numbers
+
         super().__init__()
         overrides = {"embed_dim": width, "depth": depth, "num_heads": heads, "patch_size": patch}
         vit = create_vit(name, drop_path, {key: value for key, value in overrides.items() if value is not None})
@@ -241,6 +240,10 @@ class Backbone(nn.Module):
 
 def create_vit(name, drop_path, overrides):
     """A timm VisionTransformer without head. Raises ConfigError naming the nearest model."""
+    import timm  # here, for it takes as long to import as PyTorch: a mistyped name is told before
+    from timm.layers import Attention, PatchEmbed
+    from timm.models.vision_transformer import Block, VisionTransformer
+
     if not timm.is_model(name):
         raise ConfigError(f"timm has no model '{name}'.{did_you_mean(name, timm.list_models('*vit*'))}")
     try:

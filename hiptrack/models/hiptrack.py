@@ -6,7 +6,6 @@ from dataclasses import dataclass
 import gin
 import torch
 import torch.nn.functional as F
-from timm.data.constants import IMAGENET_DEFAULT_MEAN, IMAGENET_DEFAULT_STD
 from torch import nn
 
 from hiptrack.boxes import xywh_to_cxcywh
@@ -15,6 +14,8 @@ from hiptrack.models.backbone import Backbone
 from hiptrack.models.challenge import ChallengeOutput
 from hiptrack.models.heads import CenterHead, HeadMaps
 from hiptrack.models.history import HistoricalPrompt
+
+IMAGENET_MEAN, IMAGENET_STD = (0.485, 0.456, 0.406), (0.229, 0.224, 0.225)  # of RGB in [0, 1]
 
 
 @dataclass
@@ -60,8 +61,8 @@ class HIPTrack(nn.Module):
         self.challenge = challenge(feature_width=width, grid_width=head_width) if challenge else None
         if self.challenge is not None and self.challenge.feature == "class_token" and self.backbone.class_token is None:
             raise ConfigError("ChallengeBranch.feature = 'class_token' needs Backbone.class_token = True.")
-        self.register_buffer("mean", torch.tensor(IMAGENET_DEFAULT_MEAN).view(3, 1, 1), persistent=False)
-        self.register_buffer("std", torch.tensor(IMAGENET_DEFAULT_STD).view(3, 1, 1), persistent=False)
+        self.register_buffer("mean", torch.tensor(IMAGENET_MEAN).view(3, 1, 1), persistent=False)
+        self.register_buffer("std", torch.tensor(IMAGENET_STD).view(3, 1, 1), persistent=False)
 
     def train(self, mode=True):
         """Training mode for what is trained; modules whose parameters are all frozen stay in eval mode."""

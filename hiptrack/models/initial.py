@@ -3,7 +3,6 @@
 from pathlib import Path
 
 import gin
-import timm
 
 from hiptrack.errors import CheckpointError
 from hiptrack.models import hiptrack as _  # noqa: F401  registers the model's parts
@@ -31,6 +30,8 @@ class TimmWeights:
 
     def __call__(self, model):
         """Fill `model.backbone`; returns a line that says what was done."""
+        import timm  # here: see create_vit in backbone.py
+
         try:
             vit = timm.create_model(self.name, pretrained=True, num_classes=0)
         except (RuntimeError, OSError, ValueError) as error:

@@ -102,13 +102,12 @@ DILATION = 2
 LEAST = 20480  # numbers in an image of one row; PyTorch leaves smaller ones to its own convolutions, which are slow
 
 
-@torch.compiler.assume_constant_result
 def convolution_is_faster():
     """Whether this machine's float32 products are faster as 1x1 convolutions."""
     return _convolution_is_faster()
 
 
-@functools.cache  # a function of its own: torch.compile would look into it, past the cache
+@functools.cache  # a function of its own: `prepare` has torch.compile take the other for a constant, unseen
 def _convolution_is_faster():
     cpuinfo = Path("/proc/cpuinfo")
     return (

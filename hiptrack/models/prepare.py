@@ -5,13 +5,12 @@ import os
 from contextlib import contextmanager
 
 import torch
-from timm.layers import use_fused_attn
 from torch import nn
 from torch.nn.utils.fusion import fuse_conv_bn_eval
 
 from hiptrack.errors import ConfigError, HiptrackError
 from hiptrack.models.heads import ConvTower
-from hiptrack.models.layers import Linear, allow_tf32
+from hiptrack.models.layers import Linear, allow_tf32, convolution_is_faster
 
 
 def prepare(model, precision, compile, device):
@@ -30,6 +29,7 @@ def prepare(model, precision, compile, device):
     _choose_products(model, on_cpu and precision == "bf16")
     model = model.to(memory_format=torch.channels_last)
     if compile:
+        torch.compiler.assume_constant_result(convolution_is_faster)  # a mark; here, for it imports the compiler
         mode = "default" if on_cpu else "reduce-overhead"
         for part in (model.backbone, model.history.value_encoder, model.history.fuse, model.box_head):
             part.compile(mode=mode)
@@ -71,6 +71,8 @@ def _choose_products(model, plain):
 
     plain: attention as two products instead, which in bfloat16 are faster on a processor.
     """
+    from timm.layers import use_fused_attn  # here: see create_vit in backbone.py
+
     for block in model.backbone.blocks:
         block.attn.fused_attn = use_fused_attn() and not plain
         for module in block.modules():

@@ -7,8 +7,6 @@ import os
 from contextlib import contextmanager
 from pathlib import Path
 
-from torch.utils.tensorboard import SummaryWriter
-from torch.utils.tensorboard.summary import hparams
 from tqdm import tqdm
 
 from hiptrack.boxes import cxcywh_to_xyxy, xyxy_to_xywh
@@ -34,6 +32,8 @@ class RunLog:
     failure = None
 
     def __init__(self, run_dir, step, sizes):
+        from torch.utils.tensorboard import SummaryWriter  # here: a mistyped name is told before
+
         self.folder = Path(run_dir)
         self.metrics, self.rejected = self.journals = [
             Journal(self.folder / name, sizes.get(name, 0)) for name in (METRICS, REJECTED)
@@ -76,6 +76,8 @@ class RunLog:
 
     def hparams(self, bindings, metrics):
         """Show bindings {name: gin text} in TensorBoard's table of runs, beside the scalars of these names."""
+        from torch.utils.tensorboard.summary import hparams
+
         values = {name: _number_or_text(text) for name, text in bindings.items()}
         for summary in hparams(values, dict.fromkeys(metrics, 0.0)):
             self._guarded(self.writer.file_writer.add_summary, summary)

@@ -4,7 +4,6 @@ from contextlib import contextmanager
 
 import gin
 import torch
-from timm.optim import create_optimizer_v2, get_optimizer_info, list_optimizers
 
 from hiptrack.errors import ConfigError, did_you_mean
 
@@ -39,6 +38,12 @@ def TimmOptimizer(parameters, name: str = "lamb", weight_decay: float = 1e-4, be
     Raises ConfigError for a name timm does not know, one that this machine cannot run, and one whose training could not
     be resumed exactly.
     """
+    from timm.optim import (
+        create_optimizer_v2,
+        get_optimizer_info,
+        list_optimizers,
+    )  # here: see create_vit in models/backbone.py
+
     known = list_optimizers()
     if name not in known:
         raise ConfigError(f"timm has no optimiser '{name}'.{did_you_mean(name, known)}")
