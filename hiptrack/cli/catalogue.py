@@ -1,11 +1,8 @@
-"""List what can be configured: `python tools/catalogue.py [WORD]`; or where a value comes from:
-`python tools/catalogue.py --gin experiments/two_stage.gin --explain Stage.batch [NAME=VALUE ...]`."""
+"""List what can be configured: `hiptrack catalogue [WORD]`; or where a value comes from:
+`hiptrack catalogue --gin experiments/two_stage.gin --explain Stage.batch [NAME=VALUE ...]`."""
 
 import argparse
 
-import hiptrack.evaluation.evaluate
-import hiptrack.extras.world.world
-import hiptrack.training.train  # noqa: F401  all three register names
 from hiptrack import config
 from hiptrack.config.catalogue import catalogue, explain
 
@@ -16,9 +13,11 @@ def main():
     parser.add_argument("--gin", metavar="FILE", action="append", default=[], help="gin file of --explain; repeatable")
     parser.add_argument("--explain", metavar="[SCOPE/]NAME.PARAMETER", help="say which line gives this value")
     args = config.parse_args(parser)
-    if args.explain:
-        print(explain(args.explain, args.gin, args.words))
-    elif args.gin or len(args.words) > 1:
+    if not args.explain and (args.gin or len(args.words) > 1):
         parser.error("--gin and overrides belong to --explain; the list takes one WORD")
-    else:
-        print(catalogue(*args.words))
+
+    import hiptrack.evaluation.evaluate
+    import hiptrack.extras.world.world
+    import hiptrack.training.train  # noqa: F401  all three register names
+
+    print(explain(args.explain, args.gin, args.words) if args.explain else catalogue(*args.words))

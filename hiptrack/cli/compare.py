@@ -1,12 +1,9 @@
-"""Set runs side by side: `python tools/compare.py runs/sweep-demo`, or the folders of several runs."""
+"""Set runs side by side: `hiptrack compare runs/sweep-demo`, or the folders of several runs."""
 
 import argparse
 from pathlib import Path
 
-import hiptrack.training.train  # noqa: F401  registers the names in the runs' configurations
 from hiptrack.cli.extras import with_extras
-from hiptrack.extras.sweep.compare import as_text, compare, read_runs, write
-from hiptrack.extras.sweep.plan import PLAN
 
 
 def main():
@@ -19,6 +16,11 @@ def main():
         help="for compare.csv, .md and .png (default: the sweep, or beside the first run)",
     )
     args = parser.parse_args()
+
+    import hiptrack.training.train  # noqa: F401  registers the names in the runs' configurations
+    from hiptrack.extras.sweep.compare import as_text, compare, read_runs, write
+    from hiptrack.extras.sweep.plan import PLAN
+
     comparison = compare(*with_extras(read_runs, args.runs))
     print(as_text(comparison))
     first = args.runs[0]

@@ -4,13 +4,9 @@ import argparse
 import tempfile
 from pathlib import Path
 
+from hiptrack.cli.options import add_checkpoint
 from hiptrack.data.folders import FolderDataset
-from hiptrack.evaluation.baselines import MIL, StillBox, evaluate_contrib
-from hiptrack.evaluation.score import evaluate_sequences
-from hiptrack.evaluation.table import compare_table
-from hiptrack.nano import FOLDER
-from hiptrack.tracking.checkpoints import checkpoint_name, checkpoint_path, parts_of
-from hiptrack.tracking.tracker import Tracker
+from hiptrack.nano import FOLDER, checkpoint_path
 
 CONTRIB = ("KCF", "CSRT")
 
@@ -18,17 +14,19 @@ CONTRIB = ("KCF", "CSRT")
 def main():
     parser = argparse.ArgumentParser(description=__doc__)
     parser.add_argument("root", help="folder of sequences: images and groundtruth.txt in one folder each")
-    parser.add_argument(
-        "--checkpoint",
-        default=FOLDER,
-        type=checkpoint_path,
-        metavar="FILE",
-        help="weights file (.safetensors) or tracker's folder; by default nano, which comes with the package",
-    )
+    what = "weights file (.safetensors) or tracker's folder; by default nano, which comes with the package"
+    add_checkpoint(parser, what, FOLDER, checkpoint_path)
     parser.add_argument(
         "--python", required=True, type=Path, metavar="FILE", help="an interpreter that has opencv-contrib-python 4"
     )
     args = parser.parse_args()
+
+    from hiptrack.evaluation.baselines import MIL, StillBox, evaluate_contrib
+    from hiptrack.evaluation.score import evaluate_sequences
+    from hiptrack.evaluation.table import compare_table
+    from hiptrack.tracking.checkpoints import checkpoint_name, parts_of
+    from hiptrack.tracking.tracker import Tracker
+
     dataset = FolderDataset(args.root)
     weights_file, settings = parts_of(args.checkpoint)
     tracker = Tracker.from_checkpoint(weights_file, **settings)

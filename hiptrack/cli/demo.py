@@ -12,13 +12,8 @@ from hiptrack.data.folders import FolderDataset
 from hiptrack.data.labels import CLASSES
 from hiptrack.data.reading import read_image_rgb
 from hiptrack.errors import HiptrackError
-from hiptrack.evaluation.baselines import MIL, StillBox
-from hiptrack.evaluation.score import evaluate_sequences
-from hiptrack.extras.report.write import write_report
 from hiptrack.extras.world.sea_files import write_dataset
 from hiptrack.pictures import Shot, picture_sheet, plot_curves, write_png
-from hiptrack.tracking.tracker import Tracker
-from hiptrack.training.log import read_metrics
 
 SPLITS = {"train": (120, 40), "val": (6, 60), "heldout": (24, 60)}  # sequences, frames
 SIZE, SEED = (320, 240), 0
@@ -29,6 +24,12 @@ def main():
     parser.add_argument("--run", type=Path, default=Path("runs/demo"))
     parser.add_argument("--data", type=Path, default=Path("data/synthetic"))
     args = parser.parse_args()
+
+    from hiptrack.evaluation.baselines import MIL, StillBox
+    from hiptrack.evaluation.score import evaluate_sequences
+    from hiptrack.extras.report.write import write_report
+    from hiptrack.tracking.tracker import Tracker
+    from hiptrack.training.log import read_metrics
 
     print(f"making synthetic sequences in {args.data}", flush=True)
     for split, (sequences, frames) in SPLITS.items():
@@ -80,7 +81,7 @@ def train(run, *overrides):
         "1",
     ]
     launch += ["--num_cpu_threads_per_process", str(os.cpu_count())]  # the launcher's default is one
-    launch += ["--mixed_precision", "no", "--dynamo_backend", "no", "-m", "hiptrack.cli", "train"]
+    launch += ["--mixed_precision", "no", "--dynamo_backend", "no", "-m", "hiptrack", "train"]
     code = subprocess.call([*launch, "--gin", "experiments/demo.gin", "--run", str(run), *overrides])
     if code:
         raise HiptrackError(f"the training run failed (exit code {code}); its message stands above.")

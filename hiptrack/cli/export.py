@@ -1,23 +1,16 @@
-"""Write a tracker as files for programs without this package: `python tools/export.py --checkpoint runs/demo/model.safetensors --out exported`."""
+"""Write a tracker as files for programs without this package: `hiptrack export --checkpoint runs/demo/model.safetensors --out exported`."""
 
 import argparse
 from pathlib import Path
 
-from hiptrack.extras.export.formats import FORMATS
-from hiptrack.extras.export.write import export
-from hiptrack.models.strip import load_any
-from hiptrack.nano import weights_path
+from hiptrack.cli.options import add_checkpoint
+
+FORMATS = ("onnx", "torch")
 
 
 def main():
     parser = argparse.ArgumentParser(description=__doc__)
-    parser.add_argument(
-        "--checkpoint",
-        required=True,
-        type=weights_path,
-        metavar="FILE",
-        help="weights file, ours or of the published form, or nano",
-    )
+    add_checkpoint(parser, "weights file, ours or of the published form, or nano")
     parser.add_argument("--out", required=True, type=Path, metavar="DIR", help="new folder for the files")
     parser.add_argument("--format", choices=FORMATS, default="onnx", help="ONNX, or torch.export's .pt2 (onnx)")
     parser.add_argument(
@@ -30,6 +23,10 @@ def main():
     )
     parser.add_argument("--branch", choices=("off", "on", "folded"), default="off", help="the challenge branch (off)")
     args = parser.parse_args()
+
+    from hiptrack.extras.export.write import export
+    from hiptrack.models.strip import load_any
+
     model, _ = load_any(args.checkpoint)
     export(model, args.out, args.format, args.memory, args.branch)
     print(f"wrote {args.out}")

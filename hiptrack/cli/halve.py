@@ -1,9 +1,7 @@
-"""Write a checkpoint in half precision: `python tools/halve.py --input model.safetensors --output small.safetensors`."""
+"""Write a checkpoint in half precision: `hiptrack halve --input model.safetensors --output small.safetensors`."""
 
 import argparse
 from pathlib import Path
-
-from hiptrack.models.strip import halve
 
 
 def main():
@@ -11,5 +9,8 @@ def main():
     parser.add_argument("--input", required=True, type=Path, help="weights file of ours")
     parser.add_argument("--output", required=True, type=Path)
     args = parser.parse_args()
+
+    from hiptrack.models.strip import halve
+
     halve(args.input, args.output)
     print(f"wrote {args.output} ({args.output.stat().st_size:,} bytes)")

@@ -1,28 +1,23 @@
-"""List the frames most worth labelling: `python tools/rank_hard.py --checkpoint runs/two_stage/model.safetensors --root data/got10k --split train`."""
+"""List the frames most worth labelling: `hiptrack rank-hard --checkpoint runs/two_stage/model.safetensors --root data/got10k --split train`."""
 
 import argparse
 import sys
 from pathlib import Path
 
 from hiptrack import config
+from hiptrack.cli.options import add_checkpoint, add_data
 from hiptrack.data.folders import FolderDataset
 from hiptrack.errors import ConfigError, HiptrackError, NotFoundError
-from hiptrack.evaluation.evaluate import configured_tracker
-from hiptrack.evaluation.rank import MEASURES, as_csv, rank_frames
 from hiptrack.files import write_atomically
-from hiptrack.models.weights import load_model
-from hiptrack.nano import weights_path
+
+MEASURES = ("confidence", "margin", "entropy")
 
 
 def main():
     parser = argparse.ArgumentParser(description=__doc__)
     config.add_arguments(parser)
-    parser.add_argument(
-        "--checkpoint", required=True, type=weights_path, help="weights file with a challenge branch, or nano"
-    )
-    parser.add_argument("--root", required=True, help="folder of the data set")
-    parser.add_argument("--split", help="train, val or test; without it the sequences lie in the root itself")
-    parser.add_argument("--annotations", help="folder of the annotations there are; frames with a line are left out")
+    add_checkpoint(parser, "weights file with a challenge branch, or nano")
+    add_data(parser, annotations="folder of the annotations there are; frames with a line are left out")
     parser.add_argument("--by", choices=MEASURES, default="confidence", help="measure of uncertainty")
     parser.add_argument("--gap", type=int, default=10, metavar="N", help="frames between two of a sequence (10)")
     parser.add_argument("--top", type=int, default=20, metavar="N", help="so many are printed (20)")
@@ -30,6 +25,11 @@ def main():
     args = config.parse_args(parser)
     if args.top < 1:
         raise ConfigError(f"--top {args.top}: at least 1 was expected.")
+
+    from hiptrack.evaluation.evaluate import configured_tracker
+    from hiptrack.evaluation.rank import as_csv, rank_frames
+    from hiptrack.models.weights import load_model
+
     config.load(["gin/eval/tracker.gin", "gin/eval/branch_on.gin", *args.gin], args.overrides, root="evaluate")
     if not args.checkpoint.is_file():
         raise NotFoundError(f"not found: {args.checkpoint} (--checkpoint: a weights file)", str(args.checkpoint))

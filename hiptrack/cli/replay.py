@@ -6,9 +6,6 @@ from pathlib import Path
 from hiptrack import config
 from hiptrack.cli.extras import with_extras
 from hiptrack.errors import NotFoundError
-from hiptrack.training.guard import CONFIG
-from hiptrack.training.replay import replay
-from hiptrack.training.train import Training
 
 
 def main():
@@ -16,6 +13,11 @@ def main():
     parser.add_argument("fault", type=Path, help="folder fault-step-... that the run left")
     parser.add_argument("overrides", metavar="NAME=VALUE", nargs="*", help="binding that wins over the run's own")
     args = parser.parse_args()
+
+    from hiptrack.training.guard import CONFIG
+    from hiptrack.training.replay import replay
+    from hiptrack.training.train import Training
+
     if not (args.fault / CONFIG).is_file():
         raise NotFoundError(f"not found: {args.fault / CONFIG} (a folder fault-step-... of a run was expected)")
     with_extras(config.load, [str(args.fault / CONFIG)], args.overrides, "train")

@@ -1,23 +1,23 @@
-"""Set evaluations side by side on one page: `python tools/report.py results/a results/b --root data/got10k --split val`."""
+"""Set evaluations side by side on one page: `hiptrack report results/a results/b --root data/got10k --split val`."""
 
 import argparse
 from pathlib import Path
 
-from hiptrack.data.benchmarks import BENCHMARKS, open_benchmark
+from hiptrack.cli.options import add_benchmark
+from hiptrack.data.benchmarks import open_benchmark
 from hiptrack.errors import ConfigError
-from hiptrack.evaluation.score import read_back
-from hiptrack.extras.report.write import write_report
 
 
 def main():
     parser = argparse.ArgumentParser(description=__doc__)
-    parser.add_argument("results", metavar="RESULTS", nargs="+", type=Path, help="folders that tools/eval.py wrote")
-    parser.add_argument("--dataset", choices=BENCHMARKS, default="got10k", help="layout of the data")
-    parser.add_argument("--root", required=True, help="folder of the data set")
-    parser.add_argument("--split", help="as for tools/eval.py")
-    parser.add_argument("--annotations", help="folder of challenge annotations: results by challenge")
+    parser.add_argument("results", metavar="RESULTS", nargs="+", type=Path, help="folders that hiptrack eval wrote")
+    add_benchmark(parser, annotations="folder of challenge annotations: results by challenge")
     parser.add_argument("--out", type=Path, default=Path("report"), metavar="DIR", help="folder of the files (report)")
     args = parser.parse_args()
+
+    from hiptrack.evaluation.score import read_back
+    from hiptrack.extras.report.write import write_report
+
     dataset = open_benchmark(args.dataset, args.root, args.split, args.annotations)
     reports = {}
     for folder, name in zip(args.results, names_of(args.results), strict=True):

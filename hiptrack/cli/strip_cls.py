@@ -1,9 +1,8 @@
-"""Write a checkpoint without its challenge branch: `python tools/strip_cls.py --input model.safetensors --output tracker.safetensors`."""
+"""Write a checkpoint without its challenge branch: `hiptrack strip --input model.safetensors --output tracker.safetensors`."""
 
 import argparse
 from pathlib import Path
 
-from hiptrack.models.strip import strip_branch
 from hiptrack.nano import weights_path
 
 
@@ -19,5 +18,8 @@ def main():
     parser.add_argument("--fold", action="store_true", help="keep the branch's mean effect as a bias")
     parser.add_argument("--format", choices=("safetensors", "published"), default="safetensors")
     args = parser.parse_args()
+
+    from hiptrack.models.strip import strip_branch
+
     strip_branch(args.input, args.output, args.fold, args.format)
     print(f"wrote {args.output}")

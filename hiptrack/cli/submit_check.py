@@ -1,4 +1,4 @@
-"""Check a zip before it is handed in to GOT-10k's server: `python tools/submit_check.py submission.zip --root data/got10k`."""
+"""Check a zip before it is handed in to GOT-10k's server: `hiptrack submit-check submission.zip --root data/got10k`."""
 
 import argparse
 from pathlib import Path

@@ -1,15 +1,11 @@
-"""Train a grid of variants: `python tools/sweep.py --gin experiments/demo.gin --axis 'ChallengeLoss.weight=[0.5, 1.0]' --seeds 3`."""
+"""Train a grid of variants: `hiptrack sweep --gin experiments/demo.gin --axis 'ChallengeLoss.weight=[0.5, 1.0]' --seeds 3`."""
 
 import argparse
 from pathlib import Path
 
-import hiptrack.training.train  # noqa: F401  registers what experiments name
 from hiptrack import config
 from hiptrack.cli.extras import with_extras
 from hiptrack.errors import ConfigError
-from hiptrack.extras.sweep.plan import EvaluationData, make_plan
-from hiptrack.extras.sweep.sweep import sweep
-from hiptrack.training.run_folder import default_run_dir
 
 
 def main():
@@ -29,6 +25,12 @@ def main():
     args = config.parse_args(parser)
     if not args.evaluate and (args.split or args.annotations):
         raise ConfigError("--split and --annotations say what --evaluate ROOT reads; --evaluate is missing.")
+
+    import hiptrack.training.train  # noqa: F401  registers everything
+    from hiptrack.extras.sweep.plan import EvaluationData, make_plan
+    from hiptrack.extras.sweep.sweep import sweep
+    from hiptrack.training.run_folder import default_run_dir
+
     data = EvaluationData(args.evaluate, args.split, args.annotations) if args.evaluate else None
     experiment = default_run_dir(args.gin)
     out = args.out or experiment.with_name(f"sweep-{experiment.name}")

@@ -1,14 +1,12 @@
-"""Track a target in a video, a folder of images, a camera or a stream: `python tools/track.py harbour.mp4 --box 554,184,129,174 --out tracked.mp4`."""
+"""Track a target in a video, a folder of images, a camera or a stream: `hiptrack track harbour.mp4 --box 554,184,129,174 --out tracked.mp4`."""
 
 import argparse
 from pathlib import Path
 
 from hiptrack import config
+from hiptrack.cli.options import add_checkpoint
 from hiptrack.errors import ConfigError
-from hiptrack.evaluation.evaluate import configured_tracker
-from hiptrack.extras.video.track import TrackRequest, parse_box, track
-from hiptrack.nano import FOLDER
-from hiptrack.tracking.checkpoints import checkpoint_path, is_tracker_folder
+from hiptrack.nano import FOLDER, checkpoint_path
 
 
 def main():
@@ -17,13 +15,8 @@ def main():
         "source", help="video file, folder of images, camera (a number or /dev/videoN) or stream (rtsp://, http://...)"
     )
     config.add_arguments(parser)
-    parser.add_argument(
-        "--checkpoint",
-        default=FOLDER,
-        type=checkpoint_path,
-        metavar="FILE",
-        help="weights file (.safetensors), tracker's folder, or folder of hiptrack export; by default nano, which comes with the package",
-    )
+    what = "weights file (.safetensors), tracker's folder, or folder of hiptrack export; by default nano, which comes with the package"
+    add_checkpoint(parser, what, FOLDER, checkpoint_path)
     parser.add_argument(
         "--box", metavar="x,y,w,h", help="the target in the first frame tracked, in pixels; without it, drawn by mouse"
     )
@@ -33,6 +26,11 @@ def main():
     parser.add_argument("--frames", type=int, metavar="N", help="frames at most (all)")
     parser.add_argument("--display", action="store_true", help="show it; q or Escape ends")
     options = vars(config.parse_args(parser))
+
+    from hiptrack.evaluation.evaluate import configured_tracker
+    from hiptrack.extras.video.track import TrackRequest, parse_box, track
+    from hiptrack.tracking.checkpoints import is_tracker_folder
+
     files, overrides = options.pop("gin"), options.pop("overrides")
     checkpoint = options["checkpoint"]
     if checkpoint.is_dir() and not is_tracker_folder(checkpoint) and (files or overrides):

@@ -1,4 +1,4 @@
-"""Train a pipeline of stages: `accelerate launch tools/train.py --gin experiments/two_stage.gin [NAME=VALUE ...]`."""
+"""Train a pipeline of stages: `accelerate launch -m hiptrack train --gin experiments/two_stage.gin [NAME=VALUE ...]`."""
 
 import argparse
 import logging
@@ -8,8 +8,6 @@ from pathlib import Path
 
 from hiptrack import config
 from hiptrack.cli.extras import with_extras
-from hiptrack.training.run_folder import TrainRequest, default_run_dir
-from hiptrack.training.train import Training
 
 
 def main():
@@ -22,6 +20,10 @@ def main():
     parser.add_argument("--allow-change", action="store_true", help="resume with another configuration")
     parser.add_argument("--dry-run", action="store_true", help="print the resolved pipeline and exit")
     args = config.parse_args(parser)
+
+    from hiptrack.training.run_folder import TrainRequest, default_run_dir
+    from hiptrack.training.train import Training
+
     is_first = os.environ.get("RANK", "0") == "0"  # what the processes have to say before they know each other, once
     logging.basicConfig(level=logging.INFO if is_first else logging.WARNING, format="%(message)s")
     logging.getLogger("hiptrack.evaluation").setLevel(logging.WARNING)  # validation would log every sequence

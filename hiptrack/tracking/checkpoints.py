@@ -8,11 +8,6 @@ from hiptrack.tracking.hub import SETTINGS, WEIGHTS, stored_settings
 from hiptrack.tracking.tracker import Tracker
 
 
-def checkpoint_path(name: str) -> Path:
-    """The path of a checkpoint: "nano" is the tracker that comes with the package (a file of that name is ./nano)."""
-    return FOLDER if name == NAME else Path(name)
-
-
 def checkpoint_name(path: Path) -> str:
     """What a checkpoint is called in reports: "nano", or its last name without suffix."""
     return NAME if path == FOLDER else path.stem

@@ -1,13 +1,12 @@
 """The benchmark of training steps."""
 
-import argparse
-
 import pytest
 import torch
 from accelerate.state import AcceleratorState
 from toy import toy_branch, toy_model
 from training_runs import TOY_BRANCH, TOY_MODEL
 
+from hiptrack.cli.benchmark import options_parser
 from hiptrack.errors import ConfigError, HiptrackError
 from hiptrack.extras.benchmark import train
 
@@ -15,11 +14,8 @@ pytestmark = pytest.mark.usefixtures("clean_gin")
 
 
 def measured(*arguments):
-    parser = argparse.ArgumentParser()
-    train.add_arguments(parser)
-    parser.add_argument("--repetitions", type=int, default=1)
     overrides = [*TOY_MODEL, *(TOY_BRANCH if "two_stage" in arguments[1] else [])]
-    return train.measure(parser.parse_args([*arguments, *overrides]))
+    return train.measure(options_parser().parse_args(["train", "--repetitions", "1", *arguments, *overrides]))
 
 
 def test_rows_tell_time_ratio_and_memory_of_each_way(monkeypatch):

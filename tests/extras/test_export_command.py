@@ -11,7 +11,7 @@ import torch
 from export_models import special_model
 from toy import moving_target, save_toy, toy_model
 
-from hiptrack.cli.__main__ import console
+from hiptrack.cli import console
 from hiptrack.config import REPO_ROOT
 from hiptrack.errors import ConfigError, HiptrackError
 from hiptrack.extras.export.formats import FORMATS

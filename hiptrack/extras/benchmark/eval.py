@@ -1,4 +1,4 @@
-"""`benchmark eval`: sequences as tools/eval.py tracks them, beside the tracker alone on decoded frames."""
+"""`benchmark eval`: sequences as `hiptrack eval` tracks them, beside the tracker alone on decoded frames."""
 
 import os
 import tempfile
@@ -11,21 +11,11 @@ from hiptrack.data.reading import read_image_rgb
 from hiptrack.errors import ConfigError, HiptrackError
 from hiptrack.evaluation.run_sequences import core_for_decoding
 from hiptrack.evaluation.score import evaluate_sequences
-from hiptrack.extras.benchmark.measure import add_model_arguments, build_model, interleaved, ratio
+from hiptrack.extras.benchmark.measure import build_model, interleaved, ratio
 from hiptrack.extras.world.sea_files import write_dataset
-from hiptrack.tracking.tracker import PRECISIONS, Tracker
+from hiptrack.tracking.tracker import Tracker
 
-PURPOSE = "evaluation: frames a second from the files on, and of the tracker alone"
 FRAME_SIZE, JPEG_QUALITY = (1280, 720), 75  # about 120 kB a frame
-
-
-def add_arguments(parser):
-    add_model_arguments(parser)
-    parser.add_argument("--sequences", type=int, default=2, metavar="N", help="sequences that are tracked (2)")
-    parser.add_argument("--frames", type=int, default=30, metavar="N", help="frames of each (30)")
-    parser.add_argument("--batch", type=int, nargs="+", default=[1], metavar="N", help="sequences tracked at once (1)")
-    parser.add_argument("--precision", choices=PRECISIONS, default="float32", help="float32")
-    parser.add_argument("--device", default="auto", help="a torch device (a GPU where there is one)")
 
 
 def measure(args):

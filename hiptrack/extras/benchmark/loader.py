@@ -13,8 +13,6 @@ from hiptrack import crops
 from hiptrack.data.crop_reading import read_crops
 from hiptrack.extras.benchmark.measure import interleaved, ratio
 
-PURPOSE = "loader: samples a second of one thread, beside full decoding and conversion in the worker"
-
 SIZE = 1920, 1080
 QUALITIES = (8, 25, 70, 85)  # of JPEG: about 47 (as in GOT-10k, docs/performance.md), 110, 240 and 340 kB a picture
 PICTURES = 12
@@ -24,10 +22,6 @@ SIDES = (40, 400)  # pixels
 TEMPLATE, SEARCH = (2.0, 192), (5.0, 384)  # factor and size of the crops of HIPTrack B/384
 MEAN = torch.tensor((0.485, 0.456, 0.406))[:, None, None]
 STD = torch.tensor((0.229, 0.224, 0.225))[:, None, None]
-
-
-def add_arguments(parser):
-    parser.add_argument("--samples", type=int, default=24, help="samples of a repetition (default: 24)")
 
 
 def measure(args):

@@ -20,7 +20,7 @@ from hiptrack import config
 from hiptrack.errors import HiptrackError
 from hiptrack.files import write_atomically
 from hiptrack.models.weights import load_model
-from hiptrack.nano import NAME, WEIGHTS, weights_path
+from hiptrack.nano import NAME, WEIGHTS
 
 
 class Timing:
@@ -134,16 +134,8 @@ DEFAULT = "gin/model/hiptrack_b384.gin"
 EXPERIMENT = "experiments/hiptrack_got10k.gin"  # a model file also sets how that model is trained: this reads it
 
 
-def add_model_arguments(parser):
-    """`--checkpoint FILE`, or `--model FILE.gin` (repeatable)."""
-    parser.add_argument("--checkpoint", type=weights_path, metavar="FILE", help="weights file (.safetensors), or nano")
-    parser.add_argument(
-        "--model", action="append", metavar="FILE", help=f"gin files of a model with random weights ({DEFAULT})"
-    )
-
-
 def build_model(args):
-    """The model, and what to call it. Raises what load_model and config.load raise."""
+    """The model of `--checkpoint FILE` or `--model FILE.gin` (repeatable), and what to call it. Raises what load_model and config.load raise."""
     if args.checkpoint:
         return load_model(args.checkpoint), NAME if args.checkpoint == WEIGHTS else str(args.checkpoint)
     files = args.model or [DEFAULT]

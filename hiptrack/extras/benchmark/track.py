@@ -14,7 +14,6 @@ from hiptrack.data.folders import FolderDataset
 from hiptrack.data.reading import read_image_rgb
 from hiptrack.errors import ConfigError
 from hiptrack.extras.benchmark.measure import (
-    add_model_arguments,
     build_model,
     forget_peak_memory,
     format_rows,
@@ -26,9 +25,8 @@ from hiptrack.extras.benchmark.roofline import Ceilings, flops, record
 from hiptrack.extras.world.sea_files import write_dataset
 from hiptrack.models.layers import tf32
 from hiptrack.tracking.memory import MemoryPolicy
-from hiptrack.tracking.tracker import PRECISIONS, Tracker
+from hiptrack.tracking.tracker import Tracker
 
-PURPOSE = "tracking: time and memory of a frame, and the share of the machine's matrix rate"
 FRAME_SIZE, FRAMES = (1280, 720), 8
 NEVER = 10**9  # frames between two that are remembered
 
@@ -44,16 +42,6 @@ class Case:
     @property
     def name(self):
         return {"precision": self.precision, "branch": self.branch, "in memory": self.memory}
-
-
-def add_arguments(parser):
-    add_model_arguments(parser)
-    parser.add_argument("--memory", type=int, nargs="+", default=[1, 4, 20, 150], metavar="N", help="1 4 20 150")
-    parser.add_argument("--precision", nargs="+", choices=PRECISIONS, default=["float32", "bf16"], help="float32 bf16")
-    parser.add_argument("--branch", nargs="+", choices=("off", "on", "folded"), default=["off"], help="off")
-    parser.add_argument("--compile", action="store_true", help="track with torch.compile")
-    parser.add_argument("--device", default="auto", help="a torch device (a GPU where there is one)")
-    parser.add_argument("--shapes", action="store_true", help="print the rate of every shape, too")
 
 
 def measure(args):

@@ -24,7 +24,6 @@ from hiptrack.training.losses import CenterFocalLoss, ChallengeLoss, GIoULoss, L
 from hiptrack.training.stage import Stage
 from hiptrack.training.step import TrainingStep
 
-PURPOSE = "training: time and memory of whole steps, everything trained, the branch alone, and other variants"
 EXPERIMENT = "experiments/two_stage.gin"
 
 
@@ -48,12 +47,6 @@ VARIANTS = {
     "everything, bf16": StepVariant(precision="bf16"),
     "branch stage, bf16": StepVariant(trainable=("challenge",), precision="bf16"),
 }
-
-
-def add_arguments(parser):
-    config.add_arguments(parser)
-    parser.add_argument("--clips", type=int, default=1, metavar="N", help="clips of a step (1)")
-    parser.add_argument("--frames", type=int, default=3, metavar="N", help="search frames of a clip (3)")
 
 
 def measure(args):
