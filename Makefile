@@ -10,7 +10,7 @@ CONTRIB = .venv-contrib/bin/python
 export PYTHONPATH := $(CURDIR)
 
 demo: $(INSTALLED)
-	$(BIN)/python tools/demo.py
+	$(BIN)/python -m hiptrack demo
 
 test: $(INSTALLED)
 	OMP_NUM_THREADS=1 $(BIN)/python -m pytest -n 2 --dist loadfile
@@ -30,7 +30,7 @@ lint: $(INSTALLED)
 # ROOT: a folder of sequences; CHECKPOINT: a weights file, by default the one that comes with the package. OpenCV's further trackers
 # live in an environment of their own, since their package and opencv-python own one name.
 compare-opencv: compare-arguments $(INSTALLED) $(CONTRIB)
-	$(BIN)/python tools/compare_opencv.py "$(ROOT)" $(if $(CHECKPOINT),--checkpoint "$(CHECKPOINT)") --python $(CONTRIB)
+	$(BIN)/python -m hiptrack compare-opencv "$(ROOT)" $(if $(CHECKPOINT),--checkpoint "$(CHECKPOINT)") --python $(CONTRIB)
 
 compare-arguments:
 	@test -n "$(ROOT)" || { echo "expected: make compare-opencv ROOT=FOLDER [CHECKPOINT=FILE]" >&2; exit 2; }

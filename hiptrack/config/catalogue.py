@@ -128,7 +128,7 @@ def explain(name: str, gin_files: list[str], overrides: list[str]) -> str:
 
 
 def _check(bindings: list[Binding]) -> None:
-    """Raises the error with which tools/train.py refuses the bindings, unless tools/eval.py takes them."""
+    """Raises the error with which hiptrack train refuses the bindings, unless hiptrack eval takes them."""
     try:
         checked(bindings, named("train", "--explain"))
     except ConfigError:

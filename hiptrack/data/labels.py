@@ -139,7 +139,7 @@ def read_annotations(path: str, sequence_name: str, frame_files: list[str]) -> F
         if isinstance(item, Problem):
             raise DataError(
                 f"{item}. Expected one annotation object a line for sequence {sequence_name!r}; correct the "
-                "file (tools/check_annotations.py lists every malformed line)."
+                "file (hiptrack check-annotations lists every malformed line)."
             )
         labels.flags[item.frame] = item.flags
         labels.annotated[item.frame] = True

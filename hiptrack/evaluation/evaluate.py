@@ -1,4 +1,4 @@
-"""Evaluation of a checkpoint on a data set: the root of tools/eval.py."""
+"""Evaluation of a checkpoint on a data set: the root of hiptrack eval."""
 
 import hashlib
 import json
@@ -98,7 +98,7 @@ def configured_tracker() -> Callable:
     """
     idle = [name for name in bound_values() if name.startswith("evaluate.") and name != "evaluate.tracker"]
     if idle:
-        raise ConfigError(f"{idle[0]} belongs to tools/eval.py and changes nothing here. Leave it out.")
+        raise ConfigError(f"{idle[0]} belongs to hiptrack eval and changes nothing here. Leave it out.")
     return gin.query_parameter("evaluate.tracker").scoped_configurable_fn
 
 

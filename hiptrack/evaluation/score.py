@@ -313,7 +313,7 @@ def read_back(folder, dataset):
     Raises NotFoundError or DataError for a folder that holds no results of it.
     """
     if not Path(folder).is_dir():
-        raise NotFoundError(f"not found: {folder} (a folder that tools/eval.py wrote)", str(folder))
+        raise NotFoundError(f"not found: {folder} (a folder that hiptrack eval wrote)", str(folder))
     key, sequences = read_key(folder), dataset.sequences
     if not any(is_finished(folder, sequence.name) for sequence in sequences):
         raise DataError(

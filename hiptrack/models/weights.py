@@ -53,7 +53,7 @@ def read_metadata(path):
         raise NotFoundError(f"not found: {path} (weights)", str(path))
     if path.suffix != ".safetensors":
         raise CheckpointError(
-            f"{path}: a .safetensors file written by hiptrack was expected. tools/strip_cls.py converts a published checkpoint."
+            f"{path}: a .safetensors file written by hiptrack was expected. hiptrack strip converts a published checkpoint."
         )
     try:
         with safetensors.safe_open(path, "pt") as file:
@@ -65,7 +65,7 @@ def read_metadata(path):
     if metadata.get("format") != "hiptrack" or "model" not in metadata:
         raise CheckpointError(
             f"{path} does not say how to build its model; a weights file written by hiptrack was expected. A published "
-            "checkpoint is taken by TrackerWeights.path in a gin file, or by tools/strip_cls.py."
+            "checkpoint is taken by TrackerWeights.path in a gin file, or by hiptrack strip."
         )
     return metadata
 

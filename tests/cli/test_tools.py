@@ -23,7 +23,7 @@ def weights(synthetic, tmp_path_factory):
 
 def evaluate(weights, root, out, *more, processes=1):
     arguments = ["--checkpoint", str(weights), "--root", str(root), "--split", "val", "--out", str(out), *more]
-    return launch(arguments, processes, "tools/eval.py")
+    return launch(arguments, processes, command="eval")
 
 
 def test_eval_prints_the_numbers_and_writes_got10k_results(weights, synthetic, tmp_path):

@@ -100,7 +100,7 @@ def test_every_experiment_begins_with_what_it_is_and_its_command(experiment):
 
 def test_every_gin_file_is_used_by_an_experiment():
     included = "".join((REPO_ROOT / path).read_text() for path in EXPERIMENTS)
-    on_its_own = {"gin/eval/tracker.gin"}  # what tools/eval.py begins with
+    on_its_own = {"gin/eval/tracker.gin"}  # what hiptrack eval begins with
     unused = {path.relative_to(REPO_ROOT).as_posix() for path in (REPO_ROOT / "gin").rglob("*.gin")} - on_its_own
     assert {path for path in unused if f"'{path}'" not in included} == set()
 

@@ -1,4 +1,3 @@
-import runpy
 import subprocess
 import sys
 
@@ -6,11 +5,10 @@ import numpy as np
 import pytest
 from helpers_data import annotation, write_annotations, write_lines, write_split
 
-from hiptrack.config import REPO_ROOT
+from hiptrack.cli import console
 from hiptrack.data.annotation_report import check_annotations, format_report
 from hiptrack.errors import DataError
 
-TOOL = REPO_ROOT / "tools" / "check_annotations.py"
 BOXES = [(10, 20, 30, 40), (12, 20, 30, 40), (14, 20, 30, 40)]
 CORNERS = [(x, y, x + w, y + h) for x, y, w, h in BOXES]
 
@@ -133,7 +131,7 @@ def test_fixed_draw_is_the_same_in_every_run(tmp_path):
 
 def test_tool_prints_malformed_lines_and_exits_with_1(labels, tmp_path):
     path = write_annotations(labels, "c", [annotation("c", 1), "no json"])
-    command = [sys.executable, str(TOOL), str(labels)]
+    command = [sys.executable, "-m", "hiptrack", "check-annotations", str(labels)]
     result = subprocess.run(command, cwd=tmp_path, capture_output=True, text=True, check=False)
     assert result.returncode == 1
     assert f"{path}:2: not JSON" in result.stdout
@@ -143,8 +141,8 @@ def test_tool_prints_malformed_lines_and_exits_with_1(labels, tmp_path):
 
 @pytest.mark.parametrize("folder, code, error", [("labels", 0, ""), ("none", 1, "error: ")])
 def test_tool_exit_code(labels, tmp_path, monkeypatch, capsys, folder, code, error):
-    monkeypatch.setattr(sys, "argv", [str(TOOL), str(tmp_path / folder)])
+    monkeypatch.setattr(sys, "argv", ["hiptrack", "check-annotations", str(tmp_path / folder)])
     with pytest.raises(SystemExit) as exit_info:
-        runpy.run_path(str(TOOL), run_name="__main__")
+        console()
     assert exit_info.value.code == code
     assert capsys.readouterr().err.startswith(error)

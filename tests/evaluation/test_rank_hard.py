@@ -11,7 +11,6 @@ import numpy as np
 import pytest
 from toy import save_toy
 
-from hiptrack.config import REPO_ROOT
 from hiptrack.data.folders import FolderDataset
 from hiptrack.data.labels import CLASSES
 from hiptrack.errors import ConfigError
@@ -117,7 +116,7 @@ def test_the_tool_prints_and_writes_the_list(synthetic, tmp_path):
     shutil.copytree(synthetic / "val", tmp_path / "test")
     for path in (tmp_path / "test").glob("*/groundtruth.txt"):  # no truth: the tracker is not known to lose anything
         path.write_text(path.read_text().splitlines()[0] + "\n")
-    command = [sys.executable, str(REPO_ROOT / "tools" / "rank_hard.py"), "--checkpoint", str(weights)]
+    command = [sys.executable, "-m", "hiptrack", "rank-hard", "--checkpoint", str(weights)]
     arguments = ["--root", str(tmp_path), "--split", "test", "--gap", "3", "--by", "entropy", "--out", str(out)]
     done = subprocess.run([*command, *arguments], capture_output=True, text=True, timeout=300, check=False)
     assert done.returncode == 0, done.stderr

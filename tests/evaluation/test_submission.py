@@ -159,7 +159,7 @@ def test_the_tool_says_what_is_wrong(results, tmp_path):
     write_submission(results, EXPECTED, tmp_path / "good.zip")
     with zipfile.ZipFile(tmp_path / "bad.zip", "w") as archive:
         archive.writestr("a/a_001.txt", b"1;2;3;4\n")
-    command = [sys.executable, str(REPO_ROOT / "tools" / "submit_check.py")]
+    command = [sys.executable, "-m", "hiptrack", "submit-check"]
     good, bad = (
         subprocess.run([*command, str(tmp_path / name)], capture_output=True, text=True, timeout=120, check=False)
         for name in ("good.zip", "bad.zip")

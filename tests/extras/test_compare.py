@@ -12,7 +12,6 @@ import safetensors.torch
 import torch
 
 from hiptrack import config
-from hiptrack.config import REPO_ROOT
 from hiptrack.errors import ConfigError, DataError, HiptrackError, NotFoundError
 from hiptrack.extras.sweep.compare import as_csv, as_picture, as_text, compare, read_runs, rows, write
 from hiptrack.extras.sweep.plan import check_runs, claim, make_plan
@@ -319,7 +318,7 @@ def test_damaged_weights_leave_a_run_unfinished(tmp_path):
 def test_the_tool_prints_the_table_and_writes_beside_the_first_run(tmp_path):
     for name, ao in (("a", 0.5), ("b", 0.6)):
         make_run(tmp_path / "runs" / name, f"branch/Stage.lr={ao}", validation={"AO": ao})
-    command = [sys.executable, str(REPO_ROOT / "tools" / "compare.py"), "runs/a", "runs/b"]
+    command = [sys.executable, "-m", "hiptrack", "compare", "runs/a", "runs/b"]
     done = subprocess.run(command, cwd=tmp_path, capture_output=True, text=True, timeout=300, check=False)
     assert done.returncode == 0, done.stderr
     comparison = comparison_of(tmp_path / "runs/a", tmp_path / "runs/b")

@@ -17,7 +17,6 @@ import torch
 from toy import toy_model
 
 from hiptrack.cli.report import names_of
-from hiptrack.config import REPO_ROOT
 from hiptrack.data.benchmarks import LaSOTDataset
 from hiptrack.data.folders import FolderDataset
 from hiptrack.data.labels import CLASSES
@@ -254,7 +253,7 @@ def test_the_tool_reads_results_back(synthetic, sequences, tmp_path):
     shutil.rmtree(tmp_path / "two" / sequences[1].name)
     report = read_back(tmp_path / "one", FolderDataset(str(synthetic), "val", f"{synthetic}/annotations"))
     assert report.scores[0].result.moments.keys() == {8}
-    command = [sys.executable, str(REPO_ROOT / "tools" / "report.py"), str(tmp_path / "one"), str(tmp_path / "two")]
+    command = [sys.executable, "-m", "hiptrack", "report", str(tmp_path / "one"), str(tmp_path / "two")]
     data = ["--root", str(synthetic), "--split", "val", "--annotations", f"{synthetic}/annotations"]
     out = ["--out", str(tmp_path / "out")]
     done = subprocess.run([*command, *data, *out], capture_output=True, text=True, timeout=120, check=False)

@@ -204,21 +204,21 @@ def test_evaluation_tracks_as_the_validation_of_the_run_does(tmp_path, synthetic
 def test_evaluation_tracks_in_the_scope_of_the_validation(overrides, tracking):
     (found,) = check_runs(make_plan(FROM_SCRATCH, overrides, [], 1)).values()
     assert found.tracking == tracking
-    config.load(["gin/eval/tracker.gin"], found.tracking, root="evaluate")  # tools/eval.py takes them
+    config.load(["gin/eval/tracker.gin"], found.tracking, root="evaluate")  # hiptrack eval takes them
 
 
 # The whole
 
 
 def start(*arguments, signal_parent="- 0 SIGTERM"):
-    """tools/sweep.py as a user calls it, on one thread."""
+    """hiptrack sweep as a user calls it, on one thread."""
     environment = {
         **os.environ,
         "OMP_NUM_THREADS": "1",
         "PYTHONPATH": os.pathsep.join((str(REPO_ROOT), str(REPO_ROOT / "tests" / "support"))),
         "SIGNAL_PARENT": signal_parent,
     }
-    command = [sys.executable, str(REPO_ROOT / "tools" / "sweep.py"), *map(str, arguments)]
+    command = [sys.executable, "-m", "hiptrack", "sweep", *map(str, arguments)]
     return subprocess.run(command, env=environment, capture_output=True, text=True, timeout=600, check=False)
 
 

@@ -324,7 +324,7 @@ def test_the_tool_says_errors_and_exits_with_1(checkpoint, folder, tmp_path, mon
     assert run_tool(monkeypatch, folder, *more, "--box", "3,3,20,20", "Tracker.brnch=on") == 1
     assert 'command line: "Tracker.brnch=on": Tracker has no parameter "brnch"' in capsys.readouterr().err
     assert run_tool(monkeypatch, folder, *more, "--box", "3,3,20,20", "evaluate.batch=8") == 1
-    assert "evaluate.batch belongs to tools/eval.py" in capsys.readouterr().err
+    assert "evaluate.batch belongs to hiptrack eval" in capsys.readouterr().err
     assert run_tool(monkeypatch, folder, *more, "--box", "3,3,20,20", "MemoryPolicy.capacity=5") == 1
     assert "evaluate reaches no MemoryPolicy; refer to it" in capsys.readouterr().err
 

@@ -10,6 +10,7 @@ import time
 from pathlib import Path
 
 PRECISIONS = {"fp32": "no", "bf16": "bf16", "fp16": "fp16"}
+HIPTRACK = ("-m", "hiptrack")  # the project's command, after the interpreter
 SMALL = "experiments/demo.gin"  # hiptrack-nano with the branch: stages branch and finetune
 LARGE = "experiments/two_stage.gin"  # B/384
 
@@ -26,7 +27,7 @@ def tell(**row):
 
 
 def command(args, *words, limit=100, cpu=False, check=True, **environment):
-    """Run one of the project's own tools; returns (exit code, its output)."""
+    """Run Python with some words, as in *HIPTRACK, "train"; returns (exit code, its output)."""
     environment = {**os.environ, **environment}
     if cpu or args.device == "cpu":
         environment["ACCELERATE_USE_CPU"] = "true"
@@ -66,7 +67,8 @@ def train_words(args, experiment, run, precision="fp32", steps=None, batch=8, **
         values |= {"train.initial_weights": "[]", "train.validation": "None"}
     if values.get("train.validation") == "None":
         del values["Validation.sequences"]  # hiptrack refuses what nothing reads
-    return ["tools/train.py", "--gin", experiment, "--run", run, *[f"{name}={value}" for name, value in values.items()]]
+    values = [f"{name}={value}" for name, value in values.items()]
+    return [*HIPTRACK, "train", "--gin", experiment, "--run", run, *values]
 
 
 def metrics(run):

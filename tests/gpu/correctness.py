@@ -11,6 +11,7 @@ import time
 from concurrent.futures import ThreadPoolExecutor
 
 from common import (
+    HIPTRACK,
     LARGE,
     SMALL,
     command,
@@ -61,7 +62,7 @@ def step_data(args):
         sets.append(("hd", "1280x720", 6, 0, 24))
     children = []
     for name, size, train, val, frames in sets:
-        words = ["tools/make_synthetic.py", "--out", args.work / name, "--train", train, "--val", val, "--test", 0]
+        words = [*HIPTRACK, "make-synthetic", "--out", args.work / name, "--train", train, "--val", val, "--test", 0]
         words += ["--frames", frames, "--size", size]
         children.append(subprocess.Popen([sys.executable, *map(str, words)]))
     assert not any(child.wait() for child in children)
@@ -240,10 +241,11 @@ def step_ddp(args, backend, processes):
     plain, run = args.work / f"plain-{backend}-{processes}", args.work / f"ddp-{backend}-{processes}"
     more = {"train.validation": "None"}
     command(args, *train_words(args, SMALL, plain, **more), limit=600)
-    tool, *words = train_words(args, SMALL, run, **more)
+    words = train_words(args, SMALL, run, **more)
     if backend == "gloo" and args.device == "cuda":
-        tool = args.work / "train_gloo.py"
-        tool.write_text(GLOO)
+        script = args.work / "train_gloo.py"
+        script.write_text(GLOO)
+        words[: words.index("--gin")] = [script]
     # as torchrun starts them; torchrun itself takes --run for one of its own options
     common = {"WORLD_SIZE": processes, "LOCAL_WORLD_SIZE": processes}
     common |= {"MASTER_ADDR": "127.0.0.1", "MASTER_PORT": f"295{processes}7"}
@@ -251,7 +253,7 @@ def step_ddp(args, backend, processes):
         common["ACCELERATE_BYPASS_DEVICE_MAP"] = "true"  # else DDP's device_ids=[rank], beside one GPU
     with ThreadPoolExecutor(int(processes)) as pool:
         ranks = [{**common, "RANK": str(rank), "LOCAL_RANK": str(rank)} for rank in range(int(processes))]
-        codes = pool.map(lambda rank: command(args, tool, *words, limit=600, check=False, **rank)[0], ranks)
+        codes = pool.map(lambda rank: command(args, *words, limit=600, check=False, **rank)[0], ranks)
         assert not any(list(codes)), "a process failed"
     ours, theirs = metrics(run), metrics(plain)
     # several processes draw other dropout masks; where boxes are, the frozen tracker says alike in the first step
@@ -277,9 +279,9 @@ def step_eval_agrees(args):
 
     def boxes(name, cpu, *overrides):
         out = args.work / f"eval-{name}"
-        words = ["tools/eval.py", "--checkpoint", "nano", "--root", args.work / "small", "--split", "val", "--out", out]
+        words = [*HIPTRACK, "eval", "--checkpoint", "nano", "--root", args.work / "small", "--split", "val"]
         started = time.monotonic()
-        command(args, *words, *overrides, cpu=cpu, limit=600)
+        command(args, *words, "--out", out, *overrides, cpu=cpu, limit=600)
         files = [path for path in sorted(out.glob("*/*_001.txt")) if not path.stem.endswith("time")]
         found = {path.parent.name: np.loadtxt(path, delimiter=",") for path in files}
         assert found, sorted(out.rglob("*"))[:20]

@@ -8,6 +8,7 @@ import subprocess
 import time
 
 from common import (
+    HIPTRACK,
     command,
     forget_peak,
     large_model,
@@ -206,7 +207,8 @@ def step_loader(args):
         gin = ["--gin", "experiments/hiptrack_got10k.gin", *[word for file in model for word in ("--gin", file)]]
         command(
             args,
-            "tools/train.py",
+            *HIPTRACK,
+            "train",
             *gin,
             "--run",
             run,
@@ -278,7 +280,7 @@ def step_compiled(args):
 
 
 def step_bench_track(args):
-    """The project's own: tools/benchmark.py track."""
+    """The project's own: hiptrack benchmark track."""
     json_file = args.work / "track.json"
     model = ["--checkpoint", "nano"] if args.toy else []
     cases = (
@@ -287,19 +289,19 @@ def step_bench_track(args):
         else ["--memory", 4, 150, "--precision", "float32", "bf16"]
     )
     more = ["--repetitions", 2 if args.toy else 7, "--device", args.device, "--json", json_file]
-    command(args, "tools/benchmark.py", "track", *model, *cases, *more, limit=600)
+    command(args, *HIPTRACK, "benchmark", "track", *model, *cases, *more, limit=600)
     rows(json_file)
 
 
 def step_bench_train(args):
-    """The project's own: tools/benchmark.py train."""
+    """The project's own: hiptrack benchmark train."""
     json_file = args.work / "train.json"
     words = (
         ["--gin", "experiments/from_scratch.gin", "--clips", 2, "--frames", 2]
         if args.toy
         else ["--clips", 8, "--frames", 5]
     )
-    command(args, "tools/benchmark.py", "train", *words, "--repetitions", 2, "--json", json_file, limit=600)
+    command(args, *HIPTRACK, "benchmark", "train", *words, "--repetitions", 2, "--json", json_file, limit=600)
     rows(json_file)
 
 
@@ -307,7 +309,8 @@ def step_bench_compiled(args):
     """The project's own with --compile: it keeps a graph's output from one step to another."""
     json_file = args.work / "compiled.json"
     words = [
-        "tools/benchmark.py",
+        *HIPTRACK,
+        "benchmark",
         "track",
         "--checkpoint",
         "nano",

@@ -9,7 +9,6 @@ import safetensors.torch
 import torch
 from toy import moving_target, save_toy
 
-from hiptrack.config import REPO_ROOT
 from hiptrack.errors import CheckpointError, NotFoundError
 from hiptrack.models.strip import halve
 from hiptrack.models.weights import load_model, read_metadata, read_tensors, save_weights
@@ -56,7 +55,7 @@ def test_a_value_beyond_half_precision_is_named(full, tmp_path, value):
 
 
 def test_the_command_writes_the_file_and_says_what_is_wrong(full, tmp_path):
-    command = [sys.executable, REPO_ROOT / "tools" / "halve.py", "--output", tmp_path / "half.safetensors", "--input"]
+    command = [sys.executable, "-m", "hiptrack", "halve", "--output", tmp_path / "half.safetensors", "--input"]
     done = subprocess.run([*command, full], check=False, capture_output=True, text=True)
     assert done.returncode == 0 and "wrote" in done.stdout and (tmp_path / "half.safetensors").exists()
     foreign = tmp_path / "foreign.safetensors"

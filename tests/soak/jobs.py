@@ -31,7 +31,7 @@ class Training:
         self.whom = ("all", "first", "rank") if processes > 1 else ("all", "first")
         self.changes = 12 * sum(epochs.values())  # of its files, in a third of it or so
 
-    def start(self, script="tools/train.py", before=(), overrides=()):
+    def start(self, script=None, before=(), overrides=()):
         """Train until it ends; returns the process with its output."""
         toy = toy_stages(self.ground / "clips", **self.epochs)
         overrides = [*(o for o in toy if not o.startswith("train.validation")), *RUN, *overrides]
@@ -64,7 +64,7 @@ class Training:
 
 
 class Evaluation:
-    """tools/eval.py with random weights on six sequences, its results in ground/name."""
+    """hiptrack eval with random weights on six sequences, its results in ground/name."""
 
     whom = ("all",)
     changes = 16
@@ -78,7 +78,7 @@ class Evaluation:
         for path in self.folder.glob("*/*_001.txt"):
             self.finished.setdefault(path, path.stat().st_mtime_ns)
         arguments = ["--checkpoint", str(self.ground / "toy.safetensors"), "--root", str(self.ground / "tracked")]
-        return launch([*arguments, "--split", "val", "--out", str(self.folder)], script="tools/eval.py")
+        return launch([*arguments, "--split", "val", "--out", str(self.folder)], command="eval")
 
     def is_finished(self):
         """Whether its last result is there."""

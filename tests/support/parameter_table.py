@@ -10,7 +10,7 @@ TIMM = ["train.initial_weights=[@TimmWeights()]", "TimmWeights.name=vit_tiny_pat
 RULES = ("Adaptation.rules=[@occlusion/Rule(), @low_score/Rule(), @scale/Rule()]", "Adaptation.size_rate=0.7")
 RULES += ("low_score/Rule.write_memory=False", "low_score/Rule.search_scale=1.3", "low_score/Rule.size_rate=None")
 
-# {(file below experiments/, overrides): lines}, or "evaluate" for tools/eval.py. A line is NAME=VALUE, and after "&" what that
+# {(file below experiments/, overrides): lines}, or "evaluate" for hiptrack eval. A line is NAME=VALUE, and after "&" what that
 # value needs. Where one class alone fits, a scope stands for another one: @wide/CenterHead (what scopes would hide of TOY is
 # not in PARTS). With HIPTrack.search_factor = 2 a toy target is larger than a cell, so that its heat map has a slope.
 TABLE = {

@@ -79,13 +79,13 @@ def tensorboard_scalars(run_dir):
     return {name: [(e.step, e.value) for e in events.Scalars(name)] for name in events.Tags()["scalars"]}
 
 
-def launch(arguments, processes=1, script="tools/train.py", accelerate=MANY):
-    """Run a script of the repository as a user would; returns the finished process with its output."""
+def launch(arguments, processes=1, script=None, command="train", accelerate=MANY):
+    """Run `hiptrack COMMAND` as a user would, or a script of the repository; returns the finished process with its output."""
     environment = {**os.environ, "OMP_NUM_THREADS": "1", "PYTHONPATH": str(REPO_ROOT)}
-    command = [sys.executable, str(REPO_ROOT / script), *arguments]
+    words = [*(["-m", "hiptrack", command] if script is None else [str(REPO_ROOT / script)]), *arguments]
+    python = [sys.executable]
     if processes > 1 or accelerate is not MANY:
         environment["ACCELERATE_USE_CPU"] = "true"
-        launcher = [sys.executable, "-m", "accelerate.commands.accelerate_cli", "launch", *accelerate]
-        launcher += ["--num_processes", str(processes), "--mixed_precision", "no", "--dynamo_backend", "no"]
-        command = [*launcher, "--main_process_port", "0", *command[1:]]
-    return subprocess.run(command, env=environment, capture_output=True, text=True, timeout=300, check=False)
+        python += ["-m", "accelerate.commands.accelerate_cli", "launch", *accelerate, "--main_process_port", "0"]
+        python += ["--num_processes", str(processes), "--mixed_precision", "no", "--dynamo_backend", "no"]
+    return subprocess.run([*python, *words], env=environment, capture_output=True, text=True, timeout=300, check=False)

@@ -40,7 +40,7 @@ def film(tmp_path):
 
 
 def sizes_found(checkpoint, film, tmp_path, *overrides):
-    """Widths and heights [10, 2] that tools/track.py finds."""
+    """Widths and heights [10, 2] that hiptrack track finds."""
     config.load(["gin/eval/tracker.gin"], list(overrides), root="evaluate")
     source, box = str(tmp_path / "films" / "film"), film.sequences[0].boxes_xywh[0]
     track(TrackRequest(source, checkpoint, tuple(box), jsonl=tmp_path / "found.jsonl"), configured_tracker())

@@ -40,7 +40,7 @@ def test_every_process_stops_and_the_step_is_kept(failed):
 
 def test_replay_meets_the_fault_again(failed):
     (kept,) = failed[0].glob("fault-*")
-    again = launch([str(kept)], script="tools/replay.py")
+    again = launch([str(kept)], command="replay")
     assert again.returncode == 1, again.stderr
     assert "step 2 of stage 'tracker', 2 passes of the batch" in again.stdout
     assert "the first output that is not finite is that of the module backbone" in again.stdout
@@ -58,7 +58,7 @@ def test_replay_says_when_all_is_finite(synthetic, tmp_path, monkeypatch):
         with pytest.raises(HiptrackError, match="the last checkpoint is none yet") as error:
             run_here(FROM_SCRATCH, toy_stages(synthetic), tmp_path / "run")
     assert "Run the step again with: hiptrack replay" in str(error.value)
-    again = launch([str(tmp_path / "run" / "fault-step-00000001")], script="tools/replay.py")
+    again = launch([str(tmp_path / "run" / "fault-step-00000001")], command="replay")
     assert again.returncode == 0, again.stderr
     assert "all is finite this time" in again.stdout
 
@@ -96,7 +96,7 @@ def test_replay_of_something_else_is_a_clear_error(tmp_path, content):
     if content is not None:
         (tmp_path / "config.gin").write_text("include 'experiments/from_scratch.gin'\n")
         (tmp_path / "fault.json").write_text(content)
-    done = launch([str(tmp_path)], script="tools/replay.py")
+    done = launch([str(tmp_path)], command="replay")
     assert done.returncode == 1 and "error: " in done.stderr and "Traceback" not in done.stderr
 
 

@@ -100,7 +100,7 @@ def compare(runs: Sequence[RunRecord], idle: Sequence[str] = ()) -> Comparison:
         has = "none of the runs has a result" if runs else "there are no runs yet"
         raise DataError(
             f"{has}, of {', '.join(RESULTS)}. Train with a validation (train.validation), or evaluate each run into its own "
-            "folder: tools/sweep.py --evaluate, or tools/eval.py --out RUN/evaluation."
+            "folder: hiptrack sweep --evaluate, or hiptrack eval --out RUN/evaluation."
         )
     names = sorted({name for run in runs for name in run.bindings})
     different = [name for name in names if len({run.value(name) for run in runs}) > 1]

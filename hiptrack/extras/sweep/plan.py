@@ -12,7 +12,6 @@ from pathlib import Path
 import gin
 
 from hiptrack import config
-from hiptrack.config import REPO_ROOT
 from hiptrack.config.meaning import (
     Key,
     Walk,
@@ -143,7 +142,7 @@ def check_runs(plan: Plan) -> dict[str, Bindings]:
 
 
 def _tracking(bindings: dict[Key, object]) -> list[str]:
-    """Overrides with which tools/eval.py tracks as the validation does: its tracker in its scope, what that reads."""
+    """Overrides with which `hiptrack eval` tracks as the validation does: its tracker in its scope, what that reads."""
     validation = named("Validation", "sweep").selector
     for (scope, selector), chosen in Walk(bindings, named("train", "sweep")).used.items():
         if selector == validation and "tracker" in chosen:
@@ -220,7 +219,7 @@ def _listed(lines: list[str]) -> str:
 
 @dataclass(frozen=True)
 class EvaluationData:
-    """The held-out data that every finished run is evaluated on, as tools/eval.py takes them."""
+    """The held-out data that every finished run is evaluated on, as hiptrack eval takes them."""
 
     root: str
     split: str | None = None
@@ -238,7 +237,7 @@ class EvaluationData:
 
 @dataclass(frozen=True)
 class PlannedRun:
-    """A run of a sweep: its folder, and the arguments of tools/train.py and, where it is evaluated, tools/eval.py."""
+    """A run of a sweep: its folder, and the arguments of `hiptrack train` and, where it is evaluated, `hiptrack eval`."""
 
     folder: Path
     train: tuple[str, ...]
@@ -255,9 +254,9 @@ class PlannedRun:
     def next_step(self) -> tuple[str, list[str]] | None:
         """(what it is, command) of what is to be done next; None when all is done."""
         if not is_finished(self.folder):
-            return "training", command("train.py", self.train)
+            return "training", command("train", self.train)
         if self.evaluate and not self._is_evaluated():
-            return "evaluation", command("eval.py", self.evaluate)
+            return "evaluation", command("eval", self.evaluate)
         return None
 
     def end_step(self, step: str) -> None:
@@ -289,5 +288,6 @@ def _planned_run(plan, folder, overrides, bindings, data):
     return PlannedRun(folder, (*gin_files, *overrides, "--run", str(folder)), evaluate)
 
 
-def command(script: str, arguments: Sequence[str]) -> list[str]:
-    return [sys.executable, str(REPO_ROOT / "tools" / script), *arguments]
+def command(name: str, arguments: Sequence[str]) -> list[str]:
+    """The command line of `hiptrack NAME ...` for a process of its own."""
+    return [sys.executable, "-m", "hiptrack", name, *arguments]

@@ -171,7 +171,7 @@ def _evaluation(folder):
         return numbers, source, {name: str(value) for name, value in made_with["tracking"].items()}, state
     except (OSError, ValueError, KeyError, TypeError, AttributeError, RecursionError) as error:
         raise DataError(
-            f"{path} is no report of tools/eval.py: {excerpt(repr(error))}. Move it away, or evaluate again."
+            f"{path} is no report of hiptrack eval: {excerpt(repr(error))}. Move it away, or evaluate again."
         ) from error
 
 

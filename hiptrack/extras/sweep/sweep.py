@@ -34,7 +34,7 @@ def sweep(
     bindings = check_runs(plan)
     runs = planned_runs(plan, out, bindings, data)
     if dry_run:
-        print(*(shlex.join(command("train.py", run.train)) for run in runs), sep="\n")
+        print(*(shlex.join(command("train", run.train)) for run in runs), sep="\n")
         return 0
     with _held(out):
         claim(plan, out, bindings)

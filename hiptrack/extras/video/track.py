@@ -50,7 +50,7 @@ class Tracked:
 
 @dataclass(frozen=True)
 class TrackRequest:
-    """What `track` is asked for: the options of tools/track.py.
+    """What `track` is asked for: the options of hiptrack track.
 
     source: what `open_source` takes. checkpoint: a weights file, or the folder of an export. box_xywh: [4] in the
     pixels of frame `start`, None: drawn by mouse. frames: how many at most.
