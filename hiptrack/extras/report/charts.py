@@ -5,7 +5,6 @@ from dataclasses import dataclass
 from html import escape
 
 import numpy as np
-from matplotlib.figure import Figure
 
 from hiptrack.data.labels import CLASSES
 
@@ -50,6 +49,8 @@ NAMES = [name.replace("_", " ") for name in CLASSES]
 
 def curves_png(charts):
     """The Charts side by side, the best run on top of each legend -> bytes."""
+    from matplotlib.figure import Figure  # here: an evaluation draws at its end
+
     figure = Figure(figsize=(6 * len(charts), 4.2), layout="constrained")
     for place, chart in enumerate(charts, 1):
         axes = figure.add_subplot(1, len(charts), place)
@@ -64,6 +65,8 @@ def curves_png(charts):
 
 def branch_png(runs):
     """Confusion matrix (shares of the true class) and calibration of each run whose branch was on -> bytes."""
+    from matplotlib.figure import Figure
+
     figure = Figure(figsize=(12, 5 * len(runs)), layout="constrained")
     for line, run in enumerate(runs):
         _draw_confusion(figure.add_subplot(len(runs), 2, 2 * line + 1), run)
