@@ -8,6 +8,7 @@ from training_runs import launch, run_here, tensorboard_scalars, toy_stages
 
 from hiptrack.errors import HiptrackError
 from hiptrack.training.checkpoint import finished_checkpoints
+from hiptrack.training.guard import NotFinite
 from hiptrack.training.log import METRICS, RunLog, read_metrics
 
 FROM_SCRATCH = ["experiments/from_scratch.gin"]
@@ -51,7 +52,7 @@ def test_replay_says_when_all_is_finite(synthetic, tmp_path, monkeypatch):
     from hiptrack.training import train as module
 
     def broken(values):
-        raise module.NotFinite("Loss/total")
+        raise NotFinite("Loss/total")
 
     with monkeypatch.context() as patch:
         patch.setattr(module, "require_finite_scalars", broken)
@@ -76,7 +77,7 @@ def test_replay_runs_the_very_step(synthetic, tmp_path, monkeypatch, capsys):
     def refuse_third(values):
         seen.append(values)
         if len(seen) == 5:  # losses and gradient of two steps came before
-            raise module.NotFinite("Loss/total")
+            raise NotFinite("Loss/total")
 
     monkeypatch.setattr(module, "require_finite_scalars", refuse_third)
     with pytest.raises(HiptrackError):
