@@ -22,12 +22,8 @@ from hiptrack.models.strip import strip_branch
 from hiptrack.nano import NAME
 
 WEIGHTS, SETTINGS = "model.safetensors", "config.json"
-NOT_STORED = (
-    "model",
-    "precision",
-    "compile",
-    "device",
-)  # the weights file holds the model; the others belong to a machine
+# Of a tracker's fields: the weights file holds the model, the others belong to a machine.
+NOT_STORED = ("model", "precision", "compile", "device")
 MAX_BYTES = 2**20  # of the settings
 # What huggingface_hub raises: of the network, the Hub's answers, its cache (all OSError but the first), bad names.
 HUB_ERRORS = (HTTPError, OSError, ValueError)
