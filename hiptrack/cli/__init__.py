@@ -4,11 +4,10 @@ A file imports at its top only what needs no PyTorch. `main` imports the rest on
 seconds, and --help and a mistyped option should answer at once.
 """
 
-import difflib
 import importlib
 import sys
 
-from hiptrack.errors import ConfigError, run_main
+from hiptrack.errors import ConfigError, did_you_mean, run_main
 
 COMMANDS = {  # the module of each, which is read only when it is asked for, and what it is for
     "train": ("train", "train a pipeline of stages"),
@@ -41,8 +40,7 @@ def main():
         return 0 if len(sys.argv) > 1 else 2
     command = sys.argv[1]
     if command not in COMMANDS:
-        near = difflib.get_close_matches(command, COMMANDS, 1)
-        hint = f' Did you mean "{near[0]}"?' if near else ""
+        hint = did_you_mean(command, COMMANDS, '"')
         raise ConfigError(f'there is no command "{command}".{hint} hiptrack --help lists them.')
     sys.argv[:2] = [f"hiptrack {command}"]
     return importlib.import_module(f"hiptrack.cli.{COMMANDS[command][0]}").main()

@@ -6,7 +6,7 @@ from pathlib import Path
 
 from hiptrack.cli.options import add_checkpoint
 from hiptrack.data.folders import FolderDataset
-from hiptrack.nano import FOLDER, checkpoint_path
+from hiptrack.nano import FOLDER, checkpoint_name, checkpoint_path
 
 CONTRIB = ("KCF", "CSRT")
 
@@ -24,8 +24,7 @@ def main():
     from hiptrack.evaluation.baselines import MIL, StillBox, evaluate_contrib
     from hiptrack.evaluation.score import evaluate_sequences
     from hiptrack.evaluation.table import compare_table
-    from hiptrack.tracking.checkpoints import checkpoint_name, parts_of
-    from hiptrack.tracking.tracker import Tracker
+    from hiptrack.tracking.tracker import Tracker, parts_of
 
     dataset = FolderDataset(args.root)
     weights_file, settings = parts_of(args.checkpoint)

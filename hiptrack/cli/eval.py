@@ -8,7 +8,7 @@ from hiptrack import config
 from hiptrack.cli.options import add_benchmark, add_checkpoint
 from hiptrack.data.benchmarks import open_benchmark
 from hiptrack.errors import DataError
-from hiptrack.nano import checkpoint_path
+from hiptrack.nano import checkpoint_name, checkpoint_path
 
 
 def main():
@@ -42,7 +42,6 @@ def show(found, checkpoint, dataset):
     from hiptrack.evaluation.submission import SUBMISSION, expected_of, write_submission
     from hiptrack.evaluation.table import format_table
     from hiptrack.extras.report.write import write_report
-    from hiptrack.tracking.checkpoints import checkpoint_name
 
     print(format_table(found.report))
     write_report({checkpoint_name(checkpoint): found.report}, found.sequences, found.folder, dataset.name)

@@ -29,7 +29,7 @@ def main():
 
     from hiptrack.evaluation.evaluate import configured_tracker
     from hiptrack.extras.video.track import TrackRequest, parse_box, track
-    from hiptrack.tracking.checkpoints import is_tracker_folder
+    from hiptrack.tracking.hub import is_tracker_folder
 
     files, overrides = options.pop("gin"), options.pop("overrides")
     checkpoint = options["checkpoint"]

@@ -17,9 +17,9 @@ from hiptrack.errors import ConfigError, NotFoundError
 from hiptrack.evaluation.score import Report, as_dict, evaluate_sequences
 from hiptrack.files import write_atomically
 from hiptrack.models.weights import content_hash, load_model
+from hiptrack.nano import checkpoint_name
 from hiptrack.processes import PATIENCE, check_processes, on_main
-from hiptrack.tracking.checkpoints import checkpoint_name, parts_of
-from hiptrack.tracking.tracker import Tracker
+from hiptrack.tracking.tracker import Tracker, parts_of
 
 
 @dataclass(frozen=True)

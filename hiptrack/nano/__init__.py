@@ -15,3 +15,8 @@ def weights_path(name):
 def checkpoint_path(name):
     """The path of a weights file or tracker's folder: "nano" is the packaged folder (a file of that name is ./nano)."""
     return FOLDER if name == NAME else Path(name)
+
+
+def checkpoint_name(path: Path) -> str:
+    """What a checkpoint is called in reports: "nano", or its last name without suffix."""
+    return NAME if path == FOLDER else path.stem

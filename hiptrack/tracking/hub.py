@@ -206,3 +206,8 @@ def stored_settings(path, tracker):
 
 def _reason(error):
     return excerpt(" ".join(str(error).split()), 500)
+
+
+def is_tracker_folder(path: Path) -> bool:
+    """Whether `save_pretrained` wrote this folder."""
+    return (path / SETTINGS).is_file() and (path / WEIGHTS).is_file()

@@ -4,6 +4,7 @@ import copy
 import logging
 from contextlib import contextmanager
 from dataclasses import dataclass, fields
+from pathlib import Path
 from typing import Literal
 
 import gin
@@ -11,13 +12,14 @@ import numpy as np
 import torch
 
 from hiptrack import crops
+from hiptrack.config import bound_values
 from hiptrack.errors import CheckpointError, ConfigError, DataError, HiptrackError, did_you_mean
 from hiptrack.models.layers import has_tf32, tf32
 from hiptrack.models.prepare import prepare
 from hiptrack.models.weights import load_model
 from hiptrack.nano import FOLDER, weights_path
 from hiptrack.tracking.adaptation import Action, Adaptation, follow_size
-from hiptrack.tracking.hub import TrackerHubMixin, WeightsFile
+from hiptrack.tracking.hub import SETTINGS, WEIGHTS, TrackerHubMixin, WeightsFile, is_tracker_folder, stored_settings
 from hiptrack.tracking.memory import MemoryPolicy, TargetMemory, read_memories, update_memories
 
 logger = logging.getLogger(__name__)
@@ -320,3 +322,15 @@ def check_frame(frame_rgb):
             else type(frame_rgb).__name__
         )
         raise DataError(f"A frame must be a uint8 RGB array [H, W, 3], not {found}.")
+
+
+def parts_of(path: Path) -> tuple[Path, dict[str, object]]:
+    """A checkpoint's weights file, and the folder's settings of the Tracker that the loaded configuration leaves open.
+
+    Raises CheckpointError for settings that cannot be read.
+    """
+    if not is_tracker_folder(path):
+        return path, {}
+    bound = {name.split("/")[-1] for name in bound_values()}
+    stored = stored_settings(path / SETTINGS, Tracker)
+    return path / WEIGHTS, {name: value for name, value in stored.items() if f"Tracker.{name}" not in bound}

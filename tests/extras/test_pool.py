@@ -11,7 +11,7 @@ from small_runs import DONE, UNTIL_SIGTERM, SmallRun
 from hiptrack.config import REPO_ROOT
 from hiptrack.errors import ConfigError
 from hiptrack.extras.sweep import pool as pool_module
-from hiptrack.extras.sweep import slurm
+from hiptrack.extras.sweep import sweep as slurm
 from hiptrack.extras.sweep.pool import Pool
 
 

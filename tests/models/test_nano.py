@@ -22,8 +22,7 @@ from hiptrack.evaluation.score import evaluate_sequences
 from hiptrack.extras.world.files import write_world
 from hiptrack.models.initial import TrackerWeights
 from hiptrack.models.weights import load_model, read_metadata
-from hiptrack.nano import FOLDER, WEIGHTS, checkpoint_path, weights_path
-from hiptrack.tracking.checkpoints import checkpoint_name
+from hiptrack.nano import FOLDER, WEIGHTS, checkpoint_name, checkpoint_path, weights_path
 from hiptrack.training import train  # noqa: F401  registers everything
 
 pytestmark = pytest.mark.usefixtures("clean_gin")

@@ -12,10 +12,10 @@ from hiptrack.data.folders import FolderDataset
 from hiptrack.errors import CheckpointError, ConfigError
 from hiptrack.evaluation.evaluate import EvaluationOptions, configured_tracker, evaluate
 from hiptrack.extras.video.track import TrackRequest, track
+from hiptrack.nano import checkpoint_name
 from hiptrack.tracking.adaptation import Adaptation
-from hiptrack.tracking.checkpoints import checkpoint_name, parts_of
 from hiptrack.tracking.memory import MemoryPolicy
-from hiptrack.tracking.tracker import Tracker
+from hiptrack.tracking.tracker import Tracker, parts_of
 
 pytestmark = pytest.mark.usefixtures("clean_gin")
 SLOW = {"memory": MemoryPolicy(2, (1, 2), 2, 3), "adaptation": Adaptation([], size_rate=0.1)}

@@ -24,8 +24,7 @@ from hiptrack.extras.video.sources import open_source
 from hiptrack.models.weights import load_model
 from hiptrack.pictures import caption, draw_tracked
 from hiptrack.signals import StopSignals
-from hiptrack.tracking.checkpoints import parts_of
-from hiptrack.tracking.tracker import Tracker
+from hiptrack.tracking.tracker import Tracker, parts_of
 
 DEFAULT_FPS = 25
 

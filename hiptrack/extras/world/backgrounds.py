@@ -5,11 +5,10 @@ from dataclasses import dataclass
 import cv2
 import numpy as np
 
-from hiptrack.extras.world.bank import TEXTURES, Bank
 from hiptrack.extras.world.drawing import blend, chain, halvings, scale_of, thrice
 from hiptrack.extras.world.motion import Camera
 from hiptrack.extras.world.shapes import outline, stick
-from hiptrack.extras.world.textures import SIZE, colouring, natural_colour, near_colour
+from hiptrack.extras.world.textures import SIZE, TEXTURES, Bank, colouring, natural_colour, near_colour
 
 _FAR = 4000.0  # pixels: beyond any frame, and magnified still within what OpenCV can draw
 _SUB = 4

@@ -9,10 +9,9 @@ from dataclasses import dataclass
 import cv2
 import numpy as np
 
-from hiptrack.extras.world.bank import CLOUDS, Bank
 from hiptrack.extras.world.drawing import halvings, scale_of, thrice
 from hiptrack.extras.world.motion import envelope, wander
-from hiptrack.extras.world.textures import SIZE, SPREAD
+from hiptrack.extras.world.textures import CLOUDS, SIZE, SPREAD, Bank
 
 
 @dataclass(frozen=True)

@@ -9,10 +9,9 @@ from functools import cached_property, lru_cache
 import cv2
 import numpy as np
 
-from hiptrack.extras.world.bank import TEXTURES, Bank
 from hiptrack.extras.world.drawing import Levels, affines, compose, draw, lay, thrice
 from hiptrack.extras.world.shapes import HOLE, Limb, Shape, ellipse, make_shape, outline, stick
-from hiptrack.extras.world.textures import colouring, natural_colour, near_colour
+from hiptrack.extras.world.textures import TEXTURES, Bank, colouring, natural_colour, near_colour
 
 FILL = 0.8  # share of a canvas's half that the unit of a shape takes
 MATERIALS = 4

@@ -7,7 +7,6 @@ import cv2
 import numpy as np
 
 from hiptrack.extras.world.backgrounds import Layer, draw_layers, plan_layers
-from hiptrack.extras.world.bank import THINGS, Bank
 from hiptrack.extras.world.drawing import UNBLURRED, Levels, chain, draw, motion_blurred, placed, scale_of, thrice
 from hiptrack.extras.world.effects import Effects, lay_weather, light_up, plan_effects, take
 from hiptrack.extras.world.motion import (
@@ -21,6 +20,7 @@ from hiptrack.extras.world.motion import (
     plan_target,
 )
 from hiptrack.extras.world.objects import Thing, extents, flattened, make_like, make_thing, posed_parts
+from hiptrack.extras.world.textures import THINGS, Bank
 
 FRAME_SIZES = ((640, 360), (480, 360), (854, 480), (640, 480), (1280, 720), (360, 480))
 BANK_THINGS = 240  # bystanders are taken from so many

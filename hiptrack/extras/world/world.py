@@ -12,9 +12,9 @@ from hiptrack.data.reading import nearest_name
 from hiptrack.errors import ConfigError
 from hiptrack.extras.world import shapes as shape_families
 from hiptrack.extras.world import textures as texture_families
-from hiptrack.extras.world.bank import open_bank
 from hiptrack.extras.world.objects import flattened
 from hiptrack.extras.world.scene import Scene, SceneDifficulty, blacken, crop_view, make_scene, render, smears
+from hiptrack.extras.world.textures import open_bank
 
 SMALLEST_CANVAS = 16
 
