@@ -21,7 +21,7 @@ MAY_IMPORT = {
     "models": "nano config",
     "data": "",
     "tracking": "nano config models data",
-    "evaluation": "config models data tracking",
+    "evaluation": "nano config models data tracking",
     "training": "config models data tracking evaluation",
     "extras.world": "data",
     "extras.report": "data evaluation",
@@ -32,7 +32,10 @@ MAY_IMPORT = {
     "extras": "",
 }
 MAY_IMPORT["cli"] = " ".join(MAY_IMPORT)
-TRACKER = ("__init__.py", "hiptrack.tracking.tracker")  # hiptrack.Tracker, which is imported when it is asked for
+DOORS = {  # of the ground to the floors above it
+    ("__init__.py", "hiptrack.tracking.tracker"),  # hiptrack.Tracker, which is imported when it is asked for
+    ("__main__.py", "hiptrack.cli"),  # python -m hiptrack
+}
 
 
 def package_of(module):
@@ -78,7 +81,7 @@ def test_a_file_imports_only_what_its_package_may():
         package = package_of(".".join(("hiptrack", *path.relative_to(ROOT).with_suffix("").parts)))
         allowed = {package, "ground", *MAY_IMPORT.get(package, "").split()}
         for line, module in imports_of(path):
-            if package_of(module) not in allowed and (shown, module.rpartition(".")[0]) != TRACKER:
+            if package_of(module) not in allowed and (shown, module.rpartition(".")[0]) not in DOORS:
                 wrong.append(f"hiptrack/{shown}:{line} ({package}) imports {module}")
     assert wrong == []
 
