@@ -1,5 +1,7 @@
 """A training step: no graph of what is frozen, activation checkpointing, products of matrices."""
 
+import copy
+
 import pytest
 import torch
 from torch.autograd.graph import saved_tensors_hooks
@@ -7,7 +9,7 @@ from toy import toy_branch, toy_model
 from training_runs import run_here, same_log, same_tensors, toy_stages
 
 from hiptrack.models.layers import Linear
-from hiptrack.models.prepare import lay_out
+from hiptrack.models.prepare import lay_out, prepare
 from hiptrack.models.weights import load_model
 from hiptrack.training.checkpoint import OPTIMIZER, Checkpoint, load_tensors
 from hiptrack.training.losses import CenterFocalLoss, ChallengeLoss, GIoULoss, L1Loss
@@ -167,6 +169,19 @@ def test_the_layout_for_bfloat16_on_processors_changes_no_function():
     after = other(*clips)
     assert torch.allclose(after.maps.score_logits, before.maps.score_logits, atol=1e-4)
     assert torch.allclose(after.maps.size, before.maps.size, atol=1e-4)
+
+
+def test_a_model_suited_to_train_or_to_track_multiplies_by_the_faster_library():
+    model = toy_model(toy_branch)
+
+    def layers(model):
+        return {type(part) for part in model.backbone.blocks.modules() if isinstance(part, torch.nn.Linear)}
+
+    assert layers(model) == {torch.nn.Linear}
+    names = list(model.state_dict())
+    assert layers(prepare(copy.deepcopy(model), "float32", compile=False, device="cpu")) == {Linear}
+    laid_out = lay_out(model, torch.device("cpu"), "no")
+    assert layers(laid_out) == {Linear} and list(laid_out.state_dict()) == names
 
 
 def test_a_run_in_bfloat16_is_resumed_bitwise(synthetic, tmp_path, monkeypatch):
