@@ -172,7 +172,7 @@ def test_malformed_line_names_file_line_and_reason(tmp_path, case):
     text = str(error.value)
     assert text.startswith(f"{path}:3: ")
     assert reason in text
-    assert "check_annotations" in text
+    assert "hiptrack check-annotations" in text
     assert len(text) < 600
 
     items = list(iter_annotations(path, NAME, FILES))
