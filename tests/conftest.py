@@ -39,7 +39,17 @@ def clean_gin():
 # A test is slow that can reach one of these: it starts a process, or trains a run.
 STARTERS = {("subprocess", "run"), ("subprocess", "Popen"), ("training_runs", "launch"), ("training_runs", "run_here")}
 # So is what computes for long in the test's own process.
-LONG = {"test_every_parameter.py", "test_export_golden.py", "test_fuzz.py", "test_golden.py", "test_soak.py"}
+LONG = {
+    "test_benchmark_train.py",
+    "test_every_parameter.py",
+    "test_export.py",
+    "test_export_command.py",
+    "test_export_golden.py",
+    "test_fuzz.py",
+    "test_golden.py",
+    "test_nano.py",
+    "test_soak.py",
+}
 
 
 def pytest_collection_modifyitems(items):

@@ -102,6 +102,7 @@ def test_a_worker_killed_while_reading_is_reported_with_the_file(dataset, pipe, 
     assert f"loader worker 0 (pid {pid}) was killed by signal 9 (out of memory?) while reading {pipe}. " in str(fault)
 
 
+@pytest.mark.slow
 def test_a_spawned_worker_is_watched_too(tmp_path, start):
     pipe = tmp_path / "pipe"
     os.mkfifo(pipe)

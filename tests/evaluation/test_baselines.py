@@ -40,6 +40,7 @@ def test_mil_follows_what_the_still_box_loses(moving_square):
     assert mil > 0.6
 
 
+@pytest.mark.slow
 def test_mil_is_deterministic_and_forgets_the_last_sequence(moving_square):
     tracker = MIL()
     first = run_sequence(tracker, moving_square)
@@ -81,6 +82,7 @@ def test_mil_says_that_a_frame_is_too_small():
         MIL().init(np.zeros((60, 20, 3), np.uint8), (1, 1, 5, 5))
 
 
+@pytest.mark.slow
 @pytest.mark.skipif(not CLIPS.is_dir(), reason="the real clips are not there")
 def test_the_still_box_on_the_real_clips():
     report = evaluate_sequences(StillBox(), FolderDataset(str(CLIPS), "val").sequences)

@@ -128,6 +128,7 @@ def toy(tmp_path_factory):
     return path
 
 
+@pytest.mark.slow
 def test_benchmark_track_times_each_memory_and_writes_json(toy, tmp_path, monkeypatch, capsys):
     file = tmp_path / "track.json"
     options = ["--memory", 4, 5, "--precision", "float32", "bf16", "--repetitions", 1, "--shapes", "--json", file]
@@ -154,12 +155,14 @@ def test_benchmark_track_times_each_memory_and_writes_json(toy, tmp_path, monkey
     )
 
 
+@pytest.mark.slow
 def test_peak_memory_is_that_of_a_process_of_its_own():
     ballast = np.ones(10**9 // 8)  # 1 GB here is nothing to the other process
     assert peak_memory_mb() > ballast.nbytes / 1e6
     assert 100 < _in_a_process(peak_memory_mb) < peak_memory_mb() - ballast.nbytes / 1e6 / 2
 
 
+@pytest.mark.slow
 def test_benchmark_eval_sets_end_to_end_beside_the_tracker_alone(toy, tmp_path, monkeypatch):
     file = tmp_path / "eval.json"
     options = ["--sequences", 3, "--frames", 3, "--batch", 1, 2, "--repetitions", 1, "--json", file]

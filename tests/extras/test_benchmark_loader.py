@@ -1,8 +1,11 @@
 """The loader's benchmark reads the same crops in both ways."""
 
+import pytest
+
 from hiptrack.extras.benchmark import loader
 
 
+@pytest.mark.slow
 def test_rows_of_a_small_run(monkeypatch):
     monkeypatch.setattr(loader, "SIZE", (960, 540))
     monkeypatch.setattr(loader, "PICTURES", 6)

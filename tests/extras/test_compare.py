@@ -255,6 +255,7 @@ def test_the_newest_configuration_of_a_run_counts(tmp_path):
     ]
 
 
+@pytest.mark.slow
 def test_files_are_written_and_the_picture_shows_every_variant(tmp_path):
     for number in range(62):
         overrides = ["ChallengeLoss.kind='focal'", f"Stage.clips={2048 + number}", "branch/Stage.epochs=3"]

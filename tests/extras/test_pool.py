@@ -100,6 +100,7 @@ def test_jobs_share_the_cores_and_take_the_gpus_in_turn(tmp_path, monkeypatch):
     assert [(tmp_path / name / "done").read_text() for name in "abc"] == ["4 2", "6 2", "4 2"]
 
 
+@pytest.mark.slow
 def test_jobs_of_a_scheduler_save_and_are_queued_again(tmp_path, monkeypatch):
     """submitit's local executor: the signal that comes before the time is up is sent by the first run itself."""
     pytest.importorskip("submitit")

@@ -214,6 +214,7 @@ class Loop(Source):
             yield number, self.pictures[number % len(self.pictures)].copy()
 
 
+@pytest.mark.slow
 def test_memory_does_not_grow(checkpoint, box, tmp_path, monkeypatch):
     loop = Loop(moving_target(8)[0], at=(500, 2000))
     model = toy_model(depth=2, elimination_blocks=(), template_size=16, search_size=32)

@@ -44,6 +44,7 @@ def scenes(count, **parameters):
     return [world.scene(number, SMALL) for number in range(count)]
 
 
+@pytest.mark.slow
 def test_a_clip_is_the_same_in_any_order_and_in_another_process():
     here = clips()
     forwards = [as_bytes(here[3, index]) for index in range(6)]
@@ -210,6 +211,7 @@ def test_what_validation_shows_training_never_draws():
         assert not set(module.TRAINING) & set(module.HELD_OUT)
 
 
+@pytest.mark.slow
 def test_whole_frames_are_written_as_got10k_with_labels(tmp_path):
     write_world(str(tmp_path), "val", 2, 4, SMALL, 0)
     write_world(str(tmp_path / "again"), "val", 1, 4, SMALL, 0)

@@ -49,6 +49,7 @@ def test_a_prepared_model_answers_as_before(described, convolution, monkeypatch)
     torch.testing.assert_close(outputs(ready), expected, rtol=1e-5, atol=1e-5)
 
 
+@pytest.mark.slow
 @pytest.mark.filterwarnings("error:Dynamo detected")
 def test_a_compiled_model_answers_as_before():
     model = toy_model(depth=1, elimination_blocks=(0,))
