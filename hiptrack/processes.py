@@ -65,6 +65,11 @@ def raise_together(error):
         raise ReportedElsewhere(told[0])
 
 
+def wait_for_all():
+    """Wait until every process has come here."""
+    raise_together(None)
+
+
 def on_every_process(action):
     """Call `action` on every process, and return what it gives there; the HiptrackError of one stops all."""
     result, error = None, None

@@ -14,6 +14,7 @@ from hiptrack.data.labels import CLASSES
 from hiptrack.data.reading import read_image_rgb
 from hiptrack.errors import ConfigError, DataError, HiptrackError
 from hiptrack.evaluation.results import SequenceResult
+from hiptrack.models.prepare import kernel_fault
 
 logger = logging.getLogger(__name__)
 
@@ -165,6 +166,8 @@ class _Run:
 
 def _named(error):
     """An exception of any kind as a HiptrackError."""
+    if fault := kernel_fault(error):
+        return fault
     if isinstance(error, torch.OutOfMemoryError):
         return HiptrackError(
             f"The GPU's memory is full; at most {torch.cuda.max_memory_allocated() / 1e9:.1f} GB of it were in use. Track fewer "

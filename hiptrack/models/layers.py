@@ -10,7 +10,7 @@ from torch import nn
 
 
 class Linear(nn.Linear):
-    """nn.Linear by the faster library (hiptrack/models/layers.py), in training too."""
+    """nn.Linear by the faster library (see `linear`), in training too."""
 
     def forward(self, x):
         """[..., in] -> [..., out]."""
@@ -97,7 +97,10 @@ class CBAM(nn.Module):
         return x * self.spatial(pooled).sigmoid()
 
 
-# Means nothing to a 1x1 kernel, but on a single thread PyTorch leaves undilated 1x1 convolutions to MKL, too.
+# PyTorch leaves float32 products to MKL, which uses AVX-512 on Intel's processors only, and convolutions to oneDNN, which
+# uses it wherever it is there. So on other processors a 1x1 convolution is about twice as fast (docs/performance.md).
+# Lower precisions go to oneDNN in any case. What is exported has plain products.
+# Dilation means nothing to a 1x1 kernel, but on a single thread PyTorch leaves undilated 1x1 convolutions to MKL, too.
 DILATION = 2
 LEAST = 20480  # numbers in an image of one row; PyTorch leaves smaller ones to its own convolutions, which are slow
 

@@ -104,6 +104,8 @@ def device_faults():
 def kernel_fault(error):
     """A ConfigError for a RuntimeError by which PyTorch says that a computation has no deterministic kernel; else None."""
     name, lacks, _ = str(error).partition(" does not have a deterministic implementation")
+    if not lacks and "not deterministic because it uses CuBLAS" in str(error):
+        name, lacks = "cuBLAS (CUBLAS_WORKSPACE_CONFIG is neither :4096:8 nor :16:8)", True
     if not lacks:
         return None
     return ConfigError(

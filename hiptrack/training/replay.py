@@ -11,6 +11,7 @@ from hiptrack.models.prepare import choose_kernels, device_faults, lay_out
 from hiptrack.models.weights import load_exact, read_tensors
 from hiptrack.processes import open_accelerator
 from hiptrack.training.checkpoint import load_tensors, set_rng_state
+from hiptrack.training.dry_run import check_run
 from hiptrack.training.guard import FAULT, WEIGHTS
 from hiptrack.training.step import TrainingStep
 
@@ -22,6 +23,7 @@ def replay(folder, training):
     1 where a loss or gradient is not finite again. Raises NotFoundError or CheckpointError for a folder that holds no
     such step, ConfigError without its stage. training: the Training whose run left the folder.
     """
+    check_run(training)
     accelerator, stages = open_accelerator(training.mixed_precision), training.stages
     choose_kernels(training.deterministic, training.tf32)
     model = lay_out(training.model(), accelerator.device, accelerator.mixed_precision)

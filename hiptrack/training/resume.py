@@ -3,6 +3,8 @@
 import os
 from pathlib import Path
 
+import torch
+
 from hiptrack.config import bound_values
 from hiptrack.config.meaning import changes_no_result, default_value
 from hiptrack.errors import ConfigError, HiptrackError
@@ -57,6 +59,8 @@ def take_up(path, model, stages, folder, passed_over, request):
     check_position(checkpoint, stages)
     checkpoint.load_weights(model)
     say(f"resuming from {checkpoint.path}")
+    if "tf32" not in checkpoint.state and folder.accelerator.device.type == "cuda":
+        say("it was written before train.tf32 was: train.tf32=False goes on in IEEE float32, as before")
     say(change)
     if checkpoint.processes != processes:
         say(f"{processes} processes go on with what {checkpoint.processes} began")
@@ -101,6 +105,7 @@ def run_state(stages, log, faults, difficulty, validation):
     state = {
         "stages": outline(stages),
         "config": bound_values(),
+        "tf32": torch.backends.cuda.matmul.allow_tf32,
         "log": log.sync(),
         "data_faults": faults.state(),
         "difficulty": difficulty.state(),

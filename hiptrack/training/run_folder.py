@@ -115,6 +115,12 @@ class RunFolder:
         used = operative_text()
         on_main(self.accelerator, lambda: record_operative(self.path, name, used), str(self.path))
 
+    def end_run(self, model, text, step, faults):
+        """Write the weights that the run ends with, and say so. faults: what is to be told of its data, or None."""
+        self.save_weights("model", model, text, step)
+        self.say(faults)
+        self.say(f"finished: {self.path / 'model.safetensors'}")
+
     def tell_validation(self, stage, at, values):
         self.log.scalars(at.step, {f"Validation/{name}": value for name, value in values.items()})
         text = ", ".join(f"{name} {value:.3f}" for name, value in values.items())

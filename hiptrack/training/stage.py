@@ -135,13 +135,13 @@ class Stage:
     def begin_phase(self, phase, model, accelerator, clips, earlier=None):
         """The TrainingStep of a phase: all else frozen, the model wrapped anew around what is trained.
 
-        clips: the stage's; earlier: the step of the phase before, whose optimiser's state is carried over.
+        clips: the stage's; earlier: the optimiser of the phase before, whose state is carried over.
         """
         unwrap(model, accelerator)
         self.prepare(model, phase)
         optimizer = self.optimizer(self.parameter_groups(model))
         if earlier is not None:
-            carry_over(earlier.optimizer.optimizer, optimizer)
+            carry_over(earlier.optimizer, optimizer)
         wrapped, optimizer = accelerator.prepare(model, optimizer)
         step = TrainingStep(accelerator, wrapped, self.losses_in(model), optimizer)
         if accelerator.num_processes > 2:

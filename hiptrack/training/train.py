@@ -16,7 +16,7 @@ from hiptrack.data.loader import open_loader
 from hiptrack.models.hiptrack import HIPTrack
 from hiptrack.models.prepare import choose_kernels, device_faults, lay_out
 from hiptrack.models.weights import model_text
-from hiptrack.processes import on_every_process, open_accelerator, raise_together
+from hiptrack.processes import on_every_process, open_accelerator, raise_together, wait_for_all
 from hiptrack.signals import Preempted, Preemption, exit_code
 from hiptrack.training.checkpoint import Position, save_checkpoint
 from hiptrack.training.difficulty import Difficulty
@@ -84,7 +84,7 @@ class Training:
             except Preempted:
                 self.folder.leave_marker(self.signals.signal, self.at.step)
                 return exit_code()
-        raise_together(None)  # all wait until the last file is written
+        wait_for_all()  # until the last file is written
         accelerator.end_training()
         return 0
 
@@ -117,7 +117,7 @@ class Training:
         """Every stage, epoch and step, from the present position to the end."""
         at, folder, guard = self.at, self.folder, self.guard
         for stage, clips in list(zip(self.stages, self.clips))[at.stage :]:
-            values = None  # of the validation after the present epoch
+            values = None  # of the validation after an epoch
             with (
                 gin.config_scope(stage.scope or None),
                 open_loader(clips, stage, self.accelerator, self.workers, self.seed, self.loader_timeout) as loader,
@@ -130,20 +130,20 @@ class Training:
                             show(self.take_step(stage, clips, batches, seconds))
                     self.difficulty.end_epoch(clips, at, folder.log)
                     raise_together(folder.log.failure)
-                    if due := self.validation is not None and self.validation.is_due(at.epoch + 1, stage.epochs):
+                    values = None
+                    if self.validation is not None and self.validation.is_due(at.epoch + 1, stage.epochs):
                         self.save()
                         values = guard.stoppable(partial(self.validation, self.net, self.accelerator))
                         folder.tell_validation(stage.name, at, values)
                     at.end_epoch()
                     if at.epoch < stage.epochs:
-                        self.save(values if due else None)
-            self.phase = self.step = unwrap(self.net, self.accelerator)
+                        self.save(values)
+            self.phase = self.step = None
+            unwrap(self.net, self.accelerator)
             folder.end_stage(stage.name, self.net, self.text, at.step)
             at.end_stage()
             self.save(values)
-        folder.save_weights("model", self.net, self.text, at.step)
-        folder.say(self.faults.describe())
-        folder.say(f"finished: {folder.path / 'model.safetensors'}")
+        folder.end_run(self.net, self.text, at.step, self.faults.describe())
 
     def begin_epoch(self, stage, clips):
         """Wrap the model anew where other modules are trained from here; then go on as the checkpoint says, if any."""
@@ -163,7 +163,9 @@ class Training:
     def begin_phase(self, stage, clips, phase):
         """Freeze, group and wrap for a phase of a stage, unless it is the present one."""
         if phase != self.phase:
-            self.phase, self.step = phase, stage.begin_phase(phase, self.net, self.accelerator, clips, self.step)
+            earlier = self.step and self.step.optimizer
+            self.step = None  # the old wrapper goes before the new one comes
+            self.phase, self.step = phase, stage.begin_phase(phase, self.net, self.accelerator, clips, earlier)
 
     def take_step(self, stage, clips, batches, seconds):
         """One optimiser step on a global batch that took `seconds` to read; returns its scalars."""
@@ -191,8 +193,7 @@ class Training:
         """Write a checkpoint, unless nothing was done since the last. validation: its values, if one was just made."""
         if self.at.folder_name != self.saved:
             state = run_state(self.stages, self.folder.log, self.faults, self.difficulty, validation)
-            optimizer = self.step and self.step.optimizer.optimizer  # the bare one; between two stages there is none
-            what = self.net, self.text, optimizer, self.at, state
+            what = self.net, self.text, self.step and self.step.optimizer.optimizer, self.at, state
             save_checkpoint(self.folder.checkpoints, self.accelerator, *what, self.keep_checkpoints)
         self.saved = self.at.folder_name
         self.guard.restart_clock()

@@ -5,16 +5,20 @@ from types import SimpleNamespace
 
 import pytest
 import torch
+from accelerate import Accelerator
+from accelerate.state import AcceleratorState
 from gradients import gradients
 from tensorboard.backend.event_processing.event_accumulator import EventAccumulator
 from tensorboard.plugins.hparams import metadata
 from training_runs import launch, run_here, same_tensors, toy_stages
 
+from hiptrack import config
 from hiptrack.errors import ConfigError, HiptrackError
 from hiptrack.models.hiptrack import HIPTrack
 from hiptrack.models.weights import read_tensors
 from hiptrack.processes import check_processes
 from hiptrack.training.log import read_metrics
+from hiptrack.training.train import Training
 
 FROM_SCRATCH = ["experiments/from_scratch.gin"]
 SEVEN = {"Loss/total", "Loss/giou", "Loss/l1", "Loss/location", "Loss/classification", "IoU", "Accuracy"}
@@ -266,4 +270,16 @@ def test_two_processes_share_the_validation(synthetic, tmp_path):
     overrides = [o for o in toy_stages(synthetic, tracker=1) if not o.startswith("train.validation")]
     done = launch(["--gin", *FROM_SCRATCH, "--run", str(tmp_path / "run"), *overrides], 2)
     assert done.returncode == 0, done.stderr
-    assert [step for step, _ in read_metrics(tmp_path / "run")["Validation/AO"]] == [3]
+    ((step, found),) = read_metrics(tmp_path / "run")["Validation/AO"]
+    assert step == 3
+    # all tracked with the model that was saved, whose running statistics are those of process 0
+    AcceleratorState._reset_state(reset_partial_state=True)
+    weights = [
+        "train.initial_weights=[@TrackerWeights()]",
+        f"TrackerWeights.path={tmp_path / 'run/tracker.safetensors'}",
+    ]
+    config.load(FROM_SCRATCH, [*overrides, *weights], root="train")
+    training = Training()
+    model = training.model()
+    training.initial_weights[0](model)
+    assert training.validation(model, Accelerator(cpu=True))["AO"] == pytest.approx(found, abs=1e-6)

@@ -17,8 +17,7 @@ from hiptrack.errors import ConfigError, HiptrackError
 from hiptrack.extras.benchmark.measure import Timing, interleaved, peak_memory_mb, ratio
 from hiptrack.extras.world import world  # noqa: F401  what experiments of before name without importing it
 from hiptrack.models.backbone import Backbone
-from hiptrack.models.layers import allow_tf32
-from hiptrack.models.prepare import lay_out
+from hiptrack.models.prepare import choose_kernels, lay_out
 from hiptrack.training import train  # noqa: F401  registers what experiments name
 from hiptrack.training.losses import CenterFocalLoss, ChallengeLoss, GIoULoss, L1Loss, MultiLabelChallengeLoss
 from hiptrack.training.stage import Stage
@@ -143,7 +142,7 @@ def step_of(variant, model, clips, frames):
     if not variant.batched:
         model.backbone.forward = partial(frame_by_frame, model.backbone)
     accelerator = Accelerator(mixed_precision=variant.precision)
-    allow_tf32(True)  # as `train` does
+    choose_kernels(deterministic=True, tf32=True)  # as `train` does by default
     model = lay_out(model, accelerator.device, accelerator.mixed_precision)
     stage = Stage(
         None,

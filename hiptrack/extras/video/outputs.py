@@ -95,7 +95,7 @@ class JsonLines:
 
 
 def jsonl_record(tracked):
-    """A Tracked (see track_video) as a line of the JSON file."""
+    """A Tracked (extras/video/track.py) as a line of the JSON file."""
     record = {"frame": tracked.number, "box": np.asarray(tracked.box_xywh).tolist(), "score": tracked.score}
     if tracked.challenge is not None:
         record["challenge"] = tracked.challenge
