@@ -143,7 +143,7 @@ class StageLoader:
 def next_batch(loader, passes):
     """The next batch of passes = iter(loader), or a HiptrackError: an error of the samples, a worker that died or hung.
 
-    It is returned so that all processes can agree on it. Raises StopIteration at the end.
+    It is returned so that all processes can agree on it.
     """
     try:
         return next(passes)
