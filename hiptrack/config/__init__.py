@@ -1,7 +1,6 @@
 """The configuration: gin files and overrides in, a checked and locked gin configuration and its records out."""
 
 from hiptrack.config.load import (
-    REPO_ROOT,
     add_arguments,
     bound_values,
     config_text,
@@ -10,6 +9,7 @@ from hiptrack.config.load import (
     parse_args,
     used_values,
 )
+from hiptrack.config.syntax import REPO_ROOT
 
 __all__ = [
     "REPO_ROOT",

@@ -12,19 +12,8 @@ import gin
 
 from hiptrack.config.checks import checked
 from hiptrack.config.meaning import current_bindings, format_value, implied_values, imports, label, order
-from hiptrack.config.syntax import REPO_ROOT, named, read_file, read_override
+from hiptrack.config.syntax import named, read_file, read_override
 from hiptrack.errors import ConfigError
-
-__all__ = [
-    "REPO_ROOT",
-    "add_arguments",
-    "bound_values",
-    "config_text",
-    "load",
-    "operative_text",
-    "parse_args",
-    "used_values",
-]
 
 
 def add_arguments(parser: argparse.ArgumentParser) -> None:
