@@ -3,17 +3,17 @@
 import json
 import subprocess
 import sys
-from pathlib import Path
 
 import pytest
 
 from hiptrack import config
 from hiptrack.cli.extras import MODULES, with_extras
+from hiptrack.config import REPO_ROOT
 from hiptrack.config.meaning import matching
 from hiptrack.config.syntax import read_override
 from hiptrack.errors import UnknownNameError
 
-OLD = Path(__file__).parent / "data" / "old_nano.gin"  # config.gin of a run of experiments/nano.gin
+OLD = REPO_ROOT / "tests" / "support" / "old_nano.gin"  # config.gin of a run of experiments/nano.gin
 
 
 @pytest.fixture
@@ -38,7 +38,7 @@ def test_an_extra_that_is_not_imported_is_found(command, arguments, words, run):
     assert "World" in OLD.read_text() and "import" not in OLD.read_text()
     words_of = [argument.format(run=run) for argument in arguments]
     done = subprocess.run(
-        [sys.executable, "-m", "hiptrack.cli", command, *words_of],
+        [sys.executable, "-m", "hiptrack", command, *words_of],
         capture_output=True, text=True, check=False, timeout=300, cwd=run,
     )  # fmt: skip
     assert words in done.stdout + done.stderr and "Traceback" not in done.stderr, done.stdout + done.stderr
