@@ -8,7 +8,7 @@ from contextlib import contextmanager
 from dataclasses import asdict
 
 import torch
-from accelerate.utils import gather_object, send_to_device
+from accelerate.utils import broadcast, gather_object, send_to_device
 
 from hiptrack.config import config_text
 from hiptrack.errors import DataError, HiptrackError
@@ -183,12 +183,14 @@ class Guard:
             raise HiptrackError(f"{told} The batch could not be kept: {error}") from error
         raise HiptrackError(f"{told} Run the step again with: hiptrack replay {folder}")
 
-    def stoppable(self, validate):
-        """What `validate` returns. A signal stops each process's tracking where it is; then all stop together.
+    def stoppable(self, validation, model):
+        """The values of a Validation. A signal stops each process's tracking where it is; then all stop together.
 
-        validate: called with a function that gathers lists over the processes. Raises Preempted.
+        Raises Preempted.
         """
         voted = False
+        for buffer in model.buffers():  # DDP keeps those of process 0, which are the ones that are saved
+            broadcast(buffer)
 
         def gather(outcomes):
             nonlocal voted
@@ -199,7 +201,7 @@ class Guard:
 
         try:
             with self.signals.at_once():
-                return validate(gather)
+                return validation(model, self.accelerator, gather)
         except Preempted:
             if not voted:
                 self._stop_if_any(True)

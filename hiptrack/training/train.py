@@ -133,7 +133,7 @@ class Training:
                     values = None
                     if self.validation is not None and self.validation.is_due(at.epoch + 1, stage.epochs):
                         self.save()
-                        values = guard.stoppable(partial(self.validation, self.net, self.accelerator))
+                        values = guard.stoppable(self.validation, self.net)
                         folder.tell_validation(stage.name, at, values)
                     at.end_epoch()
                     if at.epoch < stage.epochs:

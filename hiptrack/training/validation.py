@@ -3,7 +3,7 @@
 from collections.abc import Callable
 
 import gin
-from accelerate.utils import broadcast, gather_object
+from accelerate.utils import gather_object
 
 from hiptrack.data.labels import CLASSES
 from hiptrack.errors import HiptrackError
@@ -39,8 +39,6 @@ class Validation:
 
         gather: list -> the lists of all processes, joined; called once, when this process's share is tracked.
         """
-        for buffer in model.buffers():  # DDP keeps those of process 0, which are the ones that are saved
-            broadcast(buffer)
         training = model.training
         tracker = self.tracker(model=model, device=str(accelerator.device))
         report = evaluate_sequences(
