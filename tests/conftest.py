@@ -6,7 +6,7 @@ from pathlib import Path
 import gin
 import pytest
 
-from hiptrack.extras.world.sea_files import write_dataset
+from hiptrack.extras.world.files import write_world
 
 TESTS = Path(__file__).parent
 
@@ -15,8 +15,8 @@ TESTS = Path(__file__).parent
 def synthetic(tmp_path_factory):
     """A tiny synthetic data set: 5 training and 2 validation sequences with annotations."""
     root = tmp_path_factory.mktemp("synthetic")
-    write_dataset(str(root), "train", 5, 14, (160, 120), 0)
-    write_dataset(str(root), "val", 2, 14, (160, 120), 0)
+    write_world(str(root), "train", 5, 14, (160, 120), 0, sea=1.0)
+    write_world(str(root), "val", 2, 14, (160, 120), 0, sea=1.0)
     return root
 
 
@@ -50,7 +50,7 @@ LONG = {
     "test_golden.py",
     "test_nano.py",
     "test_soak.py",
-    "test_synthetic.py",
+    "test_world_files.py",
 }
 
 

@@ -100,9 +100,9 @@ def extras_of(tmp_path, command, *arguments):
     return {name.split(".")[2] for name in json.loads(done.stdout.splitlines()[-1])}
 
 
-@pytest.mark.parametrize("experiment, extras", [("demo", set()), ("nano", {"world"})])
+@pytest.mark.parametrize("experiment, extras", [("two_stage", set()), ("nano", {"world"})])
 def test_training_loads_no_extra_but_the_data_that_it_names(experiment, extras, synthetic, tmp_path):
-    data = [f"DATA_ROOT={synthetic}", f"ANNOTATIONS={synthetic / 'annotations'}"]
+    data = [f"DATA_ROOT={synthetic}", f"ANNOTATIONS={synthetic / 'annotations'}", "train.initial_weights=[]"]
     assert extras_of(tmp_path, "train", "--gin", f"experiments/{experiment}.gin", *data, "--dry-run") == extras
 
 

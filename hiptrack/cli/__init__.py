@@ -26,7 +26,7 @@ COMMANDS = {  # the module of each, which is read only when it is asked for, and
     "rank-hard": ("rank_hard", "list the frames most worth labelling"),
     "submit-check": ("submit_check", "check a zip before it is handed in"),
     "check-annotations": ("check_annotations", "check challenge annotations"),
-    "make-synthetic": ("make_synthetic", "write synthetic sequences"),
+    "make-synthetic": ("make_synthetic", "write scenes of the procedural world"),
     "world-sheet": ("world_sheet", "draw a contact sheet of the procedural world"),
     "demo": ("demo", "the whole job on data it makes itself"),
 }

@@ -12,17 +12,17 @@ from hiptrack.data.folders import FolderDataset
 from hiptrack.data.labels import CLASSES
 from hiptrack.data.reading import read_image_rgb
 from hiptrack.errors import HiptrackError
-from hiptrack.extras.world.sea_files import write_dataset
+from hiptrack.extras.world.files import write_world
 from hiptrack.pictures import Shot, picture_sheet, plot_curves, write_png
 
-SPLITS = {"train": (120, 40), "val": (6, 60), "heldout": (24, 60)}  # sequences, frames
+SPLITS = {"val": (6, 60), "heldout": (24, 60)}  # sequences, frames
 SIZE, SEED = (320, 240), 0
 
 
 def main():
     parser = argparse.ArgumentParser(description=__doc__)
     parser.add_argument("--run", type=Path, default=Path("runs/demo"))
-    parser.add_argument("--data", type=Path, default=Path("data/synthetic"))
+    parser.add_argument("--data", type=Path, default=Path("data/demo"))
     args = parser.parse_args()
 
     from hiptrack.evaluation.baselines import MIL, StillBox
@@ -31,9 +31,9 @@ def main():
     from hiptrack.tracking.tracker import Tracker
     from hiptrack.training.log import read_metrics
 
-    print(f"making synthetic sequences in {args.data}", flush=True)
+    print(f"writing scenes at sea to {args.data}", flush=True)
     for split, (sequences, frames) in SPLITS.items():
-        write_dataset(str(args.data), split, sequences, frames, SIZE, SEED)
+        write_world(str(args.data), split, sequences, frames, SIZE, SEED, sea=1.0)
     annotations = args.data / "annotations"
     train(args.run, f"DATA_ROOT={args.data}", f"ANNOTATIONS={annotations}")
 
@@ -62,7 +62,7 @@ def main():
     print(table(reports))
     print(describe(on.classification))
     picture_of(heldout, on, args.run / "sheet.png")
-    write_report(reports, heldout, args.run, "held-out synthetic sequences")
+    write_report(reports, heldout, args.run, "held-out scenes at sea")
     plot_curves(read_metrics(args.run), args.run / "curves.png")
     print(f"report: {args.run}/report.html; pictures: sheet.png, success.png, curves.png; weights: {weights}")
     return 0
@@ -90,7 +90,7 @@ def train(run, *overrides):
 def table(reports):
     """{name: Report} -> a line each with AO, SR0.5, SR0.75 and frames per second."""
     width = max(len(name) for name in reports)
-    lines = [f"{'held-out synthetic':<{width}}     AO  SR0.5  SR0.75  frames/s"]
+    lines = [f"{'held-out seas':<{width}}     AO  SR0.5  SR0.75  frames/s"]
     for name, report in reports.items():
         numbers = report.overall
         lines.append(

@@ -1,4 +1,4 @@
-"""Writes synthetic maritime sequences, or scenes of the procedural world, with challenge labels, in GOT-10k layout."""
+"""Writes scenes of the procedural world with challenge labels, in GOT-10k layout: at sea, or of things of any kind."""
 
 import argparse
 import os
@@ -7,12 +7,10 @@ import numpy as np
 
 from hiptrack.data.folders import FolderDataset
 from hiptrack.data.labels import CLASSES, draw_fixed
-from hiptrack.extras.world.files import write_world
-from hiptrack.extras.world.sea_files import ANNOTATIONS, write_dataset
+from hiptrack.extras.world.files import ANNOTATIONS, write_world
 
-SEQUENCES = {"train": 120, "val": 12, "test": 20}
-WORLD_SEQUENCES = {"train": 0, "val": 24, "test": 24}  # training draws its scenes itself
-SIZE, WORLD_SIZE = (320, 240), (640, 360)
+SEQUENCES = {"train": 0, "val": 24, "test": 24}  # training draws its scenes itself
+SIZE = (640, 360)
 
 
 def main():
@@ -20,27 +18,24 @@ def main():
     parser.add_argument(
         "--out", metavar="DIR", required=True, help="folder that gets a folder a split and annotations/"
     )
-    parser.add_argument("--world", action="store_true", help="scenes of the world instead of seas (docs/world.md)")
+    parser.add_argument(
+        "--sea", metavar="SHARE", type=float, default=1.0, help="share of the scenes that are at sea (default 1)"
+    )
+    parser.add_argument("--world", dest="sea", action="store_const", const=0.0, help="none of them: --sea 0")
     for split, count in SEQUENCES.items():
         parser.add_argument(
-            f"--{split}",
-            metavar="N",
-            type=int,
-            help=f"sequences (default {count}, with --world {WORLD_SEQUENCES[split]}; 0: none)",
+            f"--{split}", metavar="N", type=int, default=count, help=f"sequences (default {count}; 0: none)"
         )
     parser.add_argument("--frames", metavar="N", type=int, default=60, help="frames a sequence (default 60)")
-    parser.add_argument("--size", metavar="WxH", type=_size, help="pixels (default 320x240, with --world 640x360)")
+    parser.add_argument("--size", metavar="WxH", type=_size, default=SIZE, help="pixels (default 640x360)")
     parser.add_argument(
         "--seed", metavar="N", type=int, default=0, help="the same seed gives the same files (default 0)"
     )
     arguments = parser.parse_args()
-    write, counts, size = (
-        (write_world, WORLD_SEQUENCES, WORLD_SIZE) if arguments.world else (write_dataset, SEQUENCES, SIZE)
-    )
     for split in SEQUENCES:
-        count = counts[split] if getattr(arguments, split) is None else getattr(arguments, split)
+        count = getattr(arguments, split)
         if count:
-            write(arguments.out, split, count, arguments.frames, arguments.size or size, arguments.seed)
+            write_world(arguments.out, split, count, arguments.frames, arguments.size, arguments.seed, arguments.sea)
             print(describe(arguments.out, split))
     return 0
 

@@ -24,9 +24,10 @@ def main():
     parser.add_argument("--first", metavar="N", type=int, default=0, help="number of the first one (default 0)")
     parser.add_argument("--seed", metavar="N", type=int, default=0, help="of the world (default 0)")
     parser.add_argument("--held-out", action="store_true", help="of the textures and shapes kept for validation")
+    parser.add_argument("--sea", metavar="SHARE", type=float, default=0.0, help="share of them at sea (default 0)")
     arguments = parser.parse_args()
     families = (list(textures.HELD_OUT), list(shapes.HELD_OUT)) if arguments.held_out else (None, None)
-    world = World(arguments.seed, canvas=128, textures=families[0], shapes=families[1])
+    world = World(arguments.seed, canvas=128, textures=families[0], shapes=families[1], sea=arguments.sea)
     shots = [scene_shots(world, arguments.first + number) for number in range(arguments.scenes)]
     rows = [list(chain(*shots[start : start + SCENES_A_ROW])) for start in range(0, len(shots), SCENES_A_ROW)]
     write_jpeg(picture_sheet(rows, CELL), Path(arguments.out))

@@ -17,7 +17,7 @@ real_clips = pytest.mark.skipif(not CLIPS.is_dir(), reason="the real clips are n
 @pytest.fixture(scope="module")
 def weights(synthetic, tmp_path_factory):
     folder = tmp_path_factory.mktemp("runs") / "run"
-    run_here(["experiments/from_scratch.gin"], toy_stages(synthetic), folder)
+    run_here(["tests/support/toy.gin"], toy_stages(synthetic), folder)
     return folder / "model.safetensors"
 
 
@@ -31,8 +31,8 @@ def test_eval_prints_the_numbers_and_writes_got10k_results(weights, synthetic, t
     done = evaluate(weights, synthetic, tmp_path / "out", *more)
     assert done.returncode == 0, done.stderr
     assert all(word in done.stdout for word in ("AO", "SR0.5", "SR0.75", "all frames", "balanced accuracy"))
-    lines = (tmp_path / "out" / "synth_val_0001" / "synth_val_0001_001.txt").read_text().splitlines()
-    truth = (synthetic / "val" / "synth_val_0001" / "groundtruth.txt").read_text().splitlines()
+    lines = (tmp_path / "out" / "world_val_0001" / "world_val_0001_001.txt").read_text().splitlines()
+    truth = (synthetic / "val" / "world_val_0001" / "groundtruth.txt").read_text().splitlines()
     assert len(lines) == len(truth) and len(lines[0].split(",")) == 4
     assert np.allclose([float(v) for v in lines[0].split(",")], [float(v) for v in truth[0].split(",")], atol=1e-3)
     again = evaluate(weights, synthetic, tmp_path / "out", *more)
@@ -51,7 +51,7 @@ def test_eval_says_what_is_missing_or_damaged(weights, synthetic, tmp_path, what
     root, checkpoint = tmp_path / "data", tmp_path / "w.safetensors"
     shutil.copytree(synthetic, root)
     shutil.copy(weights, checkpoint)
-    frame = root / "val" / "synth_val_0001" / "00000005.jpg"
+    frame = root / "val" / "world_val_0001" / "00000005.jpg"
     if what == "root":
         root = named = tmp_path / "nowhere"
     elif what == "checkpoint":
@@ -63,7 +63,7 @@ def test_eval_says_what_is_missing_or_damaged(weights, synthetic, tmp_path, what
         frame.write_bytes(b"no picture")
         named = frame
     else:
-        (root / "val" / "list.txt").write_text("synth_val_0001\nsynth_val_0009\n")
+        (root / "val" / "list.txt").write_text("world_val_0001\nworld_val_0009\n")
         named = f"{root / 'val' / 'list.txt'}:2"
     done = evaluate(checkpoint, root, tmp_path / "out")
     assert done.returncode == 1

@@ -44,9 +44,9 @@ class Reached(Exception):
 def folder(synthetic, tmp_path_factory):
     """A working directory with data where the experiments look for them, and a weights file."""
     folder = tmp_path_factory.mktemp("every")
-    links = {"got10k": "", "synthetic": "", "world": "", "annotations": "annotations"}
+    links = {"got10k": "", "seas": "", "world": "", "annotations": "annotations"}
     links |= {"swapped/train": "val", "swapped/val": "train"}
-    links |= {f"few/synth_{name}_0001": f"annotations/synth_{name}_0001" for name in ("train", "val")}
+    links |= {f"few/world_{name}_0001": f"annotations/world_{name}_0001" for name in ("train", "val")}
     for link, target in links.items():
         (folder / "data" / link).parent.mkdir(parents=True, exist_ok=True)
         (folder / "data" / link).symlink_to(synthetic / target)

@@ -132,14 +132,14 @@ def test_dry_run_prints_the_pipeline_and_what_is_absent(tmp_path):
 
 def test_dry_run_counts_sequences_and_succeeds_where_nothing_is_absent(synthetic, tmp_path):
     data = [f"DATA_ROOT={synthetic}", f"ANNOTATIONS={synthetic}/annotations"]
-    done = launch(["--gin", "experiments/from_scratch.gin", "--run", str(tmp_path / "run"), "--dry-run", *data])
+    done = launch(["--gin", "tests/support/toy.gin", "--run", str(tmp_path / "run"), "--dry-run", *data])
     assert done.returncode == 0, done.stderr
     assert "train: 5 sequences, 70 frames, 70 labelled" in done.stdout
 
 
 def test_a_typo_names_the_line_and_the_right_word(tmp_path):
     experiment = tmp_path / "typo.gin"
-    experiment.write_text("include 'experiments/from_scratch.gin'\nChallengeLoss.wieght = 0.5\n")
+    experiment.write_text("include 'tests/support/toy.gin'\nChallengeLoss.wieght = 0.5\n")
     done = launch(["--gin", str(experiment), "--run", str(tmp_path / "run")])
     assert done.returncode == 1
     assert f"{experiment}:2" in done.stderr and '"weight"' in done.stderr and "Traceback" not in done.stderr

@@ -204,7 +204,7 @@ def test_data_sets_are_mixed_by_ratio(synthetic):
     data = ClipData(parts, [3.0, 1.0], CausalSampler(1), PLAIN)
     dataset = ClipDataset(data, GEOMETRY, 0, 0)
     sources = [dataset[(0, index)]["source"] for index in range(200)]
-    assert 130 <= sum("synth_train" in source for source in sources) <= 170
+    assert 130 <= sum("world_train" in source for source in sources) <= 170
     assert dataset[(0, 0)]["labels"].tolist() == [-1]
     with pytest.raises(ConfigError, match="one ratio"):
         ClipData(parts, [1.0])
@@ -281,10 +281,10 @@ def test_a_batch_lists_the_rejected_draws_of_its_samples(breakable, workers):
 def test_draws_are_bounded_and_the_error_counts_them_by_reason(breakable):
     far_away = clips(breakable, Augmentation(centre_jitter=1e6))
     assert isinstance(far_away[(0, 0)], DataError)
-    assert re.search(r"could not be used: 50 x empty crop \(for example in synth_train_\w+\)\. ", str(far_away[(0, 0)]))
+    assert re.search(r"could not be used: 50 x empty crop \(for example in world_train_\w+\)\. ", str(far_away[(0, 0)]))
     bad = damage(breakable, [1, 2, 3, 4, 5, 6, 7])
     found = re.search(
-        r"could not be used: (?=.*?(\d+) x empty crop \(for example in synth_train_\w+\))"
+        r"could not be used: (?=.*?(\d+) x empty crop \(for example in world_train_\w+\))"
         r"(?=.*?(\d+) x unreadable image \(for example in (\w+), (.+?)\))",
         str(far_away[(0, 0)]),
     )

@@ -19,7 +19,7 @@ from hiptrack.models.weights import content_hash
 from hiptrack.training import train  # noqa: F401  registers everything
 from hiptrack.training.run_folder import record
 
-FROM_SCRATCH = ["experiments/from_scratch.gin"]
+FROM_SCRATCH = ["tests/support/toy.gin"]
 
 pytestmark = pytest.mark.usefixtures("clean_gin")
 

@@ -22,7 +22,7 @@ from hiptrack.training.log import read_metrics
 from hiptrack.training.run_folder import record, run_lock
 from hiptrack.training.train import Training
 
-FROM_SCRATCH = ["experiments/from_scratch.gin"]
+FROM_SCRATCH = ["tests/support/toy.gin"]
 WEIGHTS = "ChallengeLoss.weight=[0.5, 1.0]"
 
 pytestmark = pytest.mark.usefixtures("clean_gin")
@@ -240,7 +240,7 @@ def test_a_sweep_that_is_killed_twice_ends_as_if_it_had_not_been(synthetic, tmp_
     monkeypatch.setattr(Training, "take_step", Training.take_step)  # what base.gin imports replaces it
     monkeypatch.setenv("OMP_NUM_THREADS", "1")
     base, out = tmp_path / "base.gin", tmp_path / "sweep"
-    base.write_text("import signalling_runs\ninclude 'experiments/from_scratch.gin'\n")
+    base.write_text("import signalling_runs\ninclude 'tests/support/toy.gin'\n")
     overrides = [o for o in toy_stages(synthetic, tracker=1, branch=1) if not o.startswith("train.validation")]
     arguments = ["--gin", base, "--axis", WEIGHTS, "--seeds", 2, "--out", out, *overrides]
 

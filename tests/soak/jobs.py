@@ -6,7 +6,7 @@ from pathlib import Path
 from toy import save_toy
 from training_runs import launch, same_log, same_tensors, tensorboard_scalars, toy_stages
 
-from hiptrack.extras.world.sea_files import write_dataset
+from hiptrack.extras.world.files import write_world
 from hiptrack.signals import MARKER
 from hiptrack.training.checkpoint import Checkpoint, finished_checkpoints
 from hiptrack.training.log import read_metrics
@@ -17,14 +17,14 @@ RUN = [f"Stage.clips={4 * STEPS}", "train.workers=1", "train.save_steps=1", "Val
 
 def prepare(ground):
     """Write what the jobs below the folder `ground` read."""
-    write_dataset(str(ground / "clips"), "train", 3, 10, (128, 96), 0)
-    write_dataset(str(ground / "clips"), "val", 2, 6, (128, 96), 0)
-    write_dataset(str(ground / "tracked"), "val", 6, 30, (128, 96), 0)
+    write_world(str(ground / "clips"), "train", 3, 10, (128, 96), 0, sea=1.0)
+    write_world(str(ground / "clips"), "val", 2, 6, (128, 96), 0, sea=1.0)
+    write_world(str(ground / "tracked"), "val", 6, 30, (128, 96), 0, sea=1.0)
     save_toy(ground / "toy.safetensors")
 
 
 class Training:
-    """A run of experiments/from_scratch.gin over some processes, in ground/name; epochs: {stage: its length}."""
+    """A run of tests/support/toy.gin over some processes, in ground/name; epochs: {stage: its length}."""
 
     def __init__(self, ground, name, processes, epochs):
         self.ground, self.folder, self.processes, self.epochs = ground, ground / name, processes, epochs
@@ -35,7 +35,7 @@ class Training:
         """Train until it ends; returns the process with its output."""
         toy = toy_stages(self.ground / "clips", **self.epochs)
         overrides = [*(o for o in toy if not o.startswith("train.validation")), *RUN, *overrides]
-        arguments = [*before, "--gin", "experiments/from_scratch.gin", "--run", str(self.folder), *overrides]
+        arguments = [*before, "--gin", "tests/support/toy.gin", "--run", str(self.folder), *overrides]
         return launch(arguments, self.processes, script)
 
     def is_finished(self):

@@ -36,7 +36,7 @@ TOY_RUN = ["Stage.batch=4", "Stage.clips=12", "train.validation=None", "train.lo
 
 
 def toy_stages(root, **epochs):
-    """Overrides that make experiments/from_scratch.gin a matter of seconds on the data below `root`.
+    """Overrides that make tests/support/toy.gin a matter of seconds on the data below `root`.
 
     epochs: the stages to run and their lengths, by default one epoch each of all three.
     """

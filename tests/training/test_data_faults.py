@@ -9,11 +9,11 @@ from training_runs import launch, run_here, same_log, same_tensors, tensorboard_
 
 from hiptrack.data import clips
 from hiptrack.errors import DataError
-from hiptrack.extras.world.sea_files import write_dataset
+from hiptrack.extras.world.files import write_world
 from hiptrack.training.guard import DataFaults
 from hiptrack.training.log import read_metrics
 
-FROM_SCRATCH = ["experiments/from_scratch.gin"]
+FROM_SCRATCH = ["tests/support/toy.gin"]
 FRAMES = 300
 
 pytestmark = pytest.mark.usefixtures("clean_gin")
@@ -22,8 +22,8 @@ pytestmark = pytest.mark.usefixtures("clean_gin")
 @pytest.fixture
 def data(tmp_path):
     root = tmp_path / "data"
-    write_dataset(str(root), "train", 10, FRAMES // 10, (160, 120), 0)
-    write_dataset(str(root), "val", 1, 5, (160, 120), 0)
+    write_world(str(root), "train", 10, FRAMES // 10, (160, 120), 0, sea=1.0)
+    write_world(str(root), "val", 1, 5, (160, 120), 0, sea=1.0)
     return root
 
 

@@ -17,7 +17,7 @@ from hiptrack.training.checkpoint import Checkpoint, finished_checkpoints
 from hiptrack.training.difficulty import Difficulty, flags_difficulty, label_difficulty
 from hiptrack.training.log import read_metrics
 
-FROM_SCRATCH = ["experiments/from_scratch.gin"]
+FROM_SCRATCH = ["tests/support/toy.gin"]
 HARD = ["ClipData.priority=@HardExamples()", "HardExamples.uniform=0.1"]
 
 pytestmark = pytest.mark.usefixtures("clean_gin")
@@ -159,7 +159,7 @@ def test_two_killed_processes_hand_on_what_each_has_seen(synthetic, tmp_path, mo
 def test_data_sets_of_one_name_are_told_apart(synthetic):
     data = ClipData([FolderDataset(str(synthetic), "train")] * 2, priority=HardExamples())
     with pytest.raises(
-        ConfigError, match="synth_train_0001 occurs twice: give each data set its own FolderDataset.name"
+        ConfigError, match="world_train_0001 occurs twice: give each data set its own FolderDataset.name"
     ):
         ClipDataset(data, Geometry(32, 64, 2.0, 3.0), seed=0, stage=0)
 

@@ -259,13 +259,13 @@ def test_a_weights_file_says_itself_that_its_classes_are_independent(tmp_path):
 )
 def test_a_loss_that_does_not_fit_the_activation_stops_the_run_at_its_start(synthetic, tmp_path, overrides, message):
     with pytest.raises(ConfigError, match=message):
-        run_here(["experiments/from_scratch.gin"], [*toy_stages(synthetic), *overrides], tmp_path / "run")
+        run_here(["tests/support/toy.gin"], [*toy_stages(synthetic), *overrides], tmp_path / "run")
     assert not (tmp_path / "run").exists()
 
 
 def test_a_run_learns_logs_and_validates_all_classes(synthetic, tmp_path):
     overrides = [o for o in toy_stages(synthetic, branch=12) if not o.startswith("train.validation")]
-    files = ["experiments/from_scratch.gin", "gin/eval/branch_on.gin"]
+    files = ["tests/support/toy.gin", "gin/eval/branch_on.gin"]
     run_here(files, [*overrides, *MULTI_LABEL, "branch/Stage.lr=1e-2", "Validation.every=12"], tmp_path / "run")
     curves = read_metrics(tmp_path / "run")
     losses = [value for _, value in curves["Loss/classification"]]

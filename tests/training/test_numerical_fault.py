@@ -11,7 +11,7 @@ from hiptrack.training.checkpoint import finished_checkpoints
 from hiptrack.training.guard import NotFinite
 from hiptrack.training.log import METRICS, RunLog, read_metrics
 
-FROM_SCRATCH = ["experiments/from_scratch.gin"]
+FROM_SCRATCH = ["tests/support/toy.gin"]
 DIVERGES = ["tracker/Stage.lr=1e30", "tracker/Stage.grad_clip=None", "train.save_steps=1"]
 
 pytestmark = pytest.mark.usefixtures("clean_gin")
@@ -95,7 +95,7 @@ def test_replay_runs_the_very_step(synthetic, tmp_path, monkeypatch, capsys):
 @pytest.mark.parametrize("content", [None, "{}", "no json"])
 def test_replay_of_something_else_is_a_clear_error(tmp_path, content):
     if content is not None:
-        (tmp_path / "config.gin").write_text("include 'experiments/from_scratch.gin'\n")
+        (tmp_path / "config.gin").write_text("include 'tests/support/toy.gin'\n")
         (tmp_path / "fault.json").write_text(content)
     done = launch([str(tmp_path)], command="replay")
     assert done.returncode == 1 and "error: " in done.stderr and "Traceback" not in done.stderr

@@ -12,7 +12,7 @@ from hiptrack.training.checkpoint import Checkpoint, best_checkpoint, finished_c
 from hiptrack.training.log import read_metrics
 from hiptrack.training.validation import Validation
 
-FROM_SCRATCH = ["experiments/from_scratch.gin"]
+FROM_SCRATCH = ["tests/support/toy.gin"]
 EVERY_STEP = "train.save_steps=1"
 
 pytestmark = pytest.mark.usefixtures("clean_gin")

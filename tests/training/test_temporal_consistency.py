@@ -71,7 +71,7 @@ def test_a_run_logs_the_consistency_and_a_large_weight_makes_it_small(synthetic,
     for weight in (0.0, 1000.0):
         run = tmp_path / f"run{weight}"
         overrides = [*toy_stages(synthetic, branch=6), CONSISTENT, f"ConsistencyLoss.weight={weight}"]
-        run_here(["experiments/from_scratch.gin"], [*overrides, "branch/Stage.lr=1e-2"], run)
+        run_here(["tests/support/toy.gin"], [*overrides, "branch/Stage.lr=1e-2"], run)
         curves = read_metrics(run)
         assert "Loss/classification" in curves and "Accuracy" in curves
         ends[weight] = np.mean([value for _, value in curves["Loss/consistency"][-6:]])
@@ -81,7 +81,7 @@ def test_a_run_logs_the_consistency_and_a_large_weight_makes_it_small(synthetic,
 def test_clips_of_one_search_frame_have_nothing_to_tie(synthetic, tmp_path):
     overrides = [*toy_stages(synthetic, branch=1), CONSISTENT, "CausalSampler.search_frames=1"]
     with pytest.raises(ConfigError, match="search_frames is 1: at least 2"):
-        run_here(["experiments/from_scratch.gin"], overrides, tmp_path / "run")
+        run_here(["tests/support/toy.gin"], overrides, tmp_path / "run")
 
 
 def trained_toy():

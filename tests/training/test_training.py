@@ -20,7 +20,7 @@ from hiptrack.processes import check_processes
 from hiptrack.training.log import read_metrics
 from hiptrack.training.train import Training
 
-FROM_SCRATCH = ["experiments/from_scratch.gin"]
+FROM_SCRATCH = ["tests/support/toy.gin"]
 SEVEN = {"Loss/total", "Loss/giou", "Loss/l1", "Loss/location", "Loss/classification", "IoU", "Accuracy"}
 
 pytestmark = pytest.mark.usefixtures("clean_gin")

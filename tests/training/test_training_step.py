@@ -17,7 +17,7 @@ from hiptrack.training.stage import Stage
 from hiptrack.training.step import flatten_frames
 from hiptrack.training.train import Training
 
-FROM_SCRATCH = ["experiments/from_scratch.gin"]
+FROM_SCRATCH = ["tests/support/toy.gin"]
 LOSSES = [GIoULoss(), L1Loss(), CenterFocalLoss(), ChallengeLoss()]
 CLIPS, FRAMES = 2, 3
 

@@ -12,7 +12,7 @@ from hiptrack.errors import ConfigError, HiptrackError
 from hiptrack.evaluation.run_sequences import core_for_decoding
 from hiptrack.evaluation.score import evaluate_sequences
 from hiptrack.extras.benchmark.measure import build_model, interleaved, ratio
-from hiptrack.extras.world.sea_files import write_dataset
+from hiptrack.extras.world.files import write_world
 from hiptrack.tracking.tracker import Tracker
 
 FRAME_SIZE, JPEG_QUALITY = (1280, 720), 75  # about 120 kB a frame
@@ -81,7 +81,7 @@ def _evaluate(tracker, sequences, batch):
 
 def _write_sequences(folder, count, frames):
     """(Sequences, mean bytes of a frame) with files of a usual size: the generator's own are finer."""
-    write_dataset(folder, "val", count, frames, FRAME_SIZE, 0)
+    write_world(folder, "val", count, frames, FRAME_SIZE, 0, sea=1.0)
     sequences = FolderDataset(folder, "val").sequences
     paths = [path for sequence in sequences for path in sequence.frames]
     for path in paths:

@@ -22,7 +22,7 @@ from hiptrack.extras.benchmark.measure import (
     ratio,
 )
 from hiptrack.extras.benchmark.roofline import Ceilings, flops, record
-from hiptrack.extras.world.sea_files import write_dataset
+from hiptrack.extras.world.files import write_world
 from hiptrack.models.layers import tf32
 from hiptrack.tracking.memory import MemoryPolicy
 from hiptrack.tracking.tracker import Tracker
@@ -153,7 +153,7 @@ def _tracker(args, model, precision, branch):
 
 def _sequence(folder):
     if not (Path(folder) / "val").is_dir():
-        write_dataset(folder, "val", 1, FRAMES, FRAME_SIZE, 0)
+        write_world(folder, "val", 1, FRAMES, FRAME_SIZE, 0, sea=1.0)
     return FolderDataset(folder, "val").sequences[0]
 
 

@@ -19,6 +19,7 @@ class Layer:
     """A textured plane, or the part of one below a profile.
 
     texture: a number of the bank's. colours [3, 4]: see `colouring`. to_world [2, 3]: from the texture's pixels.
+    parallax: see `Camera.affine`.
     profile: [n, 2] corners in the world, or None: everywhere. drift [2]: world pixels per frame. gradient: grey levels
     that it gains from the frame's top to its bottom. mean [3]: of its colours. softness: how often its texture is
     halved, as it is out of focus.
@@ -27,7 +28,7 @@ class Layer:
     texture: int
     colours: np.ndarray
     to_world: np.ndarray
-    parallax: float
+    parallax: float | np.ndarray
     profile: np.ndarray | None
     drift: np.ndarray
     gradient: float
@@ -41,11 +42,11 @@ def plan_layers(rng: np.random.Generator, size: tuple[int, int]) -> list[Layer]:
     softness = int(rng.choice((0, 0, 0, 1, 2)))
     if kind < 0.4:  # seen from above, or a wall
         ground = natural_colour(rng)
-        return [_layer(rng, ground, 1.0, None, softness=softness), *_patches(rng, size, ground)]
+        return [make_layer(rng, ground, 1.0, None, softness=softness), *_patches(rng, size, ground)]
     horizon = size[1] * rng.uniform(-0.35, 0.25)
     sky = natural_colour(rng)
     layers = [
-        _layer(
+        make_layer(
             rng, sky, rng.uniform(0.0, 0.3), None, contrast=(1, 14), gradient=rng.normal(0, 40), zoom=rng.uniform(3, 8)
         )
     ]
@@ -53,10 +54,10 @@ def plan_layers(rng: np.random.Generator, size: tuple[int, int]) -> list[Layer]:
     for depth in depths:
         colour = near_colour(rng, sky, 30) if rng.random() < 0.4 else natural_colour(rng)
         colour = colour + (1 - depth) * 0.5 * (sky - colour)  # what is far pales
-        layers.append(_layer(rng, colour, depth, _profile(rng, size, horizon), softness=softness))
+        layers.append(make_layer(rng, colour, depth, skyline(rng, size, horizon), softness=softness))
         horizon += size[1] * rng.uniform(0.02, 0.25)
     if kind > 0.6:  # the ground, foreshortened
-        layers.append(_layer(rng, natural_colour(rng), 1.0, _level(horizon), squash=rng.uniform(0.15, 0.6)))
+        layers.append(make_layer(rng, natural_colour(rng), 1.0, _level(horizon), squash=rng.uniform(0.15, 0.6)))
     return layers
 
 
@@ -72,11 +73,11 @@ def _patches(rng, size, ground):
         else:
             profile = centre + reach * outline(rng, strength=0.4) * np.exp(rng.normal(0, 0.4, 2))
         colour = near_colour(rng, ground, 25) if rng.random() < 0.5 else natural_colour(rng)
-        layers.append(_layer(rng, colour, 1.0, profile))
+        layers.append(make_layer(rng, colour, 1.0, profile))
     return layers
 
 
-def _layer(rng, colour, parallax, profile, contrast=(8, 60), gradient=0.0, squash=1.0, zoom=None, softness=0):
+def make_layer(rng, colour, parallax, profile, contrast=(8, 60), gradient=0.0, squash=1.0, zoom=None, softness=0):
     zoom = np.exp(rng.uniform(np.log(0.3), np.log(3.0))) if zoom is None else zoom
     angle = rng.uniform(0, 2 * np.pi) if rng.random() < 0.5 else 0.0
     turn = zoom * np.array(((np.cos(angle), -np.sin(angle)), (np.sin(angle), np.cos(angle)))) * ((1.0,), (squash,))
@@ -98,7 +99,7 @@ def _level(y):
     return np.array(((-_FAR, y), (_FAR, y), (_FAR, _FAR), (-_FAR, _FAR)))
 
 
-def _profile(rng, size, y):
+def skyline(rng, size, y):
     """A skyline: hills, trees or roofs."""
     kind, reach = rng.integers(4), 3 * size[0]
     if kind == 0:

@@ -35,8 +35,9 @@ class Camera:
     zoom: np.ndarray
     roll: np.ndarray
 
-    def affine(self, frame: int, parallax: float = 1.0) -> np.ndarray:
-        """[2, 3] from the world to the frame; what is far away moves by the share `parallax` of the camera's way."""
+    def affine(self, frame: int, parallax: float | np.ndarray = 1.0) -> np.ndarray:
+        """[2, 3] from the world to the frame; what is far away moves by the share `parallax` of the camera's way, one
+        for both directions or [2]."""
         c, s = self._turns[:, frame]
         return affines((c, -s, s, c), parallax * self.centre[frame], np.array(self.size) / 2)
 

@@ -21,12 +21,14 @@ from hiptrack.extras.world.motion import (
 )
 from hiptrack.extras.world.objects import Thing, extents, flattened, make_like, make_thing, posed_parts
 from hiptrack.extras.world.textures import THINGS, Bank
+from hiptrack.extras.world.water import Water, lay_water
 
 FRAME_SIZES = ((640, 360), (480, 360), (854, 480), (640, 480), (1280, 720), (360, 480))
 BANK_THINGS = 240  # bystanders are taken from so many
 WHOLE = np.eye(2, 3)
 LIKE_PASSES = 0.25  # share of what passes before a target that is its like
 LONGEST_BLUR = 0.7  # of the target's size
+GRID = 4  # pixels of a canvas between the points by which is found how much is hidden
 
 
 @dataclass(frozen=True)
@@ -67,6 +69,18 @@ class Actor:
             for look, own in posed_parts(self.thing, frame, float(self.track.yaw[frame]))
         ]
 
+    def share_behind(self, passer):
+        """[n]: the share of it that is behind another one, by points on it, the limbs of both at rest."""
+        outline = flattened(self.thing)[::GRID, ::GRID, 3] > 127
+        points = np.argwhere(outline)[:, ::-1] * GRID
+        places = points @ self.affines[:, :, :2].transpose(0, 2, 1) + self.affines[:, None, :, 2]
+        alpha = flattened(passer.thing)[..., 3]
+        back = np.linalg.inv(passer.affines[:, :, :2]).transpose(0, 2, 1)
+        at = np.rint((places - passer.affines[:, None, :, 2]) @ back).astype(int)
+        within = ((at >= 0) & (at < len(alpha))).all(2)
+        at = np.where(within[..., None], at, 0)
+        return (within & (alpha[at[..., 1], at[..., 0]] > 127)).mean(1)
+
 
 @dataclass(frozen=True)
 class Bystander:
@@ -76,10 +90,18 @@ class Bystander:
     affines: np.ndarray
     gain: np.ndarray
 
+    @property
+    def centres(self):
+        """[n, 2] in the frames."""
+        return self.affines[:, :, :2] @ np.array(self.levels.size) / 2 + self.affines[:, :, 2]
+
 
 @dataclass(frozen=True)
 class Scene:
-    """All of it; a pure function of the generator, the bank's seed and families, and the difficulty."""
+    """All of it; a pure function of the generator, the bank's seed and families, and the difficulty.
+
+    At sea there is water before the layers, and likes, target and passers are each Afloat (sea.py).
+    """
 
     size: tuple[int, int]
     bank: Bank
@@ -92,6 +114,7 @@ class Scene:
     effects: Effects
     shadow: tuple[float, float] | None  # where the target's shadow falls, in its sizes
     is_camouflaged: bool
+    water: Water | None = None
 
     @property
     def frames(self):
@@ -162,6 +185,9 @@ def render(scene: Scene, frame: int, view: np.ndarray = WHOLE, size: tuple[int, 
     effects, camera = scene.effects, scene.camera
     to_frame = camera.affine(frame)
     picture = draw_layers(scene.layers, scene.bank, camera, frame, view, size)
+    if scene.water is not None:
+        afloat = (*scene.likes, scene.target, *scene.passers)
+        lay_water(picture, scene.water, scene.bank, camera, frame, view, afloat)
     for bystander in scene.bystanders:
         affine = bystander.affines[frame]
         scale = scale_of(affine)

@@ -248,7 +248,8 @@ def colouring(rng: np.random.Generator, mean: np.ndarray, contrast: float) -> np
 TEXTURES = 160
 CLOUDS = 24
 _SMALLEST_LEVEL = 8
-_NOISE, _RAIN, _CLOUD, _TEXTURE, THINGS = range(5)
+WAVES, WAVE_SIZE = 4, 512
+_NOISE, _RAIN, _CLOUD, _TEXTURE, THINGS, _WAVES, AFLOAT = range(7)
 
 
 class Bank:
@@ -265,6 +266,10 @@ class Bank:
     def cloud(self, number: int) -> list[np.ndarray]:
         """The cloud `number` (0..CLOUDS - 1), uint8 [S, S], at SIZE and at its halves."""
         return self.once((_CLOUD, number), lambda rng: _halves(make_cloud(rng)))
+
+    def waves(self, number: int) -> list[np.ndarray]:
+        """The waves `number` (0..WAVES - 1), uint8 [WAVE_SIZE, WAVE_SIZE] of mean 128, and of half as many rows each."""
+        return self.once((_WAVES, number), lambda rng: _halves(_make_waves(rng, number), 1.0))
 
     @property
     def noise(self) -> np.ndarray:
@@ -288,16 +293,28 @@ def open_bank(seed: int, families: tuple[str, ...]) -> Bank:
     return Bank(seed, families)
 
 
-def _halves(image):
+def _halves(image, across=0.5):
     levels = [image]
     while levels[-1].shape[0] > _SMALLEST_LEVEL:
-        levels.append(cv2.resize(levels[-1], None, fx=0.5, fy=0.5, interpolation=cv2.INTER_AREA))
+        levels.append(cv2.resize(levels[-1], None, fx=across, fy=0.5, interpolation=cv2.INTER_AREA))
     return levels
 
 
 def _make_noise(rng):
     grey, colour = rng.standard_normal((SIZE, SIZE, 1)), rng.standard_normal((SIZE, SIZE, 3))
     return np.clip(128 + 32 * (0.8 * grey + 0.6 * colour), 0, 255).astype(np.uint8)
+
+
+def _make_waves(rng, number):
+    """Crests roughly along x, of a length by the number; they tile."""
+    fy, fx = np.fft.fftfreq(WAVE_SIZE)[:, None] * WAVE_SIZE, np.fft.rfftfreq(WAVE_SIZE)[None, :] * WAVE_SIZE
+    radius, angle = np.hypot(fx, fy) + 1e-6, np.arctan2(np.abs(fx), np.abs(fy))
+    power = (
+        np.exp(-(np.log(radius / (9, 14, 20, 28)[number]) ** 2) / 0.7) * (0.25 + np.cos(angle) ** 4) / np.sqrt(radius)
+    )
+    waves = _normal(np.fft.irfft2(power * np.exp(2j * np.pi * rng.random(power.shape)), (WAVE_SIZE, WAVE_SIZE)))
+    crests = waves + 0.3 * (waves**2 - 1)  # sharp crests, flat troughs
+    return np.clip(128 + 45 * crests, 0, 255).astype(np.uint8)
 
 
 def _make_rain(rng):

@@ -12,8 +12,8 @@ from hiptrack.data.reading import nearest_name
 from hiptrack.errors import ConfigError
 from hiptrack.extras.world import shapes as shape_families
 from hiptrack.extras.world import textures as texture_families
-from hiptrack.extras.world.objects import flattened
 from hiptrack.extras.world.scene import Scene, SceneDifficulty, blacken, crop_view, make_scene, render, smears
+from hiptrack.extras.world.sea import make_sea_scene
 from hiptrack.extras.world.textures import open_bank
 
 SMALLEST_CANVAS = 16
@@ -48,6 +48,7 @@ class World:
         blur: chance of motion blur, defocus and coarse pixels.
         noise: chance and strength of sensor noise.
         compression: chance that frames were compressed.
+        sea: share of the scenes that are at sea: vessels before sky and shore, with waves, wakes, buoys and piers.
         name: in reports.
 
     Raises ConfigError for a number out of range and for a family that does not exist.
@@ -77,6 +78,7 @@ class World:
         blur: float = 0.4,
         noise: float = 0.4,
         compression: float = 0.3,
+        sea: float = 0.0,
         name: str = "world",
     ):
         for what, value, least in (
@@ -94,12 +96,12 @@ class World:
             "camera": camera, "deformation": deformation, "camouflage": camouflage, "occlusion": occlusion, "cut": cut,
             "light": light, "weather": weather, "blur": blur, "noise": noise, "compression": compression,
         }  # fmt: skip
-        for what, value in strengths.items():
+        for what, value in {**strengths, "sea": sea}.items():
             if not 0 <= value <= 1:
                 raise ConfigError(f"World.{what} = {value}: a number from 0 to 1 was expected.")
         if len(sizes) != 2 or not 4 <= sizes[0] <= sizes[1]:
             raise ConfigError(f"World.sizes = {tuple(sizes)}: (smallest, largest) of at least 4 pixels were expected.")
-        self.seed, self.scenes, self.frames, self.canvas, self.name = seed, scenes, frames, canvas, name
+        self.seed, self.scenes, self.frames, self.canvas, self.sea, self.name = seed, scenes, frames, canvas, sea, name
         self.textures = _families("textures", textures, texture_families)
         self.shapes = _families("shapes", shapes, shape_families)
         self.difficulty = SceneDifficulty(
@@ -116,10 +118,10 @@ class World:
 
     def scene(self, number: int, size: tuple[int, int] | None = None) -> Scene:
         """The scene `number` (0-based), with frames of `size` (w, h) or of its own."""
-        rng = np.random.default_rng((self.seed, number))
-        return make_scene(
-            rng, open_bank(self.seed, self.textures), self.shapes, self.frames, self.canvas, self.difficulty, size
-        )
+        rng, bank = np.random.default_rng((self.seed, number)), open_bank(self.seed, self.textures)
+        if self.sea and rng.random() < self.sea:
+            return make_sea_scene(rng, bank, self.frames, self.canvas, self.difficulty, size)
+        return make_scene(rng, bank, self.shapes, self.frames, self.canvas, self.difficulty, size)
 
     def share(self, read: dict) -> None:
         """Nothing is read."""
@@ -189,7 +191,6 @@ class SceneFrame:
 
 
 HIDDEN = 0.15  # share of the target behind what passes: from here on a frame counts as occluded
-GRID = 4  # pixels of a canvas between the points by which that is found
 OUTSIDE = 0.08  # share of the box outside the frame: partially visible
 GROWN = 1.5  # factor of the size since the first frame, up or down: scale variation
 TURNED = 0.5  # radians of turning or of yaw since the first frame: appearance variation
@@ -221,28 +222,11 @@ def inside_share(scene: Scene) -> np.ndarray:
 
 
 def hidden_share(scene: Scene) -> np.ndarray:
-    """[n]: the share of the target that is behind what passes before it, by points on it, its limbs at rest."""
+    """[n]: the share of the target that is behind what passes before it, as `share_behind` finds it."""
     hidden = np.zeros(scene.frames)
-    if not scene.passers:
-        return hidden
-    outline = flattened(scene.target.thing)[::GRID, ::GRID, 3] > 127
-    points = np.argwhere(outline)[:, ::-1] * GRID
-    places = _moved(points, scene.target.affines)
     for passer in scene.passers:
-        alpha = flattened(passer.thing)[..., 3]
-        at = np.rint(_moved_back(places, passer.affines)).astype(int)
-        within = ((at >= 0) & (at < len(alpha))).all(2)
-        at = np.where(within[..., None], at, 0)
-        hidden = np.maximum(hidden, (within & (alpha[at[..., 1], at[..., 0]] > 127)).mean(1))
+        hidden = np.maximum(hidden, scene.target.share_behind(passer))
     return hidden
-
-
-def _moved(points, affines):
-    return points @ affines[:, :, :2].transpose(0, 2, 1) + affines[:, None, :, 2]
-
-
-def _moved_back(places, affines):
-    return (places - affines[:, None, :, 2]) @ np.linalg.inv(affines[:, :, :2]).transpose(0, 2, 1)
 
 
 def flags(scene: Scene) -> np.ndarray:
@@ -251,9 +235,7 @@ def flags(scene: Scene) -> np.ndarray:
     size = np.sqrt(np.maximum(_area(scene.target.boxes), 1.0))
     smeared = np.hypot(*smears(scene, scene.target).T)
     distances = [np.hypot(*(like.track.position - track.position).T) / size for like in scene.likes]
-    centres = [
-        b.affines[:, :, :2] @ np.full(2, scene.target.thing.side / 2) + b.affines[:, :, 2] for b in scene.bystanders
-    ]
+    centres = [bystander.centres for bystander in scene.bystanders]
     beside = sum((np.hypot(*(centre - track.position).T) < NEAR * size).astype(int) for centre in centres)
     held = {
         "occlusion": hidden_share(scene) > HIDDEN,
