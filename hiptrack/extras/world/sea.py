@@ -32,6 +32,7 @@ from hiptrack.extras.world.water import MIRRORED, plan_sea
 
 FOCAL = 1.25  # of the camera, in widths of the frame
 TILTS = (0.05, 0.45)  # sines of the angles at which the camera looks down
+SHADOW_EDGE = 1.0  # edge of the shadows: clouds cast them, from high above
 REACH = 1.0  # how far a vessel goes from its centre, in its sizes
 CORNER = np.array((-0.5, -0.5))  # of a canvas, in pixel coordinates
 GRID = 24  # points along the sides of a box by which is found how much is hidden
@@ -161,6 +162,7 @@ def make_sea_scene(
         rng, frames, size, target.track, light=hard.light, weather=hard.weather, blur=hard.blur, noise=hard.noise,
         compression=hard.compression,
     )  # fmt: skip
+    effects = replace(effects, shade_edge=min(effects.shade_edge, SHADOW_EDGE))
     return Scene(size, bank, camera, layers, bystanders, likes, target, passers, effects, None, is_camouflaged, water)
 
 
