@@ -2,12 +2,12 @@
 
 import csv
 import io
-from collections.abc import Sequence
+from collections.abc import Iterable, Sequence
 
 FORMULA_STARTS = ("=", "+", "-", "@", "\t", "\r")
 
 
-def as_csv(columns: Sequence[str], rows: Sequence[Sequence[object]]) -> str:
+def as_csv(columns: Sequence[str], rows: Iterable[Sequence[object]]) -> str:
     """A head line and a line for each row; None is an empty cell.
 
     Text is quoted, numbers are not. A text that a spreadsheet would take for a formula, because it begins with one of
@@ -27,13 +27,13 @@ def _no_formula(cell):
     return f"'{cell}" if isinstance(cell, str) and cell.startswith(FORMULA_STARTS) else cell
 
 
-def as_markdown(columns: Sequence[str], rows: Sequence[Sequence[str]]) -> str:
+def as_markdown(columns: Sequence[str], rows: Iterable[Sequence[object]]) -> str:
     """A table of Markdown (GitHub's form); a bar inside a cell is escaped."""
     lines = [[str(cell).replace("|", "\\|") for cell in row] for row in (columns, *rows)]
     return "\n".join(f"| {' | '.join(line)} |" for line in (lines[0], ["---"] * len(columns), *lines[1:]))
 
 
-def as_text(columns: Sequence[str], rows: Sequence[Sequence[object]]) -> str:
+def as_text(columns: Sequence[str], rows: Iterable[Sequence[object]]) -> str:
     """Aligned columns, two spaces apart: the first to the left, the others to the right."""
     lines = [[str(cell) for cell in row] for row in (columns, *rows)]
     first, *others = (max(map(len, column)) for column in zip(*lines))

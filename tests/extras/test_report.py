@@ -6,6 +6,7 @@ import re
 import shutil
 import subprocess
 import sys
+from dataclasses import replace
 from html.parser import HTMLParser
 from pathlib import Path
 from types import SimpleNamespace
@@ -23,6 +24,7 @@ from hiptrack.data.labels import CLASSES
 from hiptrack.data.sequence import GOT10K
 from hiptrack.evaluation.run_sequences import Moments
 from hiptrack.evaluation.score import evaluate_sequences, read_back
+from hiptrack.extras.report.charts import draw
 from hiptrack.extras.report.page import page
 from hiptrack.extras.report.summary import summarise_run
 from hiptrack.extras.report.write import write_report
@@ -65,16 +67,17 @@ def evaluated(sequences, lost, folder=None, protocol=GOT10K):
 
 
 class Reader(HTMLParser):
-    """Text of the cells of all tables, tags that stayed open, and every address."""
+    """Text of the cells of all tables, tags that stayed open, every address, and every id."""
 
     def __init__(self, text):
         super().__init__()
-        self.open, self.rows, self.addresses = [], [], []
+        self.open, self.rows, self.addresses, self.ids = [], [], [], []
         self.feed(text)
 
     def handle_starttag(self, tag, attributes):
         self.addresses += [value for name, value in attributes if name in ("src", "href")]
-        if tag not in ("meta", "img", "line", "rect", "polyline"):
+        self.ids += [value for name, value in attributes if name == "id"]
+        if tag not in ("meta", "img"):
             self.open.append(tag)
         if tag == "tr":
             self.rows.append([])
@@ -90,20 +93,43 @@ class Reader(HTMLParser):
             self.rows[-1][-1] += data
 
 
+def page_of(reports, sequences, title="val"):
+    runs = [summarise_run(name, report, sequences) for name, report in reports.items()]
+    return page(runs, title, draw(runs))
+
+
 def test_the_page_stands_alone_and_holds_the_numbers(sequences):
     report = evaluated(sequences, lost=8)
-    text = page([summarise_run("mine <1>", report, sequences)], "val & co")
+    text = page_of({"mine": report}, sequences)
     reader = Reader(text)
     assert not reader.open
     assert all(address.startswith("data:image/jpeg;base64,") for address in reader.addresses)
-    assert not re.search(r"https?://(?!www\.w3\.org)|@import|url\(", text)
-    assert "val &amp; co" in text and "mine &lt;1&gt;" in text
-    overview = next(row for row in reader.rows if row[0] == "mine <1>")
+    assert not re.search(r"https?://(?!www\.w3\.org)|@import|url\((?!#)", text)
+    overview = next(row for row in reader.rows if row[0] == "mine")
     assert overview[1:6] == ["2", "28", *(f"{report.overall[name]:.3f}" for name in ("AO", "SR0.5", "SR0.75"))]
     first = next(row for row in reader.rows if row[0] == sequences[0].name)
     assert first[1] == "14" and first[-1] == "8"
-    assert [row[1:4] for row in reader.rows if row[0] == "mine <1>"][1] == [sequences[0].name, "8", "7"]
+    assert [row[1:4] for row in reader.rows if row[0] == "mine"][1] == [sequences[0].name, "8", "7"]
+    assert re.search(r">\d+ frames, probability 0.90, right 0.\d\d</text>", text)  # the bar of the calibration
     assert len(text) < 300_000
+
+
+def test_no_name_becomes_a_part_of_the_page(sequences):
+    strange = [replace(sequence, name=f"<b>&{number}") for number, sequence in enumerate(sequences)]
+    text = page_of({"one": evaluated(strange, lost=8), '<i id="x">': evaluated(strange, lost=99)}, strange, "<title>")
+    reader = Reader(text)
+    assert not reader.open and "<b>&" not in text and "<i id" not in text
+    assert [row[0] for row in reader.rows if "&" in row[0]] == ["<b>&0", "<b>&1"]
+    assert "&lt;b&gt;&amp;0, frame 8: lost" in text and "<title>&lt;title&gt;</title>" in text
+
+
+def test_the_pictures_of_a_page_share_no_ids_and_are_the_same_each_time(sequences):
+    report = evaluated(sequences, lost=8, protocol=LaSOTDataset.PROTOCOL)
+    text = page_of({"mine": report}, sequences)
+    ids = Reader(text).ids
+    assert len(ids) == len(set(ids)) > 10
+    assert set(re.findall(r'(?:href="|url\()#([^")]*)', text)) <= set(ids)
+    assert text == page_of({"mine": report}, sequences)
 
 
 def test_moments_show_boxes_and_the_score_map(sequences):
@@ -128,6 +154,7 @@ def test_a_region_far_larger_than_the_frame_costs_no_memory(sequences):
 def test_a_run_of_any_name_is_drawn(name, sequences, tmp_path, recwarn):
     write_report({name: evaluated(sequences, lost=8)}, sequences, tmp_path, "val")
     assert cv2.imread(str(tmp_path / "success.png")).std() > 5
+    assert f"] {name}</text>" in (tmp_path / "report.html").read_text()
     assert not [warning for warning in recwarn if "legend" in str(warning.message)]
 
 
@@ -203,12 +230,11 @@ def table_of(path):
 
 
 def test_the_better_of_two_runs_is_bold(sequences):
-    runs = [summarise_run(str(lost), evaluated(sequences, lost), sequences) for lost in (4, 99, 99)]
-    rows = re.findall("<tr>.*?</tr>", page(runs, "val"))
+    reports = {name: evaluated(sequences, lost) for name, lost in (("bad", 4), ("good", 99), ("as good", 99))}
+    rows = re.findall("<tr>.*?</tr>", page_of(reports, sequences), re.DOTALL)
     row = next(row for row in rows if f">{sequences[0].name}<" in row)
     assert [bool(re.search("<b>", cell)) for cell in row.split("<td ")[3::4]] == [False, True, True]
-    alone = page(runs[:1], "val")
-    assert "<b>" not in alone
+    assert "<b>" not in page_of({"alone": reports["bad"]}, sequences)
 
 
 def test_a_benchmark_is_reported_by_its_own_numbers(sequences, tmp_path):
@@ -243,7 +269,7 @@ def test_runs_are_called_by_what_tells_them_apart(folders, names):
 
 def test_without_labels_there_is_no_word_of_challenges(synthetic):
     plain = FolderDataset(str(synthetic), "val").sequences
-    text = page([summarise_run("mine", evaluated(plain, lost=99), plain)], "val")
+    text = page_of({"mine": evaluated(plain, lost=99)}, plain)
     assert "By challenge" not in text and "The challenge branch" not in text and "Worst moments" not in text
 
 

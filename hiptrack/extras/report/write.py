@@ -1,16 +1,14 @@
 """Writes a report: the page, its numbers as CSV, its charts as PNG."""
 
-import csv
-import io
-
 import numpy as np
 
 from hiptrack.data.labels import CLASSES
 from hiptrack.errors import HiptrackError
-from hiptrack.extras.report.charts import branch_png, charts, curves_png
+from hiptrack.extras.report.charts import charts, draw
 from hiptrack.extras.report.page import page
-from hiptrack.extras.report.summary import summarise_run
+from hiptrack.extras.report.summary import OVERLAPS, summarise_run
 from hiptrack.files import write_atomically
+from hiptrack.tables import as_csv
 
 
 def write_report(reports, sequences, folder, title):
@@ -21,11 +19,11 @@ def write_report(reports, sequences, folder, title):
     written.
     """
     runs = [summarise_run(name, report, sequences) for name, report in reports.items()]
-    files = {"report.html": page(runs, title).encode(), "report.csv": tables_csv(runs).encode()}
-    if curves := charts(runs):
-        files |= {"success.csv": curves_csv(curves).encode(), "success.png": curves_png(curves)}
-    if known := [run for run in runs if run.numbers["classification"]]:
-        files |= {"branch.csv": branch_csv(known).encode(), "branch.png": branch_png(known)}
+    pictures = draw(runs)
+    files = {"report.html": page(runs, title, pictures).encode(), "report.csv": tables_csv(runs).encode()}
+    for name, as_table in (("success", curves_csv), ("branch", branch_csv)):
+        if name in pictures:
+            files |= {f"{name}.csv": as_table(runs).encode(), f"{name}.png": pictures[name].png}
     try:
         for name, content in files.items():
             write_atomically(folder / name, content)
@@ -36,7 +34,7 @@ def write_report(reports, sequences, folder, title):
 
 def tables_csv(runs):
     """One line for each evaluation, sequence, group and loss of each RunSummary; a loss stands at its first frame."""
-    metrics = list(dict.fromkeys(["AO", "SR0.5", "SR0.75", *runs[0].numbers["metrics"]]))
+    metrics = list(dict.fromkeys([*OVERLAPS, *runs[0].numbers["metrics"]]))
     rows = []
     for run in runs:
         overall = run.numbers["overall"] or {}
@@ -44,30 +42,29 @@ def tables_csv(runs):
         tables = {"all": {"": {"frames": frames, **overall}}, "sequence": run.sequences, **run.groups}
         for table, named in tables.items():
             for name, row in named.items():
-                numbers = {metric: row.get(metric) for metric in metrics}
-                lost = row.get("lost")
-                rows.append([run.name, table, name, row["frames"], *numbers.values(), lost])
+                numbers = [row.get(metric) for metric in metrics]
+                rows.append([run.name, table, name, row["frames"], *numbers, row.get("lost")])
         rows += [
             [run.name, "lost", loss.sequence, loss.length, *[None] * len(metrics), loss.frame] for loss in run.losses
         ]
-    return _text(["run", "table", "row", "frames", *metrics, "lost at"], rows)
+    return as_csv(["run", "table", "row", "frames", *metrics, "lost at"], rows)
 
 
-def curves_csv(charts):
-    """One line for each point of each line of the Charts."""
+def curves_csv(runs):
+    """One line for each point of each line of the Charts of some RunSummary."""
     rows = [
-        [run, chart.name, f"{threshold:g}", share]
-        for chart in charts
+        [run, chart.name, round(threshold, 6), share]
+        for chart in charts(runs)
         for run, line in chart.lines.items()
         for threshold, share in zip(np.linspace(0, chart.most, len(line)), line, strict=True)
     ]
-    return _text(["run", "curve", "threshold", "share"], rows)
+    return as_csv(["run", "curve", "threshold", "share"], rows)
 
 
 def branch_csv(runs):
     """Confusion (row: true, column: predicted class) and calibration (row: a bin's lower end) of runs with a branch."""
     rows = []
-    for run in runs:
+    for run in (run for run in runs if run.numbers["classification"]):
         for name, counts in zip(CLASSES, run.numbers["classification"]["confusion"], strict=True):
             rows += [[run.name, "confusion", name, other, count] for other, count in zip(CLASSES, counts, strict=True)]
         for found in run.calibration["bins"] if run.calibration else []:
@@ -75,10 +72,4 @@ def branch_csv(runs):
                 [run.name, "calibration", found["from"], key, found[key]]
                 for key in ("frames", "confidence", "accuracy")
             ]
-    return _text(["run", "table", "row", "column", "value"], rows)
-
-
-def _text(names, rows):
-    text = io.StringIO()
-    csv.writer(text, lineterminator="\n").writerows([names, *rows])
-    return text.getvalue()
+    return as_csv(["run", "table", "row", "column", "value"], rows)
