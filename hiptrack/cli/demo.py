@@ -27,6 +27,7 @@ def main():
 
     from hiptrack.evaluation.baselines import MIL, StillBox
     from hiptrack.evaluation.score import evaluate_sequences
+    from hiptrack.evaluation.table import classification_table, compare_table
     from hiptrack.extras.report.write import write_report
     from hiptrack.tracking.tracker import Tracker
     from hiptrack.training.log import read_metrics
@@ -59,8 +60,8 @@ def main():
             f"{len(failures)} sequences could not be tracked; the first is {failures[0][0]}: {failures[0][1]}"
         )
     on = reports["HIPTrack, branch on"]
-    print(table(reports))
-    print(describe(on.classification))
+    print(compare_table(reports))
+    print(classification_table(on.classification))
     picture_of(heldout, on, args.run / "sheet.png")
     write_report(reports, heldout, args.run, "held-out scenes at sea")
     plot_curves(read_metrics(args.run), args.run / "curves.png")
@@ -85,28 +86,6 @@ def train(run, *overrides):
     code = subprocess.call([*launch, "--gin", "experiments/demo.gin", "--run", str(run), *overrides])
     if code:
         raise HiptrackError(f"the training run failed (exit code {code}); its message stands above.")
-
-
-def table(reports):
-    """{name: Report} -> a line each with AO, SR0.5, SR0.75 and frames per second."""
-    width = max(len(name) for name in reports)
-    lines = [f"{'held-out seas':<{width}}     AO  SR0.5  SR0.75  frames/s"]
-    for name, report in reports.items():
-        numbers = report.overall
-        lines.append(
-            f"{name:<{width}}  {numbers['AO']:.3f}  {numbers['SR0.5']:.3f}   {numbers['SR0.75']:.3f}  {report.speed['fps_model']:8.1f}"
-        )
-    return "\n".join(lines)
-
-
-def describe(classification):
-    """Accuracy, balanced accuracy, and count and recall of each class (metrics.summarise_classification)."""
-    accuracy, balanced = classification["accuracy"], classification["balanced_accuracy"]
-    frames = classification["frames"]
-    lines = [f"challenge: accuracy {accuracy:.3f}, balanced accuracy {balanced:.3f} over {frames} frames"]
-    for name, count, recall in zip(CLASSES, classification["counts"], classification["recalls"], strict=True):
-        lines.append(f"  {name:<22}{count:>5} frames, recall {'-' if recall is None else f'{recall:.3f}'}")
-    return "\n".join(lines)
 
 
 def picture_of(sequences, report, path, rows=6, columns=6):

@@ -9,6 +9,7 @@ from hiptrack.cli.options import add_checkpoint, add_data
 from hiptrack.data.folders import FolderDataset
 from hiptrack.errors import ConfigError, HiptrackError, NotFoundError
 from hiptrack.files import write_atomically
+from hiptrack.tables import as_text
 
 MEASURES = ("confidence", "margin", "entropy")
 
@@ -27,7 +28,7 @@ def main():
         raise ConfigError(f"--top {args.top}: at least 1 was expected.")
 
     from hiptrack.evaluation.evaluate import configured_tracker
-    from hiptrack.evaluation.rank import as_csv, rank_frames
+    from hiptrack.evaluation.rank import candidates_csv, rank_frames
     from hiptrack.models.weights import load_model
 
     config.load(["gin/eval/tracker.gin", "gin/eval/branch_on.gin", *args.gin], args.overrides, root="evaluate")
@@ -40,16 +41,18 @@ def main():
             f"Tracker.branch = '{tracker.branch}': only 'on' predicts the challenges that frames are ranked by."
         )
     ranking = rank_frames(tracker, dataset.sequences, args.by, args.gap)
-    print(f"uncertainty ({args.by}), challenge with its probability, frame")
-    for found in ranking.candidates[: args.top]:
-        print(f"{found.uncertainty:.3f}  {found.challenge:20} {found.probability:.3f}  {found.file}")
+    rows = [
+        (found.file, f"{found.uncertainty:.3f}", found.challenge, f"{found.probability:.3f}")
+        for found in ranking.candidates[: args.top]
+    ]
+    print(as_text(["frame", f"uncertainty ({args.by})", "challenge", "its probability"], rows))
     print(
         f"{len(ranking.candidates)} frames at least {args.gap} apart; left out: {ranking.labelled} that have labels, "
         f"{ranking.lost} in which the tracker had lost the target"
     )
     if args.out:
         try:
-            write_atomically(args.out, as_csv(ranking.candidates).encode())
+            write_atomically(args.out, candidates_csv(ranking.candidates).encode())
         except OSError as error:
             raise HiptrackError(f"{args.out} cannot be written: {error} (--out: a file)") from error
         print(f"written: {args.out}")

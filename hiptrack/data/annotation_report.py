@@ -20,6 +20,7 @@ from hiptrack.data.labels import (
 )
 from hiptrack.data.reading import image_names, read_boxes, subfolders
 from hiptrack.errors import DataError
+from hiptrack.tables import as_text
 
 SPLITS = ("", "train", "val", "test")
 GOOD_OVERLAP = 0.9
@@ -92,10 +93,10 @@ def format_report(report: AnnotationReport) -> str:
     rows.append(f"{report.sequences} sequences, {report.lines} lines, {len(report.problems)} problems")
     if report.without_file:
         rows.append(f"folders without an annotation file of their own: {_names(report.without_file)}")
-    rows.append("frames per class (one class a frame):")
-    rows += [f"  {name:<22}{count:>9}" for name, count in zip(CLASSES, report.class_counts, strict=True)]
-    rows.append("frames per flag (several a frame possible):")
-    rows += [f"  {name:<22}{report.flag_counts[index]:>9}" for name, index in (VLM_FLAGS | CV_FLAGS).items()]
+    classes = zip(CLASSES, report.class_counts, strict=True)
+    flags = [(name, report.flag_counts[index]) for name, index in (VLM_FLAGS | CV_FLAGS).items()]
+    rows.append(as_text(["class (one a frame)", "frames"], classes))
+    rows.append(as_text(["flag (several a frame possible)", "frames"], flags))
     if report.frames:
         rows.append(f"frames without a valid line: {report.frames - report.annotated} of {report.frames}")
     else:

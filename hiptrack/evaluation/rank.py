@@ -3,10 +3,8 @@
 Uncertainty sampling as in Settles, Active Learning Literature Survey (2009), section 3.1.
 """
 
-import csv
-import io
 from collections.abc import Sequence
-from dataclasses import asdict, dataclass, fields
+from dataclasses import astuple, dataclass, fields
 
 import numpy as np
 from tqdm import tqdm
@@ -15,6 +13,7 @@ from hiptrack.data.labels import CLASSES
 from hiptrack.errors import ConfigError, HiptrackError
 from hiptrack.evaluation import metrics
 from hiptrack.evaluation.run_sequences import run_sequence
+from hiptrack.tables import as_csv
 
 MEASURES = ("confidence", "margin", "entropy")
 LOST = 0.3  # IoU with the true box, below which the branch looked at something else
@@ -100,13 +99,9 @@ def uncertainty(probabilities, by, multi_label):
     return -(probabilities * logs).sum(1) / np.log(classes)
 
 
-def as_csv(candidates: Sequence[Candidate]) -> str:
+def candidates_csv(candidates: Sequence[Candidate]) -> str:
     """A line for each candidate, in their order, below a line of names."""
-    text = io.StringIO()
-    writer = csv.DictWriter(text, [field.name for field in fields(Candidate)], lineterminator="\n")
-    writer.writeheader()
-    writer.writerows(map(asdict, candidates))
-    return text.getvalue()
+    return as_csv([field.name for field in fields(Candidate)], map(astuple, candidates))
 
 
 def _seen(sequence):
