@@ -14,7 +14,7 @@ from toy import moving_target, save_toy, toy_branch, toy_model
 from hiptrack.cli import benchmark
 from hiptrack.errors import ConfigError, HiptrackError, NotFoundError
 from hiptrack.extras.benchmark.eval import track_frames
-from hiptrack.extras.benchmark.measure import Timing, format_rows, interleaved, markdown, peak_memory_mb, ratio
+from hiptrack.extras.benchmark.measure import Timing, interleaved, peak_memory_mb, ratio, table_of
 from hiptrack.extras.benchmark.roofline import Attention, Ceilings, Convolution, Product, flops, record
 from hiptrack.extras.benchmark.track import _in_a_process
 from hiptrack.models import layers as products
@@ -112,8 +112,7 @@ def test_the_estimate_is_the_sum_over_the_shapes():
 
 def test_tables_show_all_columns():
     rows = [{"a": 1, "b": 1234.5}, {"a": None, "c": 0.12345}]
-    assert format_rows(rows).splitlines() == ["a  b     c", "1  1234  -", "-  -     0.123"]
-    assert markdown(rows).splitlines()[2:] == ["| 1 | 1234 | - |", "| - | - | 0.123 |"]
+    assert table_of(rows) == (["a", "b", "c"], [["1", "1234", "-"], ["-", "-", "0.123"]])
 
 
 def run(monkeypatch, *arguments):

@@ -21,6 +21,7 @@ from hiptrack.errors import HiptrackError
 from hiptrack.files import write_atomically
 from hiptrack.models.weights import load_model
 from hiptrack.nano import NAME, WEIGHTS
+from hiptrack.tables import as_markdown, as_text
 
 
 class Timing:
@@ -153,31 +154,17 @@ def shown(value):
     return str(value)
 
 
-def columns_of(rows):
-    return list(dict.fromkeys(name for row in rows for name in row))
-
-
-def format_rows(rows):
-    names = columns_of(rows)
-    lines = [names, *([shown(row.get(name)) for name in names] for row in rows)]
-    widths = [max(map(len, column)) for column in zip(*lines, strict=True)]
-    return "\n".join(
-        "  ".join(cell.ljust(width) for cell, width in zip(line, widths, strict=True)).rstrip() for line in lines
-    )
-
-
-def markdown(rows):
-    names = columns_of(rows)
-    lines = [names, ["---"] * len(names), *([shown(row.get(name)) for name in names] for row in rows)]
-    return "\n".join(f"| {' | '.join(line)} |" for line in lines)
+def table_of(rows):
+    """Columns and cells (see hiptrack/tables.py) of rows {column: value}."""
+    columns = list(dict.fromkeys(name for row in rows for name in row))
+    return columns, [[shown(row.get(name)) for name in columns] for row in rows]
 
 
 def format_result(result):
     said = {**result["machine"], **result["settings"]}
     width = max(map(len, said))
-    return "\n".join(
-        [*(f"{name:<{width}}  {shown(value)}" for name, value in said.items()), "", format_rows(result["rows"])]
-    )
+    lines = [f"{name:<{width}}  {shown(value)}" for name, value in said.items()]
+    return "\n".join([*lines, "", as_text(*table_of(result["rows"]))])
 
 
 def write_result(result, path):
@@ -189,7 +176,7 @@ def write_result(result, path):
 
 
 def main():
-    print(markdown(json.loads(Path(sys.argv[1]).read_text())["rows"]))
+    print(as_markdown(*table_of(json.loads(Path(sys.argv[1]).read_text())["rows"])))
 
 
 if __name__ == "__main__":

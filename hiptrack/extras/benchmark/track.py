@@ -16,14 +16,15 @@ from hiptrack.errors import ConfigError
 from hiptrack.extras.benchmark.measure import (
     build_model,
     forget_peak_memory,
-    format_rows,
     interleaved,
     peak_memory_mb,
     ratio,
+    table_of,
 )
 from hiptrack.extras.benchmark.roofline import Ceilings, flops, record
 from hiptrack.extras.world.files import write_world
 from hiptrack.models.layers import tf32
+from hiptrack.tables import as_text
 from hiptrack.tracking.memory import MemoryPolicy
 from hiptrack.tracking.tracker import Tracker
 
@@ -92,7 +93,7 @@ def measure(args):
     if args.shapes:
         for precision, ceiling in ceilings.items():
             steps = (work[case, "step"] for case in cases if case.precision == precision)
-            print(f"{precision}:\n{format_rows(list(ceiling.rows(sum(steps, Counter()))))}", end="\n\n")
+            print(f"{precision}:\n{as_text(*table_of(list(ceiling.rows(sum(steps, Counter())))))}", end="\n\n")
     settings = {
         "model": model_name,
         "frames": "{} x {} JPEG".format(*FRAME_SIZE),
