@@ -34,10 +34,11 @@ def as_markdown(columns: Sequence[str], rows: Iterable[Sequence[object]]) -> str
 
 
 def as_text(columns: Sequence[str], rows: Iterable[Sequence[object]]) -> str:
-    """Aligned columns, two spaces apart: the first to the left, the others to the right."""
-    lines = [[str(cell) for cell in row] for row in (columns, *rows)]
-    first, *others = (max(map(len, column)) for column in zip(*lines))
-    return "\n".join(
-        "  ".join([line[0].ljust(first), *(cell.rjust(width) for cell, width in zip(line[1:], others))])
-        for line in lines
-    )
+    """Aligned columns, two spaces apart: numbers to the right, the first column and those without a number to the left."""
+    aligned = []
+    for place, column in enumerate(zip(columns, *rows)):
+        cells = [str(cell) for cell in column]
+        width = max(map(len, cells))
+        has_number = any(cell.lstrip("+-.")[:1].isdigit() for cell in cells[1:])
+        aligned.append([cell.rjust(width) if place and has_number else cell.ljust(width) for cell in cells])
+    return "\n".join("  ".join(line).rstrip() for line in zip(*aligned))

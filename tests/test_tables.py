@@ -38,6 +38,11 @@ def test_bars_do_not_split_a_cell_of_markdown():
     assert as_markdown(["a|b"], [["c"]]) == "| a\\|b |\n| --- |\n| c |"
 
 
+def test_text_is_aligned_to_the_left():
+    text = as_text(["run", "AO", "state"], [["a", "-", "x"], ["b", "0.5", "unfinished"]])
+    assert text == "run   AO  state\na      -  x\nb    0.5  unfinished"
+
+
 def test_columns_are_aligned():
     assert as_text(["name", "AO"], [["long name", 0.5], ["b", 12]]) == "name        AO\nlong name  0.5\nb           12"
 
