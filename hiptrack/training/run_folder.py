@@ -234,8 +234,8 @@ LOCK = ".lock"
 
 
 @contextmanager
-def run_lock(folder):
-    """Hold a run's folder, which is made where it is missing.
+def run_lock(folder, what="the run folder", option="--run DIR"):
+    """Hold a run's folder, which is made where it is missing. what, option: how its errors call it, and what sets it.
 
     A record lock (fcntl) of this process: it goes with the process, however that ends; loader workers do not inherit
     it; over NFS the server keeps it until a crashed machine is back or its lease is over. A folder that holds nothing
@@ -244,7 +244,7 @@ def run_lock(folder):
     Raises HiptrackError at once where another process has the folder, or where it cannot be made or locked.
     """
     path = Path(folder) / LOCK
-    with _locked(path, folder) as file:
+    with _locked(path, f"{what} {folder}", option) as file:
         file.truncate(0)
         file.write(f"process {os.getpid()} on {socket.gethostname()}\n")
         file.flush()
@@ -256,15 +256,13 @@ def run_lock(folder):
                 path.parent.rmdir()
 
 
-def _locked(path, folder):
+def _locked(path, shown, option):
     while True:
         try:
             path.parent.mkdir(parents=True, exist_ok=True)
             file = path.open("a+", encoding="utf-8")
         except OSError as error:
-            raise HiptrackError(
-                f"the run folder {folder} cannot be used: {error}; choose another with --run DIR."
-            ) from error
+            raise HiptrackError(f"{shown} cannot be used: {error}; choose another with {option}.") from error
         try:
             fcntl.lockf(file, fcntl.LOCK_EX | fcntl.LOCK_NB)
         except (BlockingIOError, PermissionError):
@@ -272,14 +270,13 @@ def _locked(path, folder):
                 file.seek(0)
                 holder = file.read().strip() or "a process that has not said its name yet"
             raise HiptrackError(
-                f"the run folder {folder} is in use by {holder}. Wait for that run or stop it, or choose another folder "
-                "with --run DIR."
+                f"{shown} is in use by {holder}. Wait for that run or stop it, or choose another folder with {option}."
             ) from None
         except OSError as error:
             file.close()
             raise HiptrackError(
-                f"the run folder {folder} cannot be locked ({error}), so two runs could write it at once; choose a folder "
-                "on another file system with --run DIR."
+                f"{shown} cannot be locked ({error}), so two runs could write it at once; choose a folder on another file "
+                f"system with {option}."
             ) from error
         if path.exists() and os.path.samestat(os.fstat(file.fileno()), path.stat()):
             return file

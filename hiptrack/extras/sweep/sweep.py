@@ -2,7 +2,6 @@
 
 import os
 import shlex
-from contextlib import ExitStack, contextmanager
 from pathlib import Path
 
 from hiptrack.errors import ConfigError, HiptrackError
@@ -35,7 +34,7 @@ def sweep(
     if dry_run:
         print(*(shlex.join(command("train", run.train)) for run in runs), sep="\n")
         return 0
-    with _held(out):
+    with run_lock(out, "the sweep's folder", "--out DIR"):
         claim(plan, out, bindings)
         if slurm is not None:
             return submit(runs, out, jobs, slurm)
@@ -61,19 +60,6 @@ def _run(runs: list[PlannedRun], out: Path, jobs: int) -> int:
     if pool.failed:
         return 1
     return 0 if pool.finished == len(runs) else os.EX_TEMPFAIL
-
-
-@contextmanager
-def _held(out: Path):
-    """A sweep's folder is locked as a run's is; what is said of that names the sweep's option."""
-    with ExitStack() as stack:
-        try:
-            stack.enter_context(run_lock(out))
-        except HiptrackError as error:
-            raise HiptrackError(
-                str(error).replace("--run DIR", "--out DIR").replace("the run folder", "the sweep's folder")
-            ) from error
-        yield
 
 
 # Unless said otherwise: a day, five minutes to save in, and requeued until it is done.
