@@ -78,7 +78,7 @@ class RunLog:
         """Show bindings {name: gin text} in TensorBoard's table of runs, beside the scalars of these names."""
         from torch.utils.tensorboard.summary import hparams
 
-        values = {name: _number_or_text(text) for name, text in bindings.items()}
+        values = {name: number_or_text(text) for name, text in bindings.items()}
         for summary in hparams(values, dict.fromkeys(metrics, 0.0)):
             self._guarded(self.writer.file_writer.add_summary, summary)
 
@@ -117,7 +117,7 @@ class RunLog:
             )
 
 
-def _number_or_text(text):
+def number_or_text(text):
     """A literal number or truth value of gin, to be sorted by and plotted; anything else as it stands."""
     try:
         value = ast.literal_eval(text)

@@ -79,15 +79,8 @@ def test_seeds_are_one_row_with_mean_and_sample_spread(tmp_path):
         assert variant.spread("AO") == pytest.approx(statistics.stdev(overlaps[weight]))
         assert variant.spread("accuracy") == pytest.approx(0.1)
         assert variant.mean("s/step") == pytest.approx(0.3)
-    assert rows(comparison)[2] == [
-        "0.5",
-        "3",
-        "0.540 ± 0.046",
-        "0.640 ± 0.046",
-        "0.500 ± 0.100",
-        "0.300 ± 0.000",
-        "validation",
-    ]
+    expected = ["0.5", "3", "0.540 ± 0.046", "0.640 ± 0.046", "0.500 ± 0.100", "0.300 ± 0.000", "validation"]
+    assert rows(comparison)[2] == expected
     (first, _) = csv.DictReader(as_csv(comparison).splitlines())
     assert first["ChallengeLoss.weight"] == "2.0" and first["n"] == "3"
     assert float(first["AO std"]) == pytest.approx(statistics.stdev(overlaps[2.0]))
@@ -99,18 +92,9 @@ def test_the_evaluation_counts_before_the_validation(tmp_path):
     b = make_run(tmp_path / "b", "train.stages=[@tracker/Stage()]", validation={"AO": 0.9}, evaluation=evaluation(0.6))
     comparison = comparison_of(a, b)
     assert [variant.runs[0].folder.name for variant in comparison.variants] == ["b", "a"]
-    numbers = comparison.variants[1].runs[0].numbers
-    assert numbers == pytest.approx(
-        {
-            "AO": 0.4,
-            "SR0.5": 0.2,
-            "SR0.75": 0.1,
-            "accuracy": 0.3,
-            "balanced accuracy": 0.15,
-            "frames/s": 77.0,
-            "s/step": 0.3,
-        }
-    )
+    expected = {"AO": 0.4, "SR0.5": 0.2, "SR0.75": 0.1, "accuracy": 0.3, "balanced accuracy": 0.15}
+    expected |= {"frames/s": 77.0, "s/step": 0.3}
+    assert comparison.variants[1].runs[0].numbers == pytest.approx(expected)
     assert {variant.source for variant in comparison.variants} == {"evaluation (2 sequences, 30 frames, data 01234567)"}
     head, best, other = rows(comparison)
     place = head.index("balanced accuracy")
@@ -146,6 +130,8 @@ def test_evaluations_with_another_tracking_are_not_averaged(tmp_path):
         {"evaluation: Tracker.branch": value} for value in ("'on'", "'off'", "-")
     ]
     assert rows(comparison)[0][0] == "branch"
+    lines = csv.DictReader(as_csv(comparison).splitlines())
+    assert [line["evaluation: Tracker.branch"] for line in lines] == ["'on'", "'off'", ""]
     assert comparison.notes[0] == "the evaluations do not track alike: Tracker.branch"
 
 
@@ -216,10 +202,8 @@ def test_unfinished_runs_are_marked_and_stand_alone(tmp_path, end):
 def test_an_incomplete_evaluation_is_marked(tmp_path):
     make_run(tmp_path / "a", evaluation=evaluation(0.5))
     make_run(tmp_path / "b", "train.seed=1", evaluation=evaluation(0.9, complete=False))
-    assert [variant.state for variant in comparison_of(tmp_path / "a", tmp_path / "b").variants] == [
-        "evaluation incomplete",
-        "",
-    ]
+    states = [variant.state for variant in comparison_of(tmp_path / "a", tmp_path / "b").variants]
+    assert states == ["evaluation incomplete", ""]
 
 
 def test_a_sweep_is_its_runs_and_those_that_have_not_begun_are_told(tmp_path):
@@ -319,17 +303,16 @@ def test_damaged_weights_leave_a_run_unfinished(tmp_path):
 def test_the_tool_prints_the_table_and_writes_beside_the_first_run(tmp_path):
     for name, ao in (("a", 0.5), ("b", 0.6)):
         make_run(tmp_path / "runs" / name, f"branch/Stage.lr={ao}", validation={"AO": ao})
-    command = [sys.executable, "-m", "hiptrack", "compare", "runs/a", "runs/b"]
-    done = subprocess.run(command, cwd=tmp_path, capture_output=True, text=True, timeout=300, check=False)
+
+    def tool(*runs):
+        command = [sys.executable, "-m", "hiptrack", "compare", *runs]
+        return subprocess.run(command, cwd=tmp_path, capture_output=True, text=True, timeout=300, check=False)
+
+    done = tool("runs/a", "runs/b")
     assert done.returncode == 0, done.stderr
     comparison = comparison_of(tmp_path / "runs/a", tmp_path / "runs/b")
-    assert as_text(comparison) in done.stdout and done.stdout.startswith("lr   n  AO")
+    assert as_text(comparison) in done.stdout and done.stdout.startswith("lr   n     AO")
     assert {path.name for path in (tmp_path / "runs").glob("compare*")} == {"compare.csv", "compare.md", "compare.png"}
-    failed = subprocess.run(
-        [*command, "runs/c"], cwd=tmp_path, capture_output=True, text=True, timeout=300, check=False
-    )
-    assert (
-        failed.returncode == 1
-        and failed.stderr.startswith("error: not found: runs/c")
-        and "Traceback" not in failed.stderr
-    )
+    failed = tool("runs/a", "runs/c")
+    assert failed.returncode == 1 and "Traceback" not in failed.stderr
+    assert failed.stderr.startswith("error: not found: runs/c")

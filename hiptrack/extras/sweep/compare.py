@@ -1,6 +1,5 @@
 """Runs set side by side: what differs between them, and means and spreads over seeds."""
 
-import csv
 import io
 from collections import Counter
 from collections.abc import Sequence
@@ -10,11 +9,12 @@ from statistics import mean, stdev
 
 from matplotlib.figure import Figure
 
+from hiptrack import tables
 from hiptrack.errors import DataError, HiptrackError, NotFoundError, nearest
 from hiptrack.extras.sweep.plan import PLAN, read_plan
 from hiptrack.extras.sweep.records import EVALUATION, RESULTS, SPEEDS, UNBOUND, RunRecord, read_run, short_names
 from hiptrack.files import excerpt, write_atomically
-from hiptrack.training.log import METRICS
+from hiptrack.training.log import METRICS, number_or_text
 
 
 @dataclass(frozen=True)
@@ -155,47 +155,36 @@ def rows(comparison: Comparison) -> list[list[str]]:
     """The table, head first: bindings that differ (else the runs' names), number of runs, numbers, source, state."""
     short = short_names(comparison.bindings)
     head = [short[name] for name in comparison.bindings] or ["run"]
-    head += ["n", *comparison.numbers, "results of"]
-    table = [head]
+    table = [[*head, "n", *comparison.numbers, "results of", "state"]]
     for variant in comparison.variants:
-        cells = [excerpt(value, _WIDE) for value in variant.values.values()] or [_run_names(variant)]
-        cells += [
-            str(len(variant.runs)),
-            *(_number(variant, name) for name in comparison.numbers),
-            variant.source or "-",
-        ]
-        table.append(cells)
-    if any(variant.state for variant in comparison.variants):
-        for line, state in zip(table, ["state", *(variant.state for variant in comparison.variants)]):
-            line.append(state)
-    return table
+        first = [excerpt(value, _WIDE) for value in variant.values.values()] or [_run_names(variant)]
+        numbers = [_number(variant, name) for name in comparison.numbers]
+        table.append([*first, str(len(variant.runs)), *numbers, variant.source or "-", variant.state])
+    return table if any(variant.state for variant in comparison.variants) else [line[:-1] for line in table]
 
 
 def as_text(comparison: Comparison) -> str:
     """The table in aligned columns, and the notes."""
-    table = rows(comparison)
-    widths = [max(len(line[column]) for line in table) for column in range(len(table[0]))]
-    lines = ["  ".join(cell.ljust(width) for cell, width in zip(line, widths)).rstrip() for line in table]
-    return "\n".join([*lines, *comparison.notes])
+    head, *body = rows(comparison)
+    return "\n".join([tables.as_text(head, body), *comparison.notes])
 
 
 def as_markdown(comparison: Comparison) -> str:
-    head, *body = ([cell.replace("|", "\\|") for cell in line] for line in rows(comparison))
-    lines = [f"| {' | '.join(line)} |" for line in (head, ["---"] * len(head), *body)]
-    return "\n".join([*lines, "", "![the results](compare.png)", "", *(f"- {note}" for note in comparison.notes), ""])
+    head, *body = rows(comparison)
+    notes = (f"- {note}" for note in comparison.notes)
+    return "\n".join([tables.as_markdown(head, body), "", "![the results](compare.png)", "", *notes, ""])
 
 
 def as_csv(comparison: Comparison) -> str:
     """A line for each variant, with whole names and numbers; the spread of a number stands beside its mean."""
-    text = io.StringIO()
-    writer = csv.writer(text, lineterminator="\n")
     names = [column for name in comparison.numbers for column in (name, f"{name} std")]
-    writer.writerow([*comparison.bindings, "n", *names, "results of", "state", "runs"])
+    lines = []
     for variant in comparison.variants:
-        numbers = [value for name in comparison.numbers for value in (variant.mean(name), variant.spread(name))]
+        values = (None if value == UNBOUND else number_or_text(value) for value in variant.values.values())
+        numbers = (value for name in comparison.numbers for value in (variant.mean(name), variant.spread(name)))
         runs = " ".join(str(run.folder) for run in variant.runs)
-        writer.writerow([*variant.values.values(), len(variant.runs), *numbers, variant.source, variant.state, runs])
-    return text.getvalue()
+        lines.append([*values, len(variant.runs), *numbers, variant.source, variant.state, runs])
+    return tables.as_csv([*comparison.bindings, "n", *names, "results of", "state", "runs"], lines)
 
 
 def as_picture(comparison: Comparison) -> bytes:
@@ -221,14 +210,10 @@ def as_picture(comparison: Comparison) -> bytes:
 
 def write(comparison: Comparison, folder: Path) -> None:
     """Write compare.csv, compare.md and compare.png. Raises HiptrackError where that cannot be done."""
-    contents = {
-        "compare.csv": as_csv(comparison).encode(),
-        "compare.md": as_markdown(comparison).encode(),
-        "compare.png": as_picture(comparison),
-    }
     try:
-        for name, content in contents.items():
-            write_atomically(folder / name, content)
+        write_atomically(folder / "compare.csv", as_csv(comparison).encode())
+        write_atomically(folder / "compare.md", as_markdown(comparison).encode())
+        write_atomically(folder / "compare.png", as_picture(comparison))
     except OSError as error:
         raise HiptrackError(f"{folder} cannot be written: {error}; choose another folder with --out DIR.") from error
 
