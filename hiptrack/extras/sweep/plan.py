@@ -1,15 +1,16 @@
 """The grid of a sweep: a product of axes and seeds as plain lists of overrides, checked before anything runs."""
 
 import itertools
-import json
 import math
 import shlex
 import sys
 from collections.abc import Sequence
-from dataclasses import asdict, dataclass
+from dataclasses import dataclass
 from pathlib import Path
+from typing import Annotated
 
 import gin
+import msgspec
 
 from hiptrack import config
 from hiptrack.config.meaning import (
@@ -43,10 +44,10 @@ PLAN = "plan.json"
 MAX_RUNS = 1000
 MAX_BYTES = 2**24
 _MAX_NAME = 200  # a folder's name has 255 bytes at most, its log's four more
+_FolderName = Annotated[str, msgspec.Meta(pattern=r"^(?!\.{0,2}$)[^/]*$")]
 
 
-@dataclass(frozen=True)
-class Plan:
+class Plan(msgspec.Struct, frozen=True, forbid_unknown_fields=True):
     """A sweep as it stands in plan.json.
 
     gin, overrides: of all runs; axes: {name: its values as gin text}; seeds: train.seed is 0, 1, ... below it;
@@ -57,7 +58,7 @@ class Plan:
     overrides: list[str]
     axes: dict[str, list[str]]
     seeds: int
-    runs: dict[str, list[str]]
+    runs: dict[_FolderName, list[str]]
 
 
 @dataclass(frozen=True)
@@ -168,19 +169,19 @@ def claim(plan: Plan, out: Path, bindings: dict[str, Bindings]) -> None:
         different = _differences(read_plan(out), plan)
         if different:
             raise ConfigError(
-                f"{path} is the plan of another sweep (there -> now):{_listed(different)}\nGive the command that made it, choose "
+                f"{path} is the plan of another sweep (there -> now):\n  {different}\nGive the command that made it, choose "
                 "another folder with --out DIR, or remove that file: runs that fit the present command are then kept."
             )
     for name in plan.runs:
         theirs = newest_config(out / name)
-        different = theirs and config_differences(theirs, bindings[name].values)
+        different = "\n  ".join(config_differences(theirs, bindings[name].values)) if theirs else ""
         if different:
             raise ConfigError(
-                f"{out / name} was trained with another configuration (there -> now):{_listed(different)}\nChoose another folder "
+                f"{out / name} was trained with another configuration (there -> now):\n  {different}\nChoose another folder "
                 "with --out DIR, or move that run away."
             )
     try:
-        write_atomically(path, (json.dumps(asdict(plan), indent=2) + "\n").encode())
+        write_atomically(path, msgspec.json.format(msgspec.json.encode(plan)) + b"\n")
     except OSError as error:
         raise HiptrackError(f"{path} cannot be written: {error}; choose another folder with --out DIR.") from error
 
@@ -189,32 +190,19 @@ def read_plan(out: Path) -> Plan:
     """The plan of a sweep's folder. Raises DataError where it is damaged."""
     path = Path(out) / PLAN
     try:
-        return _checked_form(Plan(**json.loads(read_text(path, MAX_BYTES))))
-    except (OSError, ValueError, TypeError, AttributeError, RecursionError) as error:
+        return msgspec.json.decode(read_text(path, MAX_BYTES), type=Plan)
+    except (OSError, msgspec.MsgspecError, RecursionError) as error:
         raise DataError(f"{path} cannot be read as the plan of a sweep: {error}. Move it away.") from error
 
 
-def _checked_form(plan: Plan) -> Plan:
-    lists = [plan.gin, plan.overrides, *plan.axes.values(), *plan.runs.values()]
-    if not all(isinstance(texts, list) and all(isinstance(text, str) for text in texts) for texts in lists):
-        raise ValueError("lists of texts were expected")
-    if any(name in ("", "..", ".") or "/" in name for name in plan.runs):
-        raise ValueError("plain folder names were expected")
-    return plan
-
-
-def _differences(theirs: Plan, ours: Plan) -> list[str]:
+def _differences(theirs: Plan, ours: Plan) -> str:
     def told(plan):
         axes = {f"--axis {name}": f"[{', '.join(texts)}]" for name, texts in plan.axes.items()}
         return {"--gin": plan.gin, "overrides": plan.overrides, "--seeds": plan.seeds, **axes}
 
     there, now = told(theirs), told(ours)
     names = [name for name in {**there, **now} if there.get(name) != now.get(name)]
-    return [f"{name}: {there.get(name, 'none')} -> {now.get(name, 'none')}" for name in names]
-
-
-def _listed(lines: list[str]) -> str:
-    return "".join(f"\n  {line}" for line in lines)
+    return "\n  ".join(f"{name}: {there.get(name, 'none')} -> {now.get(name, 'none')}" for name in names)
 
 
 @dataclass(frozen=True)
@@ -255,37 +243,35 @@ class PlannedRun:
         """(what it is, command) of what is to be done next; None when all is done."""
         if not is_finished(self.folder):
             return "training", command("train", self.train)
-        if self.evaluate and not self._is_evaluated():
+        same = self._evaluated.exists() and self._evaluated.read_bytes() == self._evaluation
+        if self.evaluate and not (same and is_evaluated(self.folder)):
             return "evaluation", command("eval", self.evaluate)
         return None
 
     def end_step(self, step: str) -> None:
         if step == "evaluation":
-            write_atomically(self._evaluated, self._evaluation_text())
+            write_atomically(self._evaluated, self._evaluation)
 
     @property
     def _evaluated(self):
         return self.folder / EVALUATION / "command.txt"
 
-    def _evaluation_text(self):
+    @property
+    def _evaluation(self):
         return f"{shlex.join(self.evaluate)}\n".encode()
-
-    def _is_evaluated(self):
-        same = self._evaluated.exists() and self._evaluated.read_bytes() == self._evaluation_text()
-        return same and is_evaluated(self.folder)
 
 
 def planned_runs(plan: Plan, out: Path, bindings: dict[str, Bindings], data: EvaluationData | None) -> list[PlannedRun]:
-    return [_planned_run(plan, out / name, overrides, bindings[name], data) for name, overrides in plan.runs.items()]
-
-
-def _planned_run(plan, folder, overrides, bindings, data):
     gin_files = [word for file in plan.gin for word in ("--gin", file)]
-    evaluate = ()
-    if data is not None:
-        weights, results = folder / "model.safetensors", folder / EVALUATION
-        evaluate = ("--checkpoint", str(weights), *data.arguments(), "--out", str(results), *bindings.tracking)
-    return PlannedRun(folder, (*gin_files, *overrides, "--run", str(folder)), evaluate)
+    runs = []
+    for name, overrides in plan.runs.items():
+        folder, evaluate = out / name, ()
+        if data is not None:
+            weights, results = folder / "model.safetensors", folder / EVALUATION
+            tracking = bindings[name].tracking
+            evaluate = ("--checkpoint", str(weights), *data.arguments(), "--out", str(results), *tracking)
+        runs.append(PlannedRun(folder, (*gin_files, *overrides, "--run", str(folder)), evaluate))
+    return runs
 
 
 def command(name: str, arguments: Sequence[str]) -> list[str]:
