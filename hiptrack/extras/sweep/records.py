@@ -18,6 +18,7 @@ from hiptrack.training.log import METRICS, read_metrics
 RESULTS = ("AO", "SR0.5", "SR0.75", "accuracy", "balanced accuracy", "mean average precision", "macro f1")
 SPEEDS = ("frames/s", "s/step")
 EVALUATION = "evaluation"  # folder of the evaluation, in the run's own
+REPORT = Path(EVALUATION) / "report.json"
 UNBOUND = "-"
 MAX_BYTES = 2**26
 _WEIGHTS = "model.safetensors"
@@ -139,17 +140,13 @@ def _validation(curves):
     return values, "validation" if values else ""
 
 
-def _report_path(folder):
-    return folder / EVALUATION / "report.json"
-
-
 def _read_report(folder):
-    return json.loads(read_text(_report_path(folder), MAX_BYTES))
+    return json.loads(read_text(folder / REPORT, MAX_BYTES))
 
 
 def _evaluation(folder):
     """(numbers, source, tracking, state) of evaluation/report.json, ({}, "", {}, "") where there is none."""
-    path = _report_path(folder)
+    path = folder / REPORT
     if not path.exists():
         return {}, "", {}, ""
     try:
