@@ -96,27 +96,13 @@ def _all_frames(ious):
     return values
 
 
-def confusion_matrix(true, predicted, num_classes):
-    """Class indices [N], [N] -> int64 [num_classes, num_classes], rows true, columns predicted.
-
-    Frames with the true class -1 (unlabelled) are left out.
-    """
-    true, predicted = np.asarray(true, np.int64), np.asarray(predicted, np.int64)
-    labelled = true >= 0
-    matrix = np.zeros((num_classes, num_classes), np.int64)
-    np.add.at(matrix, (true[labelled], predicted[labelled]), 1)
-    return matrix
-
-
 def summarise_classification(confusion):
     """[C,C] counts -> {"frames", "accuracy", "balanced_accuracy", "counts" [C], "recalls" [C]}.
 
-    Balanced accuracy is the mean recall over the classes that occur; the recall of the others is None.
-    Returns None when nothing was counted.
+    At least one frame was counted. Balanced accuracy is the mean recall over the classes that occur; the recall of the
+    others is None.
     """
     counts = confusion.sum(1)
-    if not counts.sum():
-        return None
     hits = np.diagonal(confusion)
     recalls = [float(hit / count) if count else None for hit, count in zip(hits, counts, strict=True)]
     return {
@@ -131,16 +117,16 @@ def summarise_classification(confusion):
 def summarise_multi_label(truth, probabilities):
     """How well several classes at once are found: truth [N, C] bool, probabilities [N, C], a row a frame.
 
-    Returns {"frames", "mean_average_precision", "macro_f1", "counts" [C], "average_precisions" [C], "f1" [C]}, or None
-    without a frame. F1 = 2 TP / (2 TP + FP + FN) with the classes above probability 0.5 as found. The two means are
-    over the classes that occur; the numbers of the others are None.
+    Returns {"frames", "mean_average_precision", "macro_f1", "counts" [C], "average_precisions" [C], "f1" [C]}. F1 is of
+    the classes above probability 0.5. The two means are over the classes that occur; the numbers of the others are None.
     """
-    if not len(truth):
-        return None
-    found, counts = probabilities > 0.5, truth.sum(0)
-    f1 = 2 * (found & truth).sum(0) / np.maximum(found.sum(0) + counts, 1)
-    f1 = [float(value) if count else None for value, count in zip(f1, counts, strict=True)]
-    precisions = [average_precision(*columns) for columns in zip(truth.T, probabilities.T, strict=True)]
+    from sklearn.metrics import average_precision_score, f1_score  # here, for their import takes seconds
+
+    counts = truth.sum(0)
+    f1 = f1_score(truth, probabilities > 0.5, average=None, zero_division=0)
+    classes = list(zip(truth.T, probabilities.T, f1, strict=True))
+    precisions = [float(average_precision_score(true, scores)) if true.any() else None for true, scores, _ in classes]
+    f1 = [float(value) if true.any() else None for true, _, value in classes]
     return {
         "frames": len(truth),
         "mean_average_precision": _mean_of_numbers(precisions),
@@ -149,21 +135,6 @@ def summarise_multi_label(truth, probabilities):
         "average_precisions": precisions,
         "f1": f1,
     }
-
-
-def average_precision(truth, scores):
-    """Average precision of one class: the sum over thresholds n of (R_n - R_(n-1)) P_n, R recall and P precision.
-
-    truth [N] bool, scores [N] -> float in (0, 1], None without a positive. Frames of equal score share a threshold.
-    """
-    if not truth.any():
-        return None
-    order = np.argsort(-scores, kind="stable")
-    hits = truth[order].cumsum()
-    thresholds = np.append(np.diff(scores[order]) != 0, True)  # the last frame of each score
-    precision = (hits / np.arange(1, len(hits) + 1))[thresholds]
-    recall = (hits / hits[-1])[thresholds]
-    return float((np.diff(recall, prepend=0) * precision).sum())
 
 
 def _mean_of_numbers(values):

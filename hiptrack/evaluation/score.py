@@ -30,9 +30,9 @@ class SequenceScore:
     """One sequence's result and its numbers.
 
     ious [M], None without ground truth; one_pass: its curves, None also where the benchmark has none; confusion [10,10]
-    (rows true, columns predicted), None without labels or class outputs; multi_label: (flags [L,10] bool, class outputs
-    [L,10]) of the labelled frames, None also where the classes exclude each other; resumed: read back from files rather
-    than tracked.
+    (rows true, columns predicted), None without a labelled frame that has class outputs; multi_label: (flags [L,10]
+    bool, class outputs [L,10]) of the labelled frames, None also where the classes exclude each other; resumed: read
+    back from files rather than tracked.
     """
 
     result: SequenceResult
@@ -235,8 +235,10 @@ def _confusion(result, sequence):
     frames = _labelled_frames(result, sequence)
     if frames is None:
         return None
+    from sklearn.metrics import confusion_matrix  # here: see metrics.summarise_multi_label
+
     true = [draw_fixed(sequence.labels, sequence.name, frame) for frame in frames]
-    return metrics.confusion_matrix(true, result.challenges[frames].argmax(1), len(CLASSES))
+    return confusion_matrix(true, result.challenges[frames].argmax(1), labels=np.arange(len(CLASSES)))
 
 
 def _multi_label(result, sequence):
@@ -245,10 +247,11 @@ def _multi_label(result, sequence):
 
 
 def _labelled_frames(result, sequence):
-    """The labelled frames [L] with class outputs, or None where there are no labels or no class outputs at all."""
+    """The labelled frames [L] with class outputs, or None without any."""
     if sequence.labels is None or result.challenges is None:
         return None
-    return np.flatnonzero(sequence.labels.annotated & ~np.isnan(result.challenges).any(1))
+    frames = np.flatnonzero(sequence.labels.annotated & ~np.isnan(result.challenges).any(1))
+    return frames if len(frames) else None
 
 
 def _summarise(ious, curves):
