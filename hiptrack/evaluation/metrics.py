@@ -22,7 +22,7 @@ def frame_ious(predicted_xywh, truth_xywh, image_size, cover):
     [0,width] x [0,height], then the width into [0, image width - left] and the height likewise. So a box that
     begins outside the left or top edge is moved in rather than cut (x=-10, w=30 becomes x=0, w=30), one
     that ends outside the right or bottom edge is cut, a negative extent becomes 0, and a box entirely beyond
-    the right or bottom edge becomes empty. IoU = intersection / (union + float64 epsilon): 0 for empty boxes.
+    the right or bottom edge becomes empty.
 
     Raises DataError on other shapes, on unequal counts, on a prediction that is NaN or infinite in any frame,
     and on a ground truth that is so in a scored frame.
@@ -46,11 +46,18 @@ def frame_ious(predicted_xywh, truth_xywh, image_size, cover):
     _require_finite_boxes(predicted, np.ones(len(predicted), bool), "predicted box")
     _require_finite_boxes(truth, scored, "ground-truth box")
 
-    predicted, truth = _bound(predicted[scored], size), _bound(truth[scored], size)
-    near = np.maximum(predicted[:, :2], truth[:, :2])
-    far = np.minimum(predicted[:, :2] + predicted[:, 2:], truth[:, :2] + truth[:, 2:])
-    intersection = np.maximum(far - near, 0).prod(1)
-    union = predicted[:, 2:].prod(1) + truth[:, 2:].prod(1) - intersection
+    return box_ious(_bound(predicted[scored], size), _bound(truth[scored], size))
+
+
+def box_ious(first_xywh, second_xywh):
+    """Row-wise IoU of two float64 arrays [..., 4] -> [...] in [0, 1]; 0 where both are empty.
+
+    As in the GOT-10k toolkit float64 epsilon is added to the union. It changes no bit of a union above 4 square pixels.
+    """
+    near = np.maximum(first_xywh[..., :2], second_xywh[..., :2])
+    far = np.minimum(first_xywh[..., :2] + first_xywh[..., 2:], second_xywh[..., :2] + second_xywh[..., 2:])
+    intersection = np.maximum(far - near, 0).prod(-1)
+    union = first_xywh[..., 2:].prod(-1) + second_xywh[..., 2:].prod(-1) - intersection
     return np.clip(intersection / (union + np.finfo(np.float64).eps), 0, 1)
 
 
@@ -200,7 +207,7 @@ def one_pass_curves(predicted_xywh, truth_xywh, visible, protocol) -> OnePass | 
     shift = np.abs(_centres(predicted) - _centres(truth))
     near = (len(visible) - len(truth)) if protocol.counts_absent and protocol.absent_is_near else 0
     return OnePass(
-        (_ious(predicted, truth)[:, None] > OVERLAPS).sum(0) / total,
+        (box_ious(predicted, truth)[:, None] > OVERLAPS).sum(0) / total,
         ((np.hypot(*shift.T)[:, None] <= DISTANCES).sum(0) + near) / total,
         ((np.hypot(*(shift / truth[:, 2:]).T)[:, None] <= NORMALISED_DISTANCES).sum(0) + near) / total,
     )
@@ -227,11 +234,3 @@ def _held(xywh):
 
 def _centres(xywh):
     return xywh[:, :2] + xywh[:, 2:] / 2
-
-
-def _ious(first, second):
-    near = np.maximum(first[:, :2], second[:, :2])
-    far = np.minimum(first[:, :2] + first[:, 2:], second[:, :2] + second[:, 2:])
-    overlap = np.maximum(far - near, 0).prod(1)
-    ious = overlap / (first[:, 2:].prod(1) + second[:, 2:].prod(1) - overlap)
-    return np.minimum(ious, 1.0)  # of equal boxes: rounding may give more, which the threshold of 1 would see

@@ -13,6 +13,7 @@ import torch
 from hiptrack.data.labels import CLASSES
 from hiptrack.data.reading import read_image_rgb
 from hiptrack.errors import ConfigError, DataError, HiptrackError
+from hiptrack.evaluation.metrics import box_ious
 from hiptrack.evaluation.results import SequenceResult
 from hiptrack.models.prepare import kernel_fault
 
@@ -273,7 +274,7 @@ class Moments:
         truth = self.sequence.boxes_xywh
         if index >= len(truth) or self.sequence.cover[index] == 0 or getattr(tracker, "search_xywh", None) is None:
             return
-        overlap, frame = iou(truth[index], box_xywh), index + 1
+        overlap, frame = box_ious(truth[index], box_xywh), index + 1
         if overlap < self._lowest:
             self._lowest, self._frame, self._seen = overlap, frame, _seen(tracker)
         if overlap > 0:
@@ -286,15 +287,6 @@ class Moments:
         else:
             length, seen = self._losses[self._present]
             self._losses[self._present] = length + 1, seen
-
-
-def iou(a_xywh, b_xywh):
-    """IoU of two boxes [4] in the same unit; 0 where both are empty."""
-    near = np.maximum(a_xywh[:2], b_xywh[:2])
-    far = np.minimum(np.add(a_xywh[:2], a_xywh[2:]), np.add(b_xywh[:2], b_xywh[2:]))
-    overlap = float(np.maximum(far - near, 0).prod())
-    union = float(np.prod(a_xywh[2:]) + np.prod(b_xywh[2:])) - overlap
-    return overlap / union if overlap > 0 else 0.0
 
 
 def _seen(tracker):

@@ -15,6 +15,7 @@ from hiptrack.data.loader import ShardedBatches, make_loader, shut_down
 from hiptrack.data.reading import read_image_rgb
 from hiptrack.data.sampling import CausalSampler, HardExamples
 from hiptrack.errors import ConfigError, DataError
+from hiptrack.evaluation.metrics import box_ious
 from hiptrack.extras.world import shapes, textures
 from hiptrack.extras.world.files import visible_share
 from hiptrack.extras.world.scene import render, target_mask
@@ -90,17 +91,11 @@ def test_the_box_holds_the_target_tightly(sea):
         for frame in np.flatnonzero(seen)[::5]:
             rows, columns = np.nonzero(target_mask(scene, int(frame)) > 0.4)
             if len(rows):
-                drawn = (columns.min(), rows.min(), columns.max() + 1, rows.max() + 1)
-                x, y, w, h = boxes[frame]
-                overlaps.append(iou((x, y, x + w, y + h), drawn))
+                corner = np.array((columns.min(), rows.min()))
+                extent = np.array((columns.max(), rows.max())) + 1 - corner
+                overlaps.append(box_ious(boxes[frame], np.append(corner, extent)))
     assert len(overlaps) > 40
     assert np.mean(overlaps) > 0.93 and np.mean(np.array(overlaps) > 0.85) > 0.95
-
-
-def iou(a, b):
-    both = max(min(a[2], b[2]) - max(a[0], b[0]), 0) * max(min(a[3], b[3]) - max(a[1], b[1]), 0)
-    areas = [(box[2] - box[0]) * (box[3] - box[1]) for box in (a, b)]
-    return both / (sum(areas) - both)
 
 
 @pytest.mark.parametrize("sea, usual, largest", [(0.0, 2, 10), (1.0, 5, 13)])  # waves are finer than a frame shows
