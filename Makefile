@@ -3,9 +3,8 @@ VENV ?= .venv
 PYTHON ?= python3
 BIN = $(VENV)/bin
 INSTALLED = $(VENV)/.hiptrack-installed
-CONTRIB = .venv-contrib/bin/python
 
-.PHONY: demo test test-fast soak lint clean compare-opencv compare-arguments
+.PHONY: demo test test-fast soak lint clean
 
 export PYTHONPATH := $(CURDIR)
 
@@ -27,23 +26,11 @@ lint: $(INSTALLED)
 	$(BIN)/ruff check .
 	$(BIN)/ruff format --check .
 
-# ROOT: a folder of sequences; CHECKPOINT: a weights file, by default the one that comes with the package. OpenCV's further trackers
-# live in an environment of their own, since their package and opencv-python own one name.
-compare-opencv: compare-arguments $(INSTALLED) $(CONTRIB)
-	$(BIN)/python -m hiptrack compare-opencv "$(ROOT)" $(if $(CHECKPOINT),--checkpoint "$(CHECKPOINT)") --python $(CONTRIB)
-
-compare-arguments:
-	@test -n "$(ROOT)" || { echo "expected: make compare-opencv ROOT=FOLDER [CHECKPOINT=FILE]" >&2; exit 2; }
-
-$(CONTRIB):
-	$(PYTHON) -m venv .venv-contrib
-	env -u PYTHONPATH $(CONTRIB) -m pip install --quiet 'opencv-contrib-python>=4.8,<5' numpy || (rm -r .venv-contrib && exit 1)
-
 $(INSTALLED): setup.cfg pyproject.toml
 	test -x $(BIN)/python || $(PYTHON) -m venv $(VENV)
 	$(BIN)/python -m pip install --quiet --editable '.[dev]'
 	touch $@
 
 clean:
-	rm -rf .venv .venv-contrib build dist *.egg-info .pytest_cache .ruff_cache .hypothesis
+	rm -rf .venv build dist *.egg-info .pytest_cache .ruff_cache .hypothesis
 	find . -name __pycache__ -type d -prune -exec rm -rf {} +

@@ -1,10 +1,14 @@
-"""The errors a user is meant to read: one paragraph, naming the file and what to do; how a command ends with one."""
+"""The errors a user is meant to read: one paragraph, naming the file and what to do; how a command begins and ends."""
 
 import difflib
+import importlib.metadata
 import re
 import sys
 from collections.abc import Callable, Iterable
 from typing import NoReturn
+
+OPENCV = ("opencv-contrib-python", "opencv-contrib-python-headless", "opencv-python", "opencv-python-headless")
+REPAIR_OPENCV = f"Run: pip uninstall -y {' '.join(OPENCV)}; pip install opencv-contrib-python"
 
 _GIN_TRAIL = re.compile(r"\n\s*In call to configurable [^\n]*")
 
@@ -59,7 +63,13 @@ def did_you_mean(word: str, options: Iterable[str], quote: str = "'") -> str:
 
 
 def run_main(main: Callable[[], int | None]) -> NoReturn:
-    """Runs a tool's main and exits with its result; a HiptrackError is printed without a traceback."""
+    """Runs a tool's main and exits with its result; a HiptrackError is printed without a traceback.
+
+    Before that it warns where several packages own the module cv2.
+    """
+    installed = [name for name in OPENCV if any(importlib.metadata.distributions(name=name))]
+    if len(installed) > 1:
+        print(f"warning: {' and '.join(installed)} overwrite each other. {REPAIR_OPENCV}", file=sys.stderr)
     try:
         code = main()
     except ReportedElsewhere:

@@ -41,7 +41,6 @@ STARTERS = {("subprocess", "run"), ("subprocess", "Popen"), ("training_runs", "l
 # So is what computes for long in the test's own process.
 LONG = {
     "test_benchmark_train.py",
-    "test_contrib.py",
     "test_every_parameter.py",
     "test_export.py",
     "test_export_command.py",

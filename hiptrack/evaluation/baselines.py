@@ -1,21 +1,12 @@
-"""Trackers to compare with: a box that keeps still, and OpenCV's MIL. They need no weights."""
+"""Trackers to compare with: a box that keeps still, and OpenCV's. They need no weights."""
 
 import ctypes
-import json
-import logging
-import subprocess
 from dataclasses import dataclass
-from pathlib import Path
 
 import cv2
 import numpy as np
-from tqdm import tqdm
 
-from hiptrack.errors import DataError, HiptrackError, NotFoundError
-from hiptrack.evaluation import results
-from hiptrack.evaluation.results import SequenceResult
-from hiptrack.evaluation.score import Report, evaluate_sequences
-from hiptrack.files import excerpt
+from hiptrack.errors import REPAIR_OPENCV, DataError, HiptrackError
 
 # OpenCV's MIL never finds a feature in a window of 4x4 px, nor stops searching; and to sample the background
 # it needs room to move the window.
@@ -76,65 +67,56 @@ class MIL:
         return BaselineResult(self.given + np.concatenate((self.corner - self.start, (0, 0))))
 
 
+class OpenCVTracker:
+    """One of OpenCV's trackers that need no weights, with the box that it gives: `cv2.Tracker<name>`.
+
+    KCF (Henriques et al., TPAMI 2015) and CSRT (Lukezic et al., CVPR 2017) come with opencv-contrib-python.
+    """
+
+    def __init__(self, name):
+        """name: "KCF" or "CSRT". Raises HiptrackError where the installed OpenCV lacks it."""
+        if not hasattr(cv2, f"Tracker{name}"):
+            raise HiptrackError(
+                f"OpenCV {cv2.__version__} has no tracker {name}: it comes with opencv-contrib-python, in the place of "
+                f"opencv-python. {REPAIR_OPENCV}"
+            )
+        self.name = name
+
+    def init(self, frame_rgb, box_xywh):
+        """frame_rgb uint8 [H,W,3]; box_xywh [4] in pixels. Raises DataError for a box without a pixel in the frame, and
+        where OpenCV fails.
+        """
+        window = pixels_inside(box_xywh, *frame_rgb.shape[1::-1])
+        cv2.setRNGSeed(0)
+        self.tracker = getattr(cv2, f"Tracker{self.name}").create()
+        self._call(self.tracker.init, frame_rgb, window)
+        self.box = np.array(box_xywh, np.float64)
+
+    def update(self, frame_rgb) -> BaselineResult:
+        """frame_rgb uint8 [H,W,3]. While the target is lost the box stays. Raises DataError where OpenCV fails."""
+        found, window = self._call(self.tracker.update, frame_rgb)
+        if found:
+            self.box = np.array(window, np.float64)
+        return BaselineResult(self.box.copy())
+
+    def _call(self, method, frame_rgb, *window):
+        try:
+            return method(_bgr(frame_rgb), *window)
+        except cv2.error as error:
+            raise DataError(f"OpenCV's {self.name} failed: {' '.join(str(error).split())}") from error
+
+
+def pixels_inside(box_xywh, width, height):
+    """What of a box lies in the image, in whole pixels xywh. OpenCV's trackers take long for a box far beyond it.
+
+    Raises DataError where no pixel does.
+    """
+    x, y, w, h = map(float, box_xywh)
+    left, top, right, bottom = max(0, round(x)), max(0, round(y)), min(width, round(x + w)), min(height, round(y + h))
+    if left >= right or top >= bottom:
+        raise DataError(f"The first box {[x, y, w, h]} (xywh) has no pixel in the {width}x{height} frame.")
+    return [left, top, right - left, bottom - top]
+
+
 def _bgr(frame_rgb):
     return np.ascontiguousarray(frame_rgb[..., ::-1])
-
-
-logger = logging.getLogger(__name__)
-WORKER = Path(__file__).with_name("contrib_worker.py")
-
-
-def evaluate_contrib(name, python, dataset, folder):
-    """The score.Report of an OpenCV tracker on a data set; a sequence that fails is logged and among its failures.
-
-    name: "KCF" or "CSRT": cv2.Tracker<name>. python: an interpreter with NumPy and opencv-contrib-python 4. folder:
-    where its result files go, in GOT-10k's form; sequences that it holds already are not tracked again.
-    Raises NotFoundError without such an interpreter, and HiptrackError where it cannot run the tracker at all.
-    """
-    if not Path(python).is_file():
-        raise NotFoundError(
-            f"not found: {python} (an interpreter with opencv-contrib-python; `make compare-opencv` makes one)",
-            str(python),
-        )
-    key, failures = f"OpenCV {name}", {}
-    results.claim_folder(folder, key, [sequence.name for sequence in dataset.sequences])
-    for sequence in tqdm(dataset.sequences, desc=name, unit="sequence", leave=False):
-        if not results.is_finished(folder, sequence.name):
-            try:
-                results.write_result(folder, _track(name, python, sequence))
-            except DataError as error:
-                logger.error("%s failed: %s", sequence.name, error)
-                failures[sequence.name] = str(error)
-    tracked = [sequence for sequence in dataset.sequences if sequence.name not in failures]
-    scores = evaluate_sequences(None, tracked, folder, key, protocol=dataset.PROTOCOL).scores if tracked else ()
-    return Report(scores, tuple(failures.items()), dataset.PROTOCOL)
-
-
-def _track(name, python, sequence):
-    """One sequence's SequenceResult; some of OpenCV's errors end its process. Raises as above, or DataError."""
-    given = np.array(sequence.boxes_xywh[0], np.float64)
-    asked = {"tracker": name, "frames": list(map(str, sequence.frames)), "box": given.tolist()}
-    try:
-        done = subprocess.run(
-            [str(python), str(WORKER)], input=json.dumps(asked), capture_output=True, text=True, check=False
-        )
-    except OSError as error:
-        raise HiptrackError(f"{python} cannot be started: {error}") from error
-    if done.returncode < 0:
-        raise DataError(f"{sequence.name}: OpenCV's {name} crashed (signal {-done.returncode})")
-    if done.returncode > 0:
-        said = excerpt(" ".join(done.stderr.split())[-300:], 300)
-        raise HiptrackError(f"OpenCV's {name} cannot be run by {python} (exit code {done.returncode}): {said}")
-    answer = json.loads(done.stdout.splitlines()[-1])  # what a library says stands before it
-    if "error" in answer:
-        raise DataError(f"{sequence.name}: OpenCV's {name} failed: {answer['error']}")
-    boxes = np.array(answer["boxes"], np.float64)
-    return SequenceResult(
-        sequence.name,
-        boxes,
-        np.array(answer["seconds"]),
-        answer["end_to_end_seconds"],
-        np.ones(len(boxes)),
-        None,
-        tuple(answer["image_size"]),
-    )

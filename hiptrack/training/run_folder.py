@@ -20,7 +20,7 @@ from tqdm import tqdm
 
 import hiptrack
 from hiptrack.config import REPO_ROOT, bound_values, config_text, operative_text
-from hiptrack.errors import ConfigError, HiptrackError
+from hiptrack.errors import OPENCV, ConfigError, HiptrackError
 from hiptrack.files import remove_leftovers, write_atomically
 from hiptrack.models.weights import save_weights
 from hiptrack.processes import on_main
@@ -34,7 +34,7 @@ _DISTRIBUTIONS = {
     "timm": ("timm",),
     "gin": ("gin-config",),
     "numpy": ("numpy",),
-    "cv2": ("opencv-python", "opencv-python-headless", "opencv-contrib-python"),
+    "cv2": OPENCV,
 }
 
 

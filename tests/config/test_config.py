@@ -189,6 +189,18 @@ def test_run_main(main, code, message, capsys):
     assert (stopped.value.code or 0, capsys.readouterr().err) == (code, message)
 
 
+def test_packages_that_overwrite_each_other_are_told(tmp_path, monkeypatch, capsys):
+    for name in ("opencv_python", "opencv_contrib_python"):
+        folder = tmp_path / f"{name}-5.0.0.dist-info"
+        folder.mkdir()
+        (folder / "METADATA").write_text(f"Name: {name.replace('_', '-')}\nVersion: 5.0.0\n")
+    monkeypatch.setattr(sys, "path", [str(tmp_path)])
+    with pytest.raises(SystemExit):
+        run_main(lambda: 0)
+    told = "warning: opencv-contrib-python and opencv-python overwrite each other. Run: pip uninstall -y opencv-"
+    assert capsys.readouterr().err.startswith(told)
+
+
 def raise_(exception):
     raise exception
 

@@ -1,51 +1,63 @@
 """The baselines on a moving square and, where they lie beside the checkout, on real clips."""
 
+import sys
+from functools import partial
+from pathlib import Path
+
 import cv2
 import numpy as np
 import pytest
+from toy import save_toy
 
+from hiptrack.cli import compare_opencv
 from hiptrack.config import REPO_ROOT
 from hiptrack.data.folders import FolderDataset
-from hiptrack.data.sequence import Sequence
-from hiptrack.errors import DataError
-from hiptrack.evaluation.baselines import MIL, StillBox
+from hiptrack.errors import DataError, HiptrackError
+from hiptrack.evaluation.baselines import MIL, OpenCVTracker, StillBox, pixels_inside
 from hiptrack.evaluation.run_sequences import run_sequence
 from hiptrack.evaluation.score import evaluate_sequences
+from hiptrack.evaluation.table import compare_table
 
 CLIPS = REPO_ROOT.parent / "shared" / "clips"
+contrib = pytest.mark.skipif(not hasattr(cv2, "TrackerKCF"), reason="it comes with opencv-contrib-python")
+OPENCV = [
+    pytest.param(MIL, id="MIL"),
+    pytest.param(partial(OpenCVTracker, "KCF"), id="KCF", marks=contrib),
+    pytest.param(partial(OpenCVTracker, "CSRT"), id="CSRT", marks=contrib),
+]
 
 
 @pytest.fixture(scope="module")
 def moving_square(tmp_path_factory):
     """A textured square that crosses a textured 160x120 frame, 3 px a frame."""
-    folder = tmp_path_factory.mktemp("square")
+    folder = tmp_path_factory.mktemp("data") / "square"
+    folder.mkdir()
     rng = np.random.default_rng(0)
     background = cv2.GaussianBlur(rng.integers(60, 120, (120, 160, 3), np.uint8), (0, 0), 2)
     square = rng.integers(0, 2, (4, 4, 3), np.uint8).repeat(7, 0).repeat(7, 1) * 255
-    frames, boxes = [], []
+    boxes = []
     for index in range(20):
         frame, x, y = background.copy(), 20 + 3 * index, 30 + 2 * index
         frame[y : y + 28, x : x + 28] = square
-        frames.append(str(folder / f"{index + 1:08d}.png"))
-        cv2.imwrite(frames[-1], frame)
-        boxes.append((x, y, 28, 28))
-    visible, cover = np.ones(20, bool), np.full(20, 8)
-    return Sequence("square", tuple(frames), np.array(boxes, np.float64), visible, cover)
+        cv2.imwrite(str(folder / f"{index + 1:08d}.png"), frame)
+        boxes.append(f"{x},{y},28,28")
+    (folder / "groundtruth.txt").write_text("\n".join(boxes))
+    return FolderDataset(str(folder.parent)).sequences[0]
 
 
-def test_mil_follows_what_the_still_box_loses(moving_square):
-    still = evaluate_sequences(StillBox(), [moving_square]).overall["AO"]
-    mil = evaluate_sequences(MIL(), [moving_square]).overall["AO"]
-    assert still < 0.35
-    assert mil > 0.6
+@pytest.mark.parametrize("make", OPENCV)
+def test_opencvs_trackers_follow_what_the_still_box_loses(moving_square, make):
+    assert evaluate_sequences(StillBox(), [moving_square]).overall["AO"] < 0.35
+    assert evaluate_sequences(make(), [moving_square]).overall["AO"] > 0.6
 
 
 @pytest.mark.slow
-def test_mil_is_deterministic_and_forgets_the_last_sequence(moving_square):
-    tracker = MIL()
+@pytest.mark.parametrize("make", OPENCV)
+def test_opencvs_trackers_are_deterministic_and_forget_the_last_sequence(moving_square, make):
+    tracker = make()
     first = run_sequence(tracker, moving_square)
     again = run_sequence(tracker, moving_square)
-    fresh = run_sequence(MIL(), moving_square)
+    fresh = run_sequence(make(), moving_square)
     np.testing.assert_array_equal(first.boxes_xywh, again.boxes_xywh)
     np.testing.assert_array_equal(first.boxes_xywh, fresh.boxes_xywh)
 
@@ -80,6 +92,63 @@ def test_mil_takes_boxes_at_the_border_tiny_ones_and_huge_ones(box):
 def test_mil_says_that_a_frame_is_too_small():
     with pytest.raises(DataError, match="20x60 px"):
         MIL().init(np.zeros((60, 20, 3), np.uint8), (1, 1, 5, 5))
+
+
+class Broken:
+    """In the place of one of OpenCV's trackers."""
+
+    @classmethod
+    def create(cls):
+        return cls()
+
+    def init(self, image, window):
+        raise cv2.error("trackerKCF.cpp:274: error:\n Assertion failed")
+
+
+def test_a_failure_of_opencv_is_that_of_its_sequence(moving_square, monkeypatch):
+    monkeypatch.setattr(cv2, "TrackerBroken", Broken, raising=False)
+    report = evaluate_sequences(OpenCVTracker("Broken"), [moving_square])
+    assert dict(report.failures) == {"square": "OpenCV's Broken failed: trackerKCF.cpp:274: error: Assertion failed"}
+    assert compare_table({"Broken": report}).splitlines()[1].startswith("Broken (1 failed)  ")
+
+
+def test_a_tracker_that_opencv_lacks_is_named_with_its_package():
+    with pytest.raises(HiptrackError, match="OpenCV .* has no tracker Nothing: it comes with opencv-contrib-python"):
+        OpenCVTracker("Nothing")
+
+
+@pytest.mark.parametrize(
+    ("box", "inside"),
+    [
+        ((10.4, 5.6, 20, 10), [10, 6, 20, 10]),
+        ((-5, -5, 2000, 2000), [0, 0, 120, 90]),
+        ((119, 40, 9, 9), [119, 40, 1, 9]),
+    ],
+)
+def test_opencv_gets_the_part_of_the_box_that_lies_in_the_image(box, inside):
+    assert pixels_inside(box, 120, 90) == inside
+
+
+@pytest.mark.parametrize("box", [(-50, 0, 20, 20), (5, 90, 9, 9), (5, 5, 0.2, 9)])
+def test_a_box_without_a_pixel_is_refused(box):
+    with pytest.raises(DataError, match="no pixel in the 120x90 frame"):
+        pixels_inside(box, 120, 90)
+
+
+@pytest.mark.slow
+@pytest.mark.parametrize("name", ["model", "nano"])
+def test_the_command_sets_five_trackers_side_by_side(moving_square, tmp_path, monkeypatch, capsys, name):
+    for tracker in ("KCF", "CSRT"):  # whichever OpenCV is installed
+        monkeypatch.setattr(cv2, f"Tracker{tracker}", cv2.TrackerMIL, raising=False)
+    given = [str(Path(moving_square.frames[0]).parents[1])]
+    if name == "model":
+        save_toy(tmp_path / "model.safetensors")
+        given += ["--checkpoint", str(tmp_path / "model.safetensors")]
+    monkeypatch.setattr(sys, "argv", ["hiptrack compare-opencv", *given])
+    assert compare_opencv.main() == 0
+    lines = capsys.readouterr().out.splitlines()
+    assert lines[0].split() == ["tracker", "AO", "SR0.5", "SR0.75", "frames/s", "end", "to", "end"]
+    assert [line.split("  ")[0] for line in lines[1:]] == ["still box", "MIL", "KCF", "CSRT", name]
 
 
 @pytest.mark.slow
