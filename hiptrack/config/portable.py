@@ -1,230 +1,219 @@
-"""A configurable and all it refers to as self-contained text, and the safe way back from any file.
+"""A model, or the settings of a tracker, as JSON, and the safe way back from any file.
 
-The text holds `Name.parameter = value` lines only, with literals and `@Name` or `@Name()` references. Reading
-it can neither import nor include, knows only names registered in one package, and leaves gin's state alone.
+A model is a part. A part is {"part": name, "parameters": {...}}, and with "factory" in the place of "part" it is what
+builds that part at each call. What JSON lacks is {"tuple": [...]}, {"dict": [...]} or {"bytes": [...]}. Settings are
+plain JSON: the hint of a parameter says what a list or an object stands for.
+
+What is read can name parts of one package and literals only, and leaves gin's state alone.
 """
 
-import functools
+import copy
 import inspect
-import tokenize
+import itertools
+import json
 import types
 import typing
-from collections.abc import Iterator, Mapping
+from collections.abc import Callable, Iterable, Mapping
 from dataclasses import dataclass
 
-from gin.config import Configurable
-from gin.config_parser import BindingStatement, ConfigParser, ParserDelegate
+from gin.config import Configurable, ConfigurableReference
+from gin.config_parser import BindingStatement, ParserDelegate
 
 from hiptrack.config.checks import suits
 from hiptrack.config.meaning import (
     Walk,
     current_bindings,
-    format_value,
     is_literal,
     is_required,
     leaves,
-    matching,
     parameters,
     registered,
     resolve,
     short_name,
 )
-from hiptrack.config.syntax import named
+from hiptrack.config.syntax import named, statements
 from hiptrack.errors import CheckpointError, ConfigError, nearest
 from hiptrack.files import excerpt
 
 MAX_NUMBER = 2**14  # of a text that may come from anywhere; a part of that width or depth takes minutes to build
-
-_Table = Mapping[str, Mapping[str, object]]  # complete selector -> parameter -> value
+MAX_PARTS = 100
+_CONTAINERS = {"tuple": tuple, "dict": dict, "bytes": bytes}
 
 
 def component_text(name: str) -> str:
-    """The bindings that rebuild the configurable `name` as it is configured now in the root scope.
+    """The JSON that rebuilds the configurable `name` as it is configured now in the root scope.
 
-    One sorted line each. Macros are replaced by their values; a parameter that is not bound is written with
-    its default where that is a literal. Raises ConfigError where a part is used in a scope.
+    Macros are replaced by their values; a parameter that is not bound is written with its default where that is a
+    literal. Raises ConfigError where a part is used in a scope.
     """
-    root = named(name, "component_text")
-    bindings = current_bindings()
-    lines = []
-    for (scope, selector), bound in Walk(bindings, root).used.items():
-        part = short_name(selector)
+    root, bindings = named(name, "component_text"), current_bindings()
+    used = Walk(bindings, root).used
+    for scope, selector in used:
         if scope:
+            part = short_name(selector)
             raise ConfigError(f'{name} uses {part} in the scope "{scope}"; its parts must be without scopes.')
-        for parameter, entry in parameters(matching(selector)[0]).items():
-            if parameter in bound:
-                value = resolve(bindings[bound[parameter]], bindings)
+
+    def described(reference):
+        selector, values = reference.configurable.selector, {}
+        for parameter, entry in parameters(reference.configurable).items():
+            if key := used["", selector].get(parameter):
+                values[parameter] = resolve(bindings[key], bindings)
             elif is_literal(entry.default):  # false for a parameter without a default
-                value = entry.default
-            else:
-                continue
-            lines.append(f"{part}.{parameter} = {format_value(value)}")
-    return "".join(f"{line}\n" for line in sorted(lines))
+                values[parameter] = entry.default
+        return short_name(selector), values
+
+    return _text(ConfigurableReference(root.selector, True), described)
 
 
 @dataclass(frozen=True)
-class _Reference:
-    name: str
-    called: bool
+class _OldReference:
+    selector: str
+    evaluate: bool
 
 
-@dataclass(frozen=True)
-class _Macro:
-    name: str
+class _OldDelegate(ParserDelegate):
+    def configurable_reference(self, scoped_name: str, evaluate: bool) -> _OldReference:
+        return _OldReference(scoped_name, evaluate)
+
+    def macro(self, name: str) -> _OldReference:
+        return _OldReference(f"%{name}", False)  # no part is called so
 
 
-class _ReferenceDelegate(ParserDelegate):
-    def configurable_reference(self, scoped_name: str, evaluate: bool) -> _Reference:
-        return _Reference(scoped_name, evaluate)
+def from_gin(text: str, name: str) -> str:
+    """The JSON of the part `name` from gin text, which weights files held before.
 
-    def macro(self, name: str) -> _Macro:
-        return _Macro(name)
-
-
-def build_component(text: str, name: str, allowed_module: str) -> object:
-    """Builds the configurable `name` from text as `component_text` writes it.
-
-    Only what is registered in `allowed_module` (a dotted package name) or below it exists for the text, which
-    may come from anywhere. An `@Name` becomes a callable that builds Name with its bindings at each call.
-    Raises CheckpointError, before anything is built, for whatever else the text holds.
+    The text is `Name.parameter = value` lines. Raises a HiptrackError, ValueError or RecursionError for anything else.
     """
-    known = _Names(allowed_module)
-    table = _read(text, known)
-    root = known.find(name, "the model description").selector
-    _check_buildable(table, root)
-    return _build(table, root)
-
-
-def _build(table: _Table, selector: str, /, *args: object, **kwargs: object) -> object:
-    """Calls the configurable with its values of the table, those the caller gives excepted."""
-    target = matching(selector)[0].wrapped
-    given = inspect.signature(target).bind_partial(*args, **kwargs).arguments
-    bound = {name: value for name, value in table.get(selector, {}).items() if name not in given}
-    return target(*args, **_made(bound, table), **kwargs)
-
-
-def _made(value: object, table: _Table) -> object:
-    if isinstance(value, dict):
-        return {_made(key, table): _made(item, table) for key, item in value.items()}
-    if isinstance(value, (list, tuple)):
-        return type(value)(_made(item, table) for item in value)
-    if isinstance(value, _Reference):
-        return _build(table, value.name) if value.called else functools.partial(_build, table, value.name)
-    return value
-
-
-class _Names:
-    """The registered configurables whose code lies in one package."""
-
-    def __init__(self, package: str):
-        self.package = package
-        self.entries = [entry for entry in registered() if self._inside(entry.wrapped.__module__)]
-
-    def _inside(self, module: str) -> bool:
-        return module == self.package or module.startswith(self.package + ".")
-
-    def find(self, name: str, where: str) -> Configurable:
-        if "/" in name:
-            raise CheckpointError(f"{where}: {name} is scoped; a model description has no scopes.")
-        found = [entry for entry in self.entries if f".{entry.selector}".endswith(f".{name}")]
-        if len(found) == 1:
-            return found[0]
-        if found:
-            choices = ", ".join(entry.selector for entry in found)
-            raise CheckpointError(f'{where}: "{name}" can mean {choices}.')
-        close = nearest(name, (entry.name for entry in self.entries))
-        raise CheckpointError(
-            f'{where}: {self.package} has nothing called "{name}"'
-            + (f'; the nearest valid name is "{close}".' if close else ".")
-        )
-
-    def parameter(self, entry: Configurable, name: str, where: str) -> inspect.Parameter:
-        options = parameters(entry)
-        if name not in options:
-            close = nearest(name, options)
-            hint = f'; the nearest valid name is "{close}".' if close else "; it has none."
-            raise CheckpointError(f'{where}: {entry.name} has no parameter "{name}"{hint}')
-        return options[name]
-
-
-def _read(text: str, known: _Names) -> dict[str, dict[str, object]]:
-    table = {}
-    for statement in _statements(text):
-        where = f"line {statement.location.line_num} of the model description"
+    bound, reached = {}, set()
+    for statement in statements(text, "the model description", _OldDelegate()):
         if not isinstance(statement, BindingStatement) or not statement.arg_name or statement.scope:
-            raise CheckpointError(f"{where}: only lines like Name.parameter = value are allowed there.")
-        entry = known.find(statement.selector, where)
-        parameter = known.parameter(entry, statement.arg_name, where)
-        value = _known_value(statement.value, known, where)
-        if not list(_references(value)) and not suits(value, parameter):
-            expected = inspect.formatannotation(parameter.annotation)
-            raise CheckpointError(f"{where}: {entry.name}.{parameter.name} expects {expected}, not {value!r}.")
-        table.setdefault(entry.selector, {})[parameter.name] = value
-    return table
+            line = statement.location.line_num
+            raise CheckpointError(
+                f"the model description:{line}: only lines like Name.parameter = value are allowed there."
+            )
+        bound.setdefault(statement.selector, {})[statement.arg_name] = statement.value
+
+    def described(reference):
+        reached.add(reference.selector)
+        return reference.selector, bound.get(reference.selector, {})
+
+    described_text = _text(_OldReference(name, True), described)
+    for idle in bound.keys() - reached:
+        raise CheckpointError(f'the model description has no part called "{idle}"{_closest(idle, reached)}')
+    return described_text
 
 
-def _statements(text: str) -> list:
-    try:
-        parser, statements = ConfigParser(text, _ReferenceDelegate()), []
-        while (statement := parser.parse_statement()) is not None:
-            statements.append(statement)
-        return statements
-    except (SyntaxError, tokenize.TokenError, TypeError, ValueError, RecursionError) as error:
-        reason = " ".join(str(error).split())
-        raise CheckpointError(f"the model description cannot be read: {reason}.") from error
+def _text(root: object, described: Callable) -> str:
+    """The JSON of what a reference refers to. described: such a reference -> (its name, {parameter: value})."""
+    count = itertools.count(1)
+
+    def form(value):
+        if isinstance(value, list):
+            return [form(item) for item in value]
+        for word, kind in _CONTAINERS.items():
+            if isinstance(value, kind):
+                return {word: [form(item) for item in (value.items() if kind is dict else value)]}
+        if not isinstance(value, (ConfigurableReference, _OldReference)):
+            return value
+        if next(count) > MAX_PARTS:
+            raise ConfigError(f"{root.selector} has more than {MAX_PARTS} parts, or a part that holds itself.")
+        name, values = described(value)
+        own = {parameter: form(item) for parameter, item in sorted(values.items())}
+        return {"part" if value.evaluate else "factory": name, "parameters": own}
+
+    return json.dumps(form(root), indent=1)
 
 
-def _references(value: object) -> Iterator[_Reference]:
-    return (leaf for leaf in leaves(value) if isinstance(leaf, _Reference))
+def build_component(text: str, name: str, package: str) -> object:
+    """Builds the configurable `name` from JSON as `component_text` writes it.
+
+    Only what is registered in the package, or below it, exists for the text, which may come from anywhere. Raises,
+    before anything is built, CheckpointError for a name or a value that cannot be, and ValueError, TypeError or
+    RecursionError for a text that is no such JSON.
+    """
+
+    def read(value, _hint, where):
+        if isinstance(value, list):
+            return [read(item, None, where) for item in value]
+        if not isinstance(value, dict):
+            return value
+        word = next(iter(value.keys() - {"parameters"}), None)
+        if word in _CONTAINERS and len(value) == 1:
+            return _CONTAINERS[word](read(item, None, where) for item in value[word])
+        if word in ("part", "factory") and value.keys() == {word, "parameters"}:
+            return _part(_find(str(value[word]), package, where), value["parameters"], word == "part", read, where)
+        raise CheckpointError(f'{where}: {{"part": name, "parameters": ...}} was expected, not {excerpt(repr(value))}.')
+
+    described = json.loads(text)
+    if not isinstance(described, dict) or described.get("part") != name:
+        raise CheckpointError(f'{{"part": "{name}", "parameters": ...}} was expected, not {excerpt(text)}')
+    return read(described, None, name)()
 
 
-def _known_value(value: object, known: _Names, where: str) -> object:
-    def known_value(item: object) -> object:
-        return _known_value(item, known, where)
+class _Part(ConfigurableReference):
+    """A reference that holds its own values. As of gin's references, a deep copy builds what is called."""
 
-    if isinstance(value, dict):
-        return {known_value(key): known_value(item) for key, item in value.items()}
-    if isinstance(value, (list, tuple)):
-        return type(value)(known_value(item) for item in value)
-    if isinstance(value, _Macro):
-        raise CheckpointError(f"{where}: %{value.name} is a macro; a model description has none.")
-    if isinstance(value, _Reference):
-        return _Reference(known.find(value.name, where).selector, value.called)
-    if isinstance(value, int) and abs(value) > MAX_NUMBER:
-        raise CheckpointError(f"{where}: a whole number is beyond {MAX_NUMBER}.")
-    return value
+    def __init__(self, entry: Configurable, called: bool, values: dict[str, object]):
+        super().__init__(entry.selector, called)
+        self.values = values
 
+    def __call__(self, *args: object, **kwargs: object) -> object:
+        target = self.configurable.wrapped
+        given = inspect.signature(target).bind_partial(*args, **kwargs).arguments
+        own = {name: value for name, value in self.values.items() if name not in given}
+        return target(*args, **copy.deepcopy(own), **kwargs)
 
-def _check_buildable(table: _Table, root: str) -> None:
-    """No called reference lacks a required parameter or leads back to itself."""
-    finished = set()
-
-    def visit(selector: str, called: bool, building: tuple[str, ...]) -> None:
-        if selector in building:
-            raise CheckpointError(f"the model description would build {short_name(selector)} without end.")
-        bound = table.get(selector, {})
-        for name, entry in parameters(matching(selector)[0]).items():
-            if called and name not in bound and is_required(entry):
-                missing = f"{short_name(selector)}.{name}"
-                raise CheckpointError(f"the model description has no value for {missing}.")
-        if selector in finished:
-            return
-        finished.add(selector)
-        for reference in _references(dict(bound)):
-            visit(reference.name, reference.called, (*building, selector) if reference.called else ())
-
-    visit(root, True, ())
+    def __deepcopy__(self, memo: dict) -> object:
+        return self() if self.evaluate else self
 
 
-def as_json(value: object) -> object:
-    """A literal, a list or dict of settings, or an object that keeps its constructor's arguments as attributes."""
-    if isinstance(value, dict):
-        return {name: as_json(item) for name, item in value.items()}
-    if isinstance(value, (list, tuple)):
-        return [as_json(item) for item in value]
-    if type(value).__module__.startswith("hiptrack."):
-        return {name: as_json(getattr(value, name)) for name in inspect.signature(type(value)).parameters}
-    return value
+def _find(name: str, package: str, where: str) -> Configurable:
+    inside = [entry for entry in registered() if f"{entry.wrapped.__module__}.".startswith(f"{package}.")]
+    found = [entry for entry in inside if f".{entry.selector}".endswith(f".{name}")]
+    if len(found) > 1:
+        raise CheckpointError(f'{where}: "{name}" can mean {", ".join(entry.selector for entry in found)}.')
+    if not found:
+        closest = _closest(name, (entry.name for entry in inside))
+        raise CheckpointError(f'{where}: {package} has nothing called "{excerpt(name)}"{closest}')
+    return found[0]
+
+
+def _part(entry: Configurable, values: object, called: bool, read: Callable, where: str) -> _Part:
+    known = parameters(entry)
+    own = _arguments(values, known, read, where)
+    for name, parameter in known.items():
+        if called and name not in own and is_required(parameter):
+            raise CheckpointError(f'{where}: the setting "{name}" is missing.')
+    return _Part(entry, called, own)
+
+
+def _arguments(values: object, known: Mapping[str, inspect.Parameter], read: Callable, where: str) -> dict[str, object]:
+    """The values for these parameters. read: (JSON value, hint, where) -> value, its parts not built."""
+    if not isinstance(values, dict):
+        raise CheckpointError(f"{where}: {{name: value}} was expected, not {excerpt(repr(values))}.")
+    own = {}
+    for name, value in values.items():
+        if name not in known:
+            raise CheckpointError(f'{where}: there is no setting "{excerpt(name)}"{_closest(name, known)}')
+        own[name] = read(value, known[name].annotation, f"{where}: {name}")
+        if any(isinstance(leaf, int) and abs(leaf) > MAX_NUMBER for leaf in leaves(own[name])):
+            raise CheckpointError(
+                f"{where}: {name} = {excerpt(repr(value))}: whole numbers up to {MAX_NUMBER} are taken."
+            )
+        if not suits(own[name], known[name]):
+            expected = inspect.formatannotation(known[name].annotation)
+            raise CheckpointError(f"{where}: {name} expects {expected}, not {excerpt(repr(value))}.")
+    return own
+
+
+def _closest(name: str, options: Iterable[str]) -> str:
+    close = nearest(name, options)
+    return f'; the nearest valid name is "{close}".' if close else "."
+
+
+def arguments_of(value: object) -> dict[str, object]:
+    """The constructor's arguments of an object that keeps them as attributes, for `json.dumps(default=...)`."""
+    return {name: getattr(value, name) for name in inspect.signature(type(value)).parameters}
 
 
 def read_settings(values: object, parameters: Mapping[str, inspect.Parameter], where: str) -> dict[str, object]:
@@ -233,40 +222,17 @@ def read_settings(values: object, parameters: Mapping[str, inspect.Parameter], w
     where: how messages begin. Raises CheckpointError for a name that is no parameter, with the nearest that is one, for
     a value that does not fit its hint, and for a whole number beyond MAX_NUMBER.
     """
-    if not isinstance(values, dict):
-        raise CheckpointError(f"{where}: {{name: value}} was expected, not {excerpt(repr(values))}.")
-    for name in values:
-        if name not in parameters:
-            raise CheckpointError(
-                f'{where}: there is no setting "{excerpt(name)}"; the nearest valid name is "{nearest(name, parameters)}".'
-            )
-    read = {}
-    for name, value in values.items():
-        read[name] = _read_setting(value, parameters[name].annotation, f"{where}: {name}")
-        if not suits(read[name], parameters[name]):
-            expected = inspect.formatannotation(parameters[name].annotation)
-            raise CheckpointError(f"{where}: {name} expects {expected}, not {excerpt(repr(value))}.")
-    return read
+    return copy.deepcopy(_arguments(values, parameters, _read_setting, where))
 
 
 def _read_setting(value, hint, where):
-    """A JSON value as the hint asks for: lists may become tuples, {parameter: value} an object of ours."""
-    if isinstance(value, int) and abs(value) > MAX_NUMBER:
-        raise CheckpointError(f"{where} = {excerpt(str(value))}: whole numbers up to {MAX_NUMBER} are taken.")
+    """A JSON value as the hint asks for: lists may become tuples, {parameter: value} a part."""
     union = typing.get_origin(hint) in (typing.Union, types.UnionType)
-    for part in typing.get_args(hint) if union else (hint,):
-        kind = typing.get_origin(part) or part
+    for option in typing.get_args(hint) if union else (hint,):
+        kind = typing.get_origin(option) or option
         if kind in (list, tuple) and isinstance(value, list):
-            return kind(_read_setting(item, typing.get_args(part)[0], where) for item in value)
-        if isinstance(value, dict) and getattr(kind, "__module__", "").startswith("hiptrack."):
-            return _build_setting(kind, value, where)
+            return kind(_read_setting(item, typing.get_args(option)[0], where) for item in value)
+        for entry in registered():
+            if entry.wrapped is kind and isinstance(value, dict):
+                return _part(entry, value, True, _read_setting, where)
     return value
-
-
-def _build_setting(kind, values, where):
-    parameters = inspect.signature(kind, eval_str=True).parameters
-    arguments = read_settings(values, parameters, where)
-    for name, parameter in parameters.items():
-        if is_required(parameter) and name not in arguments:
-            raise CheckpointError(f'{where}: the setting "{name}" is missing.')
-    return kind(**arguments)

@@ -10,7 +10,7 @@ from pathlib import Path
 
 import gin
 from gin.config import Configurable
-from gin.config_parser import BlockDeclaration, ConfigParser, ImportStatement, IncludeStatement
+from gin.config_parser import BlockDeclaration, ConfigParser, ImportStatement, IncludeStatement, ParserDelegate
 
 from hiptrack.config.meaning import (
     MACRO,
@@ -84,7 +84,7 @@ def read_file(name: str, included_at: str = "", open_files: tuple[Path, ...] = (
     except OSError as error:
         raise ConfigError(f"{shown}: cannot be read as a text file: {error}.") from error
     files = (*open_files, path)
-    for statement in _statements(text, shown):
+    for statement in statements(text, shown, _LenientDelegate()):
         where = f"{shown}:{statement.location.line_num}"
         if isinstance(statement, IncludeStatement):
             yield from read_file(statement.filename, where, files)
@@ -107,10 +107,10 @@ def read_override(text: str) -> Binding:
         raise ConfigError(f"{where}: expected NAME=VALUE, as in Stage.epochs=3; did you mean --gin {shown}?")
     if not value:
         raise ConfigError(f"{where}: there is no value; write {key}=\"''\" for an empty string.")
-    statements = list(_statements(f"{key} = {quoted(value)}", where))
-    if len(statements) != 1:
+    found = list(statements(f"{key} = {quoted(value)}", where, _LenientDelegate()))
+    if len(found) != 1:
         raise ConfigError(f"{where}: expected one NAME=VALUE.")
-    return _binding(statements[0], where, files=())
+    return _binding(found[0], where, files=())
 
 
 def quoted(value: str) -> str:
@@ -143,15 +143,15 @@ def _shown(path: Path) -> str:
     return str(path.relative_to(Path.cwd()) if path.is_relative_to(Path.cwd()) else path)
 
 
-def _statements(text: str, source: str) -> Iterator:
-    """gin's statements; `source` is a file's name, or an override's whole location."""
+def statements(text: str, source: str, delegate: ParserDelegate) -> Iterator:
+    """gin's statements; `source` is a file's name, or an override's whole location. Raises ConfigError."""
 
     def failure(line: int | None, problem: str) -> ConfigError:
         where = source if source.startswith("command line") else f"{source}:{line}"
         return ConfigError(f"{where}: {problem}")
 
     try:
-        parser = ConfigParser(text, _LenientDelegate())
+        parser = ConfigParser(text, delegate)
         while (statement := parser.parse_statement()) is not None:
             yield statement
     except SyntaxError as error:

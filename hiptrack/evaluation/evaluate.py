@@ -11,7 +11,7 @@ from accelerate import Accelerator
 from accelerate.utils import gather_object
 
 from hiptrack.config import bound_values, config_text, used_values
-from hiptrack.config.portable import as_json
+from hiptrack.config.portable import arguments_of
 from hiptrack.data.sequence import Sequence, SequenceDataset
 from hiptrack.errors import ConfigError, NotFoundError
 from hiptrack.evaluation.score import Report, as_dict, evaluate_sequences
@@ -63,7 +63,7 @@ def evaluate(options: EvaluationOptions, tracker: Callable = Tracker, batch: int
         raise NotFoundError(f"not found: {options.checkpoint} (--checkpoint: a weights file)", str(options.checkpoint))
     sequences = options.dataset.sequences
     weights, data = content_hash(weights_file), [(s.name, len(s), s.boxes_xywh[0].tolist()) for s in sequences]
-    key = _digest([weights, config_text(), as_json(settings), data])  # of all that decides the results
+    key = _digest([weights, config_text(), settings, data])  # of all that decides the results
     out = options.out or Path("results") / checkpoint_name(options.checkpoint) / f"{options.dataset.name}-{key[:8]}"
     report = evaluate_sequences(
         tracker(model=load_model(weights_file), device=str(accelerator.device), **settings),
@@ -82,10 +82,11 @@ def evaluate(options: EvaluationOptions, tracker: Callable = Tracker, batch: int
             "weights": weights,
             "data": _digest(data),
             "tracking": used_values("evaluate"),
-            "settings": as_json(settings),
+            "settings": settings,
         }
         values = {**as_dict(report), "made_with": made_with}
-        write_atomically(out / "report.json", (json.dumps(values, indent=2, allow_nan=False) + "\n").encode())
+        text = json.dumps(values, default=arguments_of, indent=2, allow_nan=False) + "\n"
+        write_atomically(out / "report.json", text.encode())
 
     on_main(accelerator, write, f"The report in {out}")
     return Evaluation(report, sequences, out, accelerator)
@@ -103,4 +104,4 @@ def configured_tracker() -> Callable:
 
 
 def _digest(values):
-    return hashlib.sha256(json.dumps(values).encode()).hexdigest()
+    return hashlib.sha256(json.dumps(values, default=arguments_of).encode()).hexdigest()

@@ -1,7 +1,7 @@
 """Taking the challenge branch out of a checkpoint, to ship the tracker alone."""
 
+import json
 import os
-import re
 from pathlib import Path
 
 import torch
@@ -10,8 +10,7 @@ from hiptrack.errors import CheckpointError, ConfigError
 from hiptrack.models.hiptrack import HIPTrack
 from hiptrack.models.published import load_published, to_published
 from hiptrack.models.weights import (
-    ROOT_COMPONENT,
-    default_bindings,
+    default_text,
     load_model,
     read_metadata,
     read_tensors,
@@ -20,7 +19,7 @@ from hiptrack.models.weights import (
 
 
 def load_any(path):
-    """(model, bindings) of a weights file of ours or a published checkpoint (HIPTrack B/384).
+    """(model, its description) of a weights file of ours or a published checkpoint (HIPTrack B/384).
 
     Raises NotFoundError or CheckpointError.
     """
@@ -28,7 +27,7 @@ def load_any(path):
         return load_model(path), read_metadata(path)["model"]
     model = HIPTrack()
     load_published(model, read_tensors(path), path)
-    return model, default_bindings()
+    return model, default_text()
 
 
 def strip_branch(source, output, fold=False, form="safetensors"):
@@ -44,7 +43,7 @@ def strip_branch(source, output, fold=False, form="safetensors"):
         raise CheckpointError(f"{output}: the output of --format {form} {suffix}.")
     if os.path.realpath(output) == os.path.realpath(source):
         raise CheckpointError(f"{output} is what is read: its branch would be lost. Name another output.")
-    model, bindings = load_any(source)
+    model, text = load_any(source)
     if fold:
         try:
             model.fold_challenge()
@@ -54,25 +53,18 @@ def strip_branch(source, output, fold=False, form="safetensors"):
     output = Path(output)
     output.parent.mkdir(parents=True, exist_ok=True)
     if form == "safetensors":
-        save_weights(output, model, without_branch(bindings), stripped_from=Path(source).name, folded=fold)
+        save_weights(output, model, without_branch(text), stripped_from=Path(source).name, folded=fold)
         return
     temporary = output.with_name(f"tmp-{output.name}")
     torch.save({"net": to_published(model)}, temporary)
     os.replace(temporary, output)
 
 
-def without_branch(bindings):
-    """The model's bindings with the challenge branch unbound, and what only it referred to left out."""
-    lines = [line for line in bindings.splitlines() if not line.startswith(f"{ROOT_COMPONENT}.challenge = ")]
-    reached, waiting = set(), [ROOT_COMPONENT]
-    while waiting:
-        name = waiting.pop()
-        if name not in reached:
-            reached.add(name)
-            own = [line for line in lines if line.startswith(f"{name}.")]
-            waiting += re.findall(r"@(\w+)", "\n".join(own))
-    kept = [line for line in lines if line.split(".")[0] in reached]
-    return "".join(f"{line}\n" for line in sorted([*kept, f"{ROOT_COMPONENT}.challenge = None"]))
+def without_branch(text):
+    """The description of a model, its challenge branch taken out."""
+    described = json.loads(text)
+    described["parameters"]["challenge"] = None
+    return json.dumps(described, indent=1)
 
 
 def halve(source, output):
@@ -87,7 +79,7 @@ def halve(source, output):
     if os.path.realpath(output) == os.path.realpath(source):
         raise CheckpointError(f"{output} is what is read: its precision would be lost. Name another output.")
     metadata = read_metadata(source)
-    bindings = metadata.pop("model")
+    text = metadata.pop("model")
     del metadata["format"]  # save_weights says it again
     model = load_model(source).half()
     for name, tensor in model.state_dict().items():
@@ -95,4 +87,4 @@ def halve(source, output):
             raise CheckpointError(
                 f"{source}: {name} has values that float16 cannot hold (beyond 65,504, or not finite)."
             )
-    save_weights(output, model, bindings, **metadata)
+    save_weights(output, model, text, **metadata)

@@ -1,12 +1,13 @@
 """Weights files: safetensors that say themselves how to build their model.
 
-The metadata entry `model` holds gin bindings of literals and references to this package's models only; it is read by a
-parser that can neither import nor include (hiptrack/config/portable.py).
+The metadata entry `model` is JSON that can name literals and this package's models only (hiptrack/config/portable.py).
+Files of older versions have gin text there, which is read as the JSON that it stands for.
 """
 
 import hashlib
 import pickle
 import re
+from contextlib import contextmanager
 from pathlib import Path
 
 import gin
@@ -15,7 +16,7 @@ import safetensors
 import safetensors.torch
 import torch
 
-from hiptrack.config.portable import build_component, component_text
+from hiptrack.config.portable import build_component, component_text, from_gin
 from hiptrack.errors import CheckpointError, NotFoundError
 from hiptrack.files import check_archive, excerpt, write_atomically
 from hiptrack.models import hiptrack as _  # noqa: F401  registers the model's parts
@@ -35,19 +36,19 @@ def model_text():
     return text
 
 
-def save_weights(path, model, bindings, **notes):
-    """Write a model's weights with the bindings that rebuild it, atomically and synced to disk.
+def save_weights(path, model, text, **notes):
+    """Write a model's weights with the text that describes it, atomically and synced to disk.
 
     notes: further texts for the metadata (step, stage, ...).
     """
     path = Path(path)
     tensors = {name: tensor.detach().cpu().contiguous() for name, tensor in model.state_dict().items()}
-    metadata = {"format": "hiptrack", "model": bindings, **{key: str(value) for key, value in notes.items()}}
+    metadata = {"format": "hiptrack", "model": text, **{key: str(value) for key, value in notes.items()}}
     write_atomically(path, safetensors.torch.save(tensors, metadata))
 
 
 def read_metadata(path):
-    """The metadata of one of our weights files. Raises NotFoundError, or CheckpointError for any other file."""
+    """The metadata of one of our weights files, `model` as JSON. Raises NotFoundError, or CheckpointError for any other."""
     path = Path(path)
     if not path.is_file():
         raise NotFoundError(f"not found: {path} (weights)", str(path))
@@ -67,32 +68,38 @@ def read_metadata(path):
             f"{path} does not say how to build its model; a weights file written by hiptrack was expected. A published "
             "checkpoint is taken by TrackerWeights.path in a gin file, or by hiptrack strip."
         )
-    return metadata
+    text = metadata["model"]
+    if len(text) > MAX_DESCRIPTION:
+        raise CheckpointError(f"{path}: its description of the model is longer than {MAX_DESCRIPTION} characters.")
+    with _description(path):
+        return {**metadata, "model": text if text.startswith("{") else from_gin(text, ROOT_COMPONENT)}
 
 
 def load_model(path):
     """Build the model a weights file describes and fill it. Raises NotFoundError or CheckpointError."""
-    bindings = read_metadata(path)["model"]
-    if len(bindings) > MAX_DESCRIPTION:
-        raise CheckpointError(f"{path}: its description of the model is longer than {MAX_DESCRIPTION} characters.")
+    text = read_metadata(path)["model"]
     tensors = read_tensors(path)
-    with torch.device("meta"):  # shapes alone: the description could ask for any amount of memory
-        require_fit(_build(bindings, path), tensors, path)
-    model = _build(bindings, path)
+    with torch.device("meta"), _description(path):  # shapes alone: the text could ask for any amount of memory
+        shapes = build_component(text, ROOT_COMPONENT, "hiptrack.models")
+    require_fit(shapes, tensors, path)
+    with _description(path):
+        model = build_component(text, ROOT_COMPONENT, "hiptrack.models")
     load_exact(model, tensors, path)
     return model
 
 
-def _build(bindings, path):
+@contextmanager
+def _description(path):
+    """Whatever goes wrong with a file's description of its model is a CheckpointError."""
     try:
-        return build_component(bindings, ROOT_COMPONENT, "hiptrack.models")
+        yield
     except Exception as error:  # values from elsewhere make a constructor fail in any way
         reason = excerpt(" ".join(str(error).split()), 500)
         raise CheckpointError(f"{path}: its description of the model does not build one: {reason}") from error
 
 
-def default_bindings():
-    """The bindings of a model with every default; gin's own configuration is cleared for it."""
+def default_text():
+    """The description of a model with every default; gin's own configuration is cleared for it."""
     parts = {"backbone": "Backbone", "history": "HistoricalPrompt", "head": "CenterHead"}
     with gin.unlock_config():
         gin.clear_config()

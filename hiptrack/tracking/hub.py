@@ -15,7 +15,7 @@ from pathlib import Path
 from huggingface_hub import ModelHubMixin, snapshot_download
 from huggingface_hub.errors import HTTPError
 
-from hiptrack.config.portable import as_json, read_settings
+from hiptrack.config.portable import arguments_of, read_settings
 from hiptrack.errors import CheckpointError, ConfigError, HiptrackError, NotFoundError
 from hiptrack.files import excerpt, read_text, signature, write_atomically
 from hiptrack.models.strip import strip_branch
@@ -164,13 +164,13 @@ class TrackerHubMixin(
             strip_branch(source, target, fold=True)
         elif not (target.exists() and target.samefile(source)):
             write_atomically(target, source.read_bytes())
-        text = json.dumps(self._settings(), indent=2, sort_keys=True) + "\n"
+        text = json.dumps(self._settings(), default=arguments_of, indent=2, sort_keys=True) + "\n"
         write_atomically(save_directory / SETTINGS, text.encode())
 
     def _settings(self):
-        """The constructor's arguments as JSON values. Folded weights have no branch any more, and track as they are."""
+        """The constructor's arguments that are stored. Folded weights have no branch any more, and track as they are."""
         settings = {field.name: getattr(self, field.name) for field in fields(self) if field.name not in NOT_STORED}
-        return as_json({**settings, "branch": "off" if self.branch == "folded" else self.branch})
+        return {**settings, "branch": "off" if self.branch == "folded" else self.branch}
 
 
 def _download(repo_id, **options):

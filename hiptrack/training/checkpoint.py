@@ -52,11 +52,11 @@ class Position:
         self.stage, self.epoch = self.stage + 1, 0
 
 
-def save_checkpoint(folder, accelerator, model, bindings, optimizer, position, state, keep):
+def save_checkpoint(folder, accelerator, model, text, optimizer, position, state, keep):
     """Write a checkpoint of all processes below `folder`; called by every process at the same step.
 
     Args:
-        model: the unwrapped model; `bindings` build it again.
+        model: the unwrapped model; text: its description.
         optimizer: the bare one; None between two stages, where there is none.
         state: whatever else the run must find again, a JSON-ready dict; its `validation` (values with "AO", or None)
             decides which checkpoint is the best.
@@ -76,7 +76,7 @@ def save_checkpoint(folder, accelerator, model, bindings, optimizer, position, s
         save_tensors(unfinished / f"rng-{accelerator.process_index}.pt", rng_state())
 
     def write_rest():
-        save_weights(unfinished / WEIGHTS, model, bindings, step=position.step)
+        save_weights(unfinished / WEIGHTS, model, text, step=position.step)
         scaler = accelerator.scaler.state_dict() if accelerator.scaler else None
         steps = group_steps(optimizer) if optimizer else {}
         content = {"optimizer": named_state(model, optimizer), "group_steps": steps, "scaler": scaler}

@@ -1,13 +1,14 @@
-"""A model's description as text: written from gin's configuration, read back without trusting it."""
+"""A model's description as JSON: written from gin's configuration or older gin text, read back without trusting it."""
 
 import functools
+import json
 import shutil
 from collections.abc import Callable
 
 import gin
 import pytest
 
-from hiptrack.config.portable import build_component, component_text
+from hiptrack.config.portable import build_component, component_text, from_gin
 from hiptrack.errors import CheckpointError, ConfigError
 
 HERE = __name__
@@ -52,6 +53,12 @@ class PartTracker(Recorded):
         self.blocks = [block(index=0), block(1)]
 
 
+@gin.register
+class PartAnything(Recorded):
+    def __init__(self, value=None):
+        self.value = value
+
+
 gin.external_configurable(shutil.rmtree, name="PartOutside", module=HERE)
 
 TRACKER = """\
@@ -67,7 +74,15 @@ SIZE = (96, %SIDE)
 SIDE = 96
 """
 
-TEXT = """\
+NORM = {"part": "PartNorm", "parameters": {"eps": 1e-06, "width": 4}}
+PARAMETERS = {
+    "block": {"factory": "PartBlock", "parameters": {"norm": NORM, "ratio": 4.0}},
+    "extra": [NORM, NORM],
+    "head": {"part": "PartHead", "parameters": {"bias": False, "channels": 8, "scale": float("inf")}},
+    "name": "vit 'tiny'",
+    "sizes": {"dict": [{"tuple": ["search", {"tuple": [96, 96]}]}, {"tuple": ["template", {"tuple": [48, 48]}]}]},
+}
+OLD_TEXT = """\
 PartBlock.norm = @PartNorm()
 PartBlock.ratio = 4.0
 PartHead.bias = False
@@ -90,13 +105,24 @@ def cleared():
     gin.clear_config()
 
 
-def test_text_is_complete_literal_and_sorted():
+def built(parameters, name="PartTracker"):
+    return build_component(json.dumps({"part": name, "parameters": parameters}), name, HERE)
+
+
+def with_head(parameters, **more):
+    return {"head": {"part": "PartHead", "parameters": parameters}, **more}
+
+
+def test_text_is_complete_and_literal_and_that_of_older_text():
     gin.parse_config(TRACKER + "elsewhere/PartHead.channels = 3\nPartNorm.width = 4\n")
-    assert component_text("PartTracker") == TEXT
+    text = component_text("PartTracker")
+    assert json.loads(text) == {"part": "PartTracker", "parameters": PARAMETERS}
+    assert text == from_gin(OLD_TEXT, "PartTracker")
 
 
 def test_text_of_what_is_not_bound_holds_the_defaults():
-    assert component_text("PartHead") == "PartHead.bias = True\nPartHead.scale = 1e999\n"
+    described = json.loads(component_text("PartHead"))
+    assert described == {"part": "PartHead", "parameters": {"bias": True, "scale": float("inf")}}
 
 
 def test_text_of_an_unknown_or_scoped_part_is_an_error():
@@ -105,6 +131,18 @@ def test_text_of_an_unknown_or_scoped_part_is_an_error():
     gin.parse_config("PartTracker.head = @big/PartHead()")
     with pytest.raises(ConfigError, match='PartTracker uses PartHead in the scope "big"'):
         component_text("PartTracker")
+    gin.clear_config()
+    gin.parse_config("PartBlock.norm = @PartBlock")
+    with pytest.raises(ConfigError, match="PartBlock has more than 100 parts, or a part that holds itself"):
+        component_text("PartBlock")
+
+
+def test_literals_come_back_as_they_were():
+    line = "PartAnything.value = [None, True, 1, 1.0, -1e999, '1', b'x', (), [], {}, (1, [(2,)]), {1: ({'part': 3},)}]"
+    gin.parse_config(line)
+    text, expected = component_text("PartAnything"), gin.get_configurable("PartAnything")()
+    assert text == from_gin(line, "PartAnything")
+    assert repr(build_component(text, "PartAnything", HERE).value) == repr(expected.value)
 
 
 def test_built_as_gin_builds_it_and_gin_is_left_alone():
@@ -114,93 +152,102 @@ def test_built_as_gin_builds_it_and_gin_is_left_alone():
     gin.clear_config()
     gin.parse_config("PartHead.channels = 99\nPartNorm.width = 99\n")
     before = gin.config_str(), gin.operative_config_str()
-    built = build_component(text, "PartTracker", HERE)
-    assert built == expected and type(built) is PartTracker
-    assert built.head.channels == 8 and built.sizes["search"] == (96, 96)
+    tracker = build_component(text, "PartTracker", HERE)
+    assert tracker == expected and type(tracker) is PartTracker
+    assert tracker.head.channels == 8 and tracker.sizes["search"] == (96, 96)
     assert (gin.config_str(), gin.operative_config_str()) == before
 
 
-def test_uncalled_reference_builds_anew_at_each_call():
-    blocks = build_component(TEXT, "PartTracker", HERE).blocks
+def test_a_factory_builds_anew_at_each_call():
+    blocks = built(PARAMETERS).blocks
     assert [block.index for block in blocks] == [0, 1]
     assert blocks[0].norm == blocks[1].norm and blocks[0].norm is not blocks[1].norm
-    assert [norm.width for norm in build_component(TEXT, "PartTracker", HERE).extra] == [4, 4]
 
 
-def test_caller_of_an_uncalled_reference_wins():
-    tracker = "PartTracker.head = @PartHead()\nPartHead.channels = 1\nPartTracker.block = @PartBlock\n"
-    built = build_component(tracker + "PartBlock.index = 7\n", "PartTracker", HERE)
-    assert [block.index for block in built.blocks] == [0, 1]
+def test_caller_of_a_factory_wins():
+    block = {"factory": "PartBlock", "parameters": {"index": 7}}
+    assert [block.index for block in built(with_head({"channels": 1}, block=block)).blocks] == [0, 1]
 
 
 def test_name_without_bindings():
-    assert build_component("", "PartNorm", HERE) == PartNorm()
+    assert built({}, "PartNorm") == PartNorm() == build_component(from_gin("", "PartNorm"), "PartNorm", HERE)
+
+
+PART = '{"part": name, "parameters": ...} was expected'
+
+
+@pytest.mark.parametrize(
+    "parameters, message",
+    [
+        (with_head({"channels": 999999999}), "head: channels = 999999999: whole numbers up to 16384 are taken."),
+        (with_head({"chanels": 3}), 'head: there is no setting "chanels"; the nearest valid name is "channels".'),
+        (with_head({"channels": "many"}), "PartTracker: head: channels expects int, not 'many'."),
+        (with_head({}), 'PartTracker: head: the setting "channels" is missing.'),
+        (with_head([]), "head: {name: value} was expected, not []."),
+        ({}, 'PartTracker: the setting "head" is missing.'),
+        ({"hed": 1}, 'PartTracker: there is no setting "hed"; the nearest valid name is "head".'),
+        (
+            {"head": {"part": "PartHed", "parameters": {}}},
+            'nothing called "PartHed"; the nearest valid name is "PartHead',
+        ),
+        ({"head": {"part": "big/PartHead", "parameters": {}}}, 'nothing called "big/PartHead"; the nearest'),
+        ({"head": {"part": ["PartHead"], "parameters": {}}}, "nothing called \"['PartHead']\"; the nearest"),
+        ({"head": {"part": "gin.macro", "parameters": {}}}, 'nothing called "gin.macro"'),
+        ({"head": {"part": "PartNorm", "parameters": {}}}, "PartTracker: head expects "),
+        ({"head": {"factory": "PartHead", "parameters": {}}}, "PartTracker: head expects "),
+        ({"head": {"part": "PartHead"}}, PART),
+        ({"head": {"channels": 3}}, PART),
+        (with_head({"channels": 1}, extra=[{"part": "PartOutside", "parameters": {"path": "/"}}]), '"PartOutside"'),
+    ],
+)
+def test_refused(parameters, message):
+    with pytest.raises(CheckpointError) as raised:
+        built(parameters)
+    assert message in str(raised.value) and "\n" not in str(raised.value)
+
+
+@pytest.mark.parametrize("text", ["[]", '{"part": "PartNorm", "parameters": {}}', '{"factory": "PartTracker"}'])
+def test_another_description_is_refused(text):
+    with pytest.raises(CheckpointError, match='{"part": "PartTracker", "parameters": ...} was expected'):
+        build_component(text, "PartTracker", HERE)
+
+
+LINES = "only lines like Name.parameter = value are allowed there."
 
 
 @pytest.mark.parametrize(
     "text, message",
     [
-        (
-            "import os",
-            "line 1 of the model description: only lines like Name.parameter = value are allowed there.",
-        ),
-        ("\nfrom os import path", "line 2 of the model description: only lines"),
-        ("include '/etc/passwd'", "line 1 of the model description: only lines"),
-        ("SIZE = 3", "line 1 of the model description: only lines"),
-        ("PartHead.channels = 999999999", "line 1 of the model description: a whole number is beyond 16384."),
-        ("PartTracker.sizes = " + "[" * 5000, "the model description cannot be read"),
-        ("big/PartHead.channels = 3", "line 1 of the model description: only lines"),
-        ("PartHead:\n  channels = 3", "line 1 of the model description: only lines"),
-        (
-            "PartHead.channels = %SIZE",
-            "line 1 of the model description: %SIZE is a macro; a model description has",
-        ),
-        (
-            "PartHead.channels = [{1: %gin.REQUIRED}]",
-            "line 1 of the model description: %gin.REQUIRED is a macro",
-        ),
-        ("PartTracker.head = @big/PartHead()", "line 1 of the model description: big/PartHead is scoped"),
-        ("PartHed.channels = 3", 'has nothing called "PartHed"; the nearest valid name is "PartHead".'),
-        (
-            "PartTracker.head = @PartHaed()",
-            'has nothing called "PartHaed"; the nearest valid name is "PartHead".',
-        ),
-        (
-            "PartHead.chanels = 3",
-            'PartHead has no parameter "chanels"; the nearest valid name is "channels".',
-        ),
-        ("PartHead.channels = 'many'", "PartHead.channels expects int, not 'many'."),
-        ("PartHead.channels = 1\nPartTracker.extra = [@PartOutside()]", 'nothing called "PartOutside"'),
-        ("PartOutside.path = '/'", 'nothing called "PartOutside"'),
-        ("PartTracker.head = @gin.macro()", 'nothing called "gin.macro"'),
-        ("PartHead.bias = True", "the model description has no value for PartTracker.head."),
-        ("PartTracker.head = @PartHead()", "the model description has no value for PartHead.channels."),
-        ("PartTracker.head = @PartTracker()", "the model description would build PartTracker without end."),
-        ("PartHead.channels = ", "the model description cannot be read"),
-        ("PartHead.channels = (1,", "the model description cannot be read"),
-        ("PartHead.channels = {[1]: 2}", "the model description cannot be read"),
-        ("PartHead.channels = __import__('os')", "the model description cannot be read"),
-        ("PartHead.channels = " + "[" * 5000, "the model description cannot be read"),
-        ("PartHead.channels = " + "9" * 10000, "the model description cannot be read"),
-        ("\0", "the model description cannot be read"),
+        ("import os", f"the model description:1: {LINES}"),
+        ("include '/etc/passwd'", LINES),
+        ("SIZE = 3", LINES),
+        ("big/PartHead.channels = 3", LINES),
+        ("PartTracker.head = %HEAD", 'nothing called "%HEAD"'),
+        ("PartTracker.head = @big/PartHead()", 'nothing called "big/PartHead"'),
+        ("PartTracker.head = @A()\nAB.a = 3", 'no part called "AB"; the nearest valid name is "A".'),
+        ("PartTracker.head = @PartTracker()", "more than 100 parts, or a part that holds itself."),
+        ("PartTracker.extra = [@A(), @A()]\nA.a = [@B(), @B()]\nB.b = [@A(), @A()]", "more than 100 parts"),
+        ("PartTracker.sizes = " + "[" * 5000, "more than 20 levels deep"),
+        ("PartTracker.name = __import__('os')", "the model description:1: "),
     ],
 )
-def test_refused(text, message):
-    with pytest.raises(CheckpointError) as raised:
-        build_component(text, "PartTracker", HERE)
+def test_older_text_is_refused(text, message):
+    with pytest.raises((CheckpointError, ConfigError)) as raised:
+        build_component(from_gin(text, "PartTracker"), "PartTracker", HERE)
     assert message in str(raised.value) and "\n" not in str(raised.value)
 
 
 def test_only_the_allowed_package_exists():
-    with pytest.raises(CheckpointError, match='hiptrack.models has nothing called "PartHead"'):
-        build_component("", "PartHead", "hiptrack.models")
+    text = component_text("PartNorm")
+    with pytest.raises(CheckpointError, match='hiptrack.models has nothing called "PartNorm"'):
+        build_component(text, "PartNorm", "hiptrack.models")
     with pytest.raises(CheckpointError, match="nothing called"):
-        build_component("", "PartHead", HERE[:-1])
+        build_component(text, "PartNorm", HERE[:-1])
 
 
 def test_nothing_is_built_before_the_whole_text_is_checked(monkeypatch):
-    built = []
-    monkeypatch.setattr(PartHead, "__init__", functools.partialmethod(lambda self, channels: built.append(1)))
+    calls = []
+    monkeypatch.setattr(PartHead, "__init__", functools.partialmethod(lambda self, channels: calls.append(1)))
     with pytest.raises(CheckpointError):
-        build_component("PartTracker.head = @PartHead()\nPartHead.channels = 1\nPartTrcker.a = 1", "PartTracker", HERE)
-    assert built == []
+        built(with_head({"channels": 1}, name=1))
+    assert calls == []

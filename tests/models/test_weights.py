@@ -2,6 +2,7 @@
 
 import functools
 import hashlib
+import json
 import os
 import resource
 
@@ -16,6 +17,7 @@ import hiptrack.training.train  # noqa: F401  registers what lies outside the mo
 from hiptrack.config.portable import component_text
 from hiptrack.errors import CheckpointError, NotFoundError
 from hiptrack.models.initial import TrackerWeights
+from hiptrack.models.strip import halve
 from hiptrack.models.weights import content_hash, load_model, read_metadata, save_weights
 from hiptrack.tracking.tracker import Tracker
 
@@ -102,47 +104,40 @@ def rewrite(path, change_text=None, change_tensors=None):
     safetensors.torch.save_file(tensors, path, metadata)
 
 
-NO_BRANCH = "HIPTrack.challenge = None"
+def swapped(old, new):
+    """The text of a description with one thing in the place of another."""
+    return lambda text: text.replace(old, new)
+
+
+NO_BRANCH = '"challenge": null'
 TAMPERED = {
     "import": (lambda text: "import os\n" + text, "only lines like"),
-    "include": (lambda text: "include '/etc/passwd'\n" + text, "only lines like"),
-    "macro": (lambda text: text + "Backbone.depth = %DEPTH\n", "a model description has none"),
-    "unknown name": (lambda text: text + "Bakcbone.depth = 4\n", 'nothing called "Bakcbone"'),
-    "unknown parameter": (lambda text: text + "Backbone.detph = 4\n", 'no parameter "detph"'),
-    "unknown reference": (lambda text: text.replace("@Backbone", "@Backbon"), 'nothing called "Backbon"'),
+    "cut": (lambda text: text[:-2], "does not build one: Expecting"),
+    "no JSON at all": (lambda text: "<html>", "model description"),
+    "a list without end": (lambda text: text[:-1] + ', "more": ' + "[" * 5000, "recursion"),
+    "a number without end": (swapped('"depth": 4', '"depth": ' + "9" * 5000), "4300"),
+    "a text without end": (lambda text: text + " " * 2**16, "longer than 65536 characters"),
+    "no description": (lambda text: "{}", '"part": "HIPTrack"'),
+    "no dictionary": (swapped(NO_BRANCH, '"challenge": {"dict": [1]}'), "does not build one"),
+    "unhashable": (swapped(NO_BRANCH, '"challenge": {"dict": [[[], 1]]}'), "unhashable"),
+    "unknown parameter": (swapped('"depth"', '"detph"'), 'no setting "detph"; the nearest valid name is "depth"'),
+    "unknown name": (swapped('"Backbone"', '"Backbon"'), 'nothing called "Backbon"; .* is "Backbone"'),
     "outside the models": (
-        lambda text: text.replace(NO_BRANCH, "HIPTrack.challenge = @train()"),
+        swapped(NO_BRANCH, '"challenge": {"part": "train", "parameters": {}}'),
         'nothing called "train"',
     ),
     "a data set": (
-        lambda text: text.replace(NO_BRANCH, "HIPTrack.challenge = @FolderDataset"),
+        swapped(NO_BRANCH, '"challenge": {"factory": "FolderDataset", "parameters": {}}'),
         'nothing called "FolderDataset"',
     ),
-    "wrong type": (lambda text: text.replace("Backbone.depth = 4", "Backbone.depth = 'four'"), "expects int"),
-    "no gin at all": (lambda text: "<html>", "model description"),
-    "a model timm does not know": (
-        lambda text: text.replace("vit_tiny_patch16_224", "vit_tiny_patch16_nil"),
-        "vit_tiny_patch16_nil",
-    ),
-    "sizes that do not divide": (
-        lambda text: text.replace("Backbone.search_size = 64", "Backbone.search_size = 65"),
-        "search_size = 65",
-    ),
-    "a part in another's place": (lambda text: text.replace("= @Backbone", "= @ConvStem"), "ConvStem|width"),
-    "a part made too early": (
-        lambda text: text.replace("= @HistoricalPrompt", "= @HistoricalPrompt()"),
-        "HistoricalPrompt",
-    ),
-    "heads that do not divide": (lambda text: text.replace("Backbone.heads = 2", "Backbone.heads = 3"), "divisible"),
-    "more layers than can be": (
-        lambda text: text.replace("Backbone.depth = 4", "Backbone.depth = 999999999"),
-        "a whole number is beyond 16384",
-    ),
-    "a text without end": (lambda text: text + "# " + "x" * 2**16, "longer than 65536 characters"),
-    "widths of nothing": (
-        lambda text: text.replace("HistoricalPrompt.key_width = 8", "HistoricalPrompt.key_width = 0"),
-        "zero|key_width",
-    ),
+    "wrong type": (swapped('"depth": 4', '"depth": "four"'), "HIPTrack: backbone: depth expects int"),
+    "a model timm does not know": (swapped("vit_tiny_patch16_224", "vit_tiny_patch16_nil"), "vit_tiny_patch16_nil"),
+    "sizes that do not divide": (swapped('"search_size": 64', '"search_size": 65'), "search_size = 65"),
+    "a part in another's place": (swapped('"CenterHead"', '"Backbone"'), "widths"),
+    "a part made too early": (swapped('"factory": "HistoricalPrompt"', '"part": "HistoricalPrompt"'), "is missing"),
+    "heads that do not divide": (swapped('"heads": 2', '"heads": 3'), "divisible"),
+    "more layers than can be": (swapped('"depth": 4', '"depth": 999999999'), "whole numbers up to 16384"),
+    "widths of nothing": (swapped('"key_width": 8', '"key_width": 0'), "zero|key_width"),
 }
 
 
@@ -158,6 +153,20 @@ def test_a_tampered_description_is_refused(tmp_path, change, words):
     assert "\n" not in str(raised.value)
 
 
+def test_a_file_with_gin_text_tracks_as_it_did_and_is_written_anew_as_json(tmp_path):
+    path, half = tmp_path / "model.safetensors", tmp_path / "half.safetensors"
+    described = {**FORMS["direct"], **FORMS["class token"]}
+    model = save_toy(path, seed=4, **described)
+    rewrite(path, change_text=lambda text: toy_gin(**described))
+    assert torch.equal(clip_scores(load_model(path).eval()), clip_scores(model))
+    halve(path, half)
+    with safetensors.safe_open(half, "pt") as file:
+        assert json.loads(file.metadata()["model"])["part"] == "HIPTrack"
+    rewrite(path, change_text=lambda text: toy_gin() + "\nBakcbone.depth = 4")
+    with pytest.raises(CheckpointError, match=f'{path}: .* no part called "Bakcbone"; .* is "Backbone"'):
+        load_model(path)
+
+
 def test_the_file_with_a_tampered_description_is_named(tmp_path):
     path = tmp_path / "model.safetensors"
     save_toy(path)
@@ -170,7 +179,7 @@ def test_the_file_with_a_tampered_description_is_named(tmp_path):
 def test_other_shapes_are_named(tmp_path):
     path = tmp_path / "model.safetensors"
     save_toy(path)
-    rewrite(path, change_text=lambda text: text.replace("Backbone.width = 32", "Backbone.width = 48"))
+    rewrite(path, change_text=swapped('"width": 32', '"width": 48'))
     with pytest.raises(
         CheckpointError, match=r"of another shape: .*\[1, 16, 32\] in the file, \[1, 16, 48\] in the model"
     ) as raised:
@@ -181,7 +190,7 @@ def test_other_shapes_are_named(tmp_path):
 def test_a_description_of_a_giant_takes_no_memory(tmp_path):
     path = tmp_path / "model.safetensors"
     save_toy(path)
-    rewrite(path, change_text=lambda text: text.replace("Backbone.width = 32", "Backbone.width = 16384"))
+    rewrite(path, change_text=swapped('"width": 32', '"width": 16384'))
     before = resource.getrusage(resource.RUSAGE_SELF).ru_maxrss
     with pytest.raises(CheckpointError, match="of another shape"):
         load_model(path)

@@ -5,15 +5,20 @@ import json
 import torch
 from hypothesis import strategies as st
 from soak.fuzz_core import Folder, Tally, check_words, damaged, damages, made, run
-from toy import save_toy
+from toy import save_toy, toy_gin
 
 from hiptrack.errors import CheckpointError
 from hiptrack.models.weights import load_model, read_metadata
 
 VALUES = [
-    "0", "1", "-1", "3", "7", "64", "300", "16385", "10**9", "999999999", "1e9", "0.5", "-0.1", "nan", "1e999", "True", "None", "'x'", "''", "()", "[]", "{}",
-    "(1,)", "(8, 16)", "(0,)", "('a', 'b')", "@Backbone", "@Backbone()", "@CenterHead", "@HIPTrack()", "@ResidualFusion()", "@ConvStem",
-    "@Nothing", "%X", "'vit_base_patch16_224'", "'swin_tiny_patch4_window7_224'", "'hf-hub:a/b'", "'../x'", "[" * 500, "'" + "y" * 70000 + "'",
+    "0", "1", "-1", "3", "7", "64", "300", "16385", "999999999", "1e9", "0.5", "-0.1", "NaN", "1e999", "true", "null", '"x"', '""', "[]", "{}",
+    '{"tuple": [1]}', '{"tuple": [8, 16]}', '{"tuple": 3}', '{"dict": [1]}', '{"bytes": [999]}', '"Backbone"', '"CenterHead"', '"Nothing"',
+    '{"part": "Backbone", "parameters": {}}', '{"factory": "ConvStem", "parameters": {}}', '{"part": "HIPTrack", "parameters": {}}',
+    '"vit_base_patch16_224"', '"swin_tiny_patch4_window7_224"', '"hf-hub:a/b"', '"../x"', "[" * 500, '"' + "y" * 70000 + '"',
+]  # fmt: skip
+OLD_VALUES = [
+    "0", "16385", "10**9", "999999999", "1e999", "True", "'x'", "[]", "{}", "(1,)", "(8, 16)", "('a', 'b')", "@Backbone", "@Backbone()", "@HIPTrack()",
+    "@ConvStem", "@Nothing", "%X", "'vit_base_patch16_224'", "[" * 500, "'" + "y" * 70000 + "'",
 ]  # fmt: skip
 
 share = st.floats(0, 1, exclude_max=True)
@@ -29,6 +34,7 @@ cases = st.one_of(
     st.tuples(st.just("header"), damages(2)),
     st.tuples(st.just("description"), damages(2)),
     st.tuples(st.just("value"), made(lambda rng: (rng.random(), rng.choice(VALUES)))),
+    st.tuples(st.just("old value"), made(lambda rng: (rng.random(), rng.choice(OLD_VALUES)))),
 )
 
 
@@ -53,7 +59,9 @@ def _check(folder, sound, state, kind, change):
         return False
     finally:
         folder.check()
-    assert len(data) == len(sound) or kind in ("header", "description", "value"), "a cut or continued file was taken"
+    assert len(data) == len(sound) or "value" in kind or kind in ("header", "description"), (
+        "a cut or continued file was taken"
+    )
     assert loaded.keys() == state.keys()
     for name, tensor in loaded.items():
         assert name in hit or torch.equal(tensor, state[name]), f"{name} is not what was saved"
@@ -70,8 +78,8 @@ def _changed(sound, kind, change):
         return sound + change, set()
     if kind == "header":
         return _packed(damaged(sound[8:start], change), sound[start:]), set()
-    if kind in ("description", "value"):
-        text = header["__metadata__"]["model"]
+    if "value" in kind or kind == "description":
+        text = toy_gin(challenge="ChallengeBranch") if kind == "old value" else header["__metadata__"]["model"]
         header["__metadata__"]["model"] = _rewritten(text, kind, change)
         return _packed(json.dumps(header).encode(), sound[start:]), set()
     data, hit = bytearray(sound), set()
@@ -87,7 +95,8 @@ def _rewritten(text, kind, change):
         return damaged(text.encode(), change).decode("utf-8", "replace")
     lines = text.splitlines()
     number = int(change[0] * len(lines))
-    lines[number] = lines[number].partition("=")[0] + "= " + change[1]
+    name, sign, old = lines[number].partition("=" if kind == "old value" else ":")
+    lines[number] = f"{name}{sign} {change[1]}{',' if old.endswith(',') else ''}"
     return "\n".join(lines)
 
 

@@ -215,7 +215,7 @@ def test_a_weights_file_says_itself_that_its_classes_are_independent(tmp_path):
         results[activation] = tracker.update(pictures[1]).challenge
         assert tracker.multi_label == (activation == "sigmoid")
         assert not Tracker.from_checkpoint(path, "cpu").multi_label
-        assert f"ChallengeBranch.activation = '{activation}'" in read_metadata(path)["model"]
+        assert f'"activation": "{activation}"' in read_metadata(path)["model"]
     logits = np.log(results["sigmoid"] / (1 - results["sigmoid"]))
     exponentials = np.exp(logits - logits.max())
     assert results["softmax"] == pytest.approx(exponentials / exponentials.sum(), abs=1e-5)
