@@ -15,10 +15,7 @@ VALUES = [
     '{"tuple": [1]}', '{"tuple": [8, 16]}', '{"tuple": 3}', '{"dict": [1]}', '{"bytes": [999]}', '"Backbone"', '"CenterHead"', '"Nothing"',
     '{"part": "Backbone", "parameters": {}}', '{"factory": "ConvStem", "parameters": {}}', '{"part": "HIPTrack", "parameters": {}}',
     '"vit_base_patch16_224"', '"swin_tiny_patch4_window7_224"', '"hf-hub:a/b"', '"../x"', "[" * 500, '"' + "y" * 70000 + '"',
-]  # fmt: skip
-OLD_VALUES = [
-    "0", "16385", "10**9", "999999999", "1e999", "True", "'x'", "[]", "{}", "(1,)", "(8, 16)", "('a', 'b')", "@Backbone", "@Backbone()", "@HIPTrack()",
-    "@ConvStem", "@Nothing", "%X", "'vit_base_patch16_224'", "[" * 500, "'" + "y" * 70000 + "'",
+    "None", "(8, 16)", "('a', 'b')", "@Backbone", "@Backbone()", "@HIPTrack()", "@ConvStem", "@Nothing", "%X",  # in gin text
 ]  # fmt: skip
 
 share = st.floats(0, 1, exclude_max=True)
@@ -34,7 +31,7 @@ cases = st.one_of(
     st.tuples(st.just("header"), damages(2)),
     st.tuples(st.just("description"), damages(2)),
     st.tuples(st.just("value"), made(lambda rng: (rng.random(), rng.choice(VALUES)))),
-    st.tuples(st.just("old value"), made(lambda rng: (rng.random(), rng.choice(OLD_VALUES)))),
+    st.tuples(st.just("old value"), made(lambda rng: (rng.random(), rng.choice(VALUES)))),
 )
 
 
