@@ -1,15 +1,16 @@
 """Detection sets for training: objects of COCO's pictures, tracks of ImageNet-VID."""
 
-import json
 import os
 from dataclasses import dataclass, field
+from typing import Annotated
 from xml.etree import ElementTree
 
 import gin
+import msgspec
 import numpy as np
 
-from hiptrack.data.labels import MAX_COORDINATE
-from hiptrack.data.reading import FramePaths, entries, image_names, natural_key, nearest_name, note_source, subfolders
+from hiptrack.data.labels import MAX_COORDINATE, Box
+from hiptrack.data.reading import FramePaths, entries, image_names, natural_key, note_source, subfolders
 from hiptrack.data.sequence import FULL_COVER, GOT10K, Sequence, SequenceDataset
 from hiptrack.errors import DataError
 from hiptrack.files import read_text
@@ -50,68 +51,58 @@ class COCODataset(SequenceDataset):
 
     def _names(self):
         path = os.path.join(self.root, "annotations", f"instances_{self.split}.json")
-        pictures, objects = _read_instances(path)
+        instances = _read_instances(path)
+        pictures = {picture.id: picture.file_name for picture in instances.images}
         folder = os.path.join(self._folders()[0], "")
         self._objects = {}
-        for place, entry in enumerate(objects):
-            if not isinstance(entry, dict) or entry.get("iscrowd"):
+        for place, entry in enumerate(instances.annotations):
+            if entry.iscrowd:
                 continue
-            box, file = _box(entry, place, path), pictures.get(entry.get("image_id"))
+            file = pictures.get(entry.image_id)
             if file is None:
                 raise DataError(
-                    f"{path}: annotations[{place}] is of the picture {entry.get('image_id')!r}, which is none of `images`. "
+                    f"{path}: annotations[{place}] is of the picture {entry.image_id!r}, which is none of `images`. "
                     "Restore the file."
                 )
-            if box[2:].min() >= max(self.smallest, 1e-6):
-                self._objects[f"{os.path.splitext(file)[0]}-{entry.get('id')}"] = (folder + file, box)
+            if min(entry.bbox[2:]) >= max(self.smallest, 1e-6):
+                self._objects[f"{os.path.splitext(file)[0]}-{entry.id}"] = (folder + file, entry.bbox)
         return list(self._objects)
 
     def _read_sequence(self, name):
         file, box = self._objects.pop(name)
-        return Sequence(name, (file,), box[None], _VISIBLE, _COVER, is_still=True)
+        return Sequence(name, (file,), np.array([box]), _VISIBLE, _COVER, is_still=True)
+
+
+class _Picture(msgspec.Struct):
+    id: int | str
+    file_name: Annotated[str, msgspec.Meta(pattern=r"^[^/]+$")]
+
+
+class _Object(msgspec.Struct):
+    id: int | str
+    image_id: int | str
+    bbox: Box
+    iscrowd: int | bool = False
+
+
+class _Instances(msgspec.Struct):
+    """The part of COCO's form that is read."""
+
+    images: list[_Picture]
+    annotations: list[_Object]
 
 
 def _read_instances(path):
-    """({picture id: file name}, annotations) of an instances file."""
     note_source(path)
     try:
-        content = json.loads(read_text(path, MAX_JSON_BYTES), object_hook=_without_outline)
-        pictures = {picture["id"]: picture["file_name"] for picture in content["images"]}
-        objects = content["annotations"]
+        return msgspec.json.decode(read_text(path, MAX_JSON_BYTES), type=_Instances)
     except OSError as error:
         raise DataError(f"{path}: cannot be read ({error}). Expected COCO's instances; restore the file.") from None
-    except (ValueError, KeyError, TypeError, RecursionError) as error:
+    except (msgspec.DecodeError, RecursionError) as error:
         raise DataError(
-            f"{path}: no COCO instances ({type(error).__name__}: {str(error)[:80]}). Expected an object with `images` (id, "
-            "file_name) and `annotations` (id, image_id, bbox, iscrowd); restore the file."
+            f"{path}: no COCO instances ({error}). Expected an object with `images` (id, file_name without folders) and "
+            "`annotations` (id, image_id, bbox x, y, w, h in pixels, iscrowd); restore the file."
         ) from None
-    names = [name for name in pictures.values() if not isinstance(name, str) or name != os.path.basename(name)]
-    if names or not isinstance(objects, list):
-        raise DataError(
-            f"{path}: the picture {str(names[:1])[:80]} is no plain file name, or `annotations` is no list. Restore the file."
-        )
-    return pictures, objects
-
-
-def _without_outline(entry):
-    """An object of the file without its outline, which is most of it."""
-    entry.pop("segmentation", None)
-    return entry
-
-
-def _box(entry, place, path):
-    """The bbox of an annotation [4] float64 xywh."""
-    try:
-        box = np.array(entry["bbox"], np.float64)
-    except (KeyError, ValueError, TypeError):
-        box = np.empty(0)
-    if box.shape != (4,) or not (np.abs(box) <= MAX_COORDINATE).all():
-        close = nearest_name("bbox", [str(key) for key in entry]) if "bbox" not in entry else ""
-        raise DataError(
-            f"{path}: annotations[{place}].bbox is {str(entry.get('bbox'))[:80]}; expected four finite numbers x, y, w, h in "
-            f"pixels. {close}Restore the file."
-        )
-    return box
 
 
 MAX_XML_BYTES = 2**20

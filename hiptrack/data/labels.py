@@ -11,7 +11,9 @@ import reprlib
 import zlib
 from collections.abc import Iterator, Sequence
 from dataclasses import dataclass
+from typing import Annotated
 
+import msgspec
 import numpy as np
 
 from hiptrack.errors import DataError
@@ -50,6 +52,9 @@ MAX_LINE_BYTES = 2**20
 MAX_FILE_BYTES = 2**28
 MAX_LINES = 10**6
 MAX_COORDINATE = 1e6  # pixels
+
+Coordinate = Annotated[float, msgspec.Meta(ge=-MAX_COORDINATE, le=MAX_COORDINATE)]
+Box = tuple[Coordinate, Coordinate, Coordinate, Coordinate]
 
 
 @dataclass(frozen=True, eq=False)
