@@ -7,11 +7,14 @@ An annotation file is `<dir>/<sequence>/<sequence>.jsonl`, one JSON object a lin
 
 import json
 import os
+import re
 import reprlib
+import sys
 import zlib
 from collections.abc import Iterator, Sequence
+from contextlib import suppress
 from dataclasses import dataclass
-from typing import Annotated
+from typing import Annotated, TypedDict
 
 import msgspec
 import numpy as np
@@ -55,6 +58,28 @@ MAX_COORDINATE = 1e6  # pixels
 
 Coordinate = Annotated[float, msgspec.Meta(ge=-MAX_COORDINATE, le=MAX_COORDINATE)]
 Box = tuple[Coordinate, Coordinate, Coordinate, Coordinate]
+Flag = Annotated[int, msgspec.Meta(ge=0, le=1)]
+Confidence = Annotated[float, msgspec.Meta(ge=-sys.float_info.max, le=sys.float_info.max)]
+
+
+class Answer(TypedDict):
+    flag: Flag
+    conf: int | Confidence
+
+
+class AnnotationLine(msgspec.Struct):
+    """The form of a line; other keys are allowed."""
+
+    sequence_name: str
+    frame_id: int
+    frame_file: str
+    cv_response: TypedDict("cv_response", dict.fromkeys(CV_FLAGS, Flag))
+    vlm_response: TypedDict("vlm_response", dict.fromkeys(VLM_FLAGS, Answer))
+    ground_truth_bbox: Box
+
+
+KEYS = len(AnnotationLine.__struct_fields__) + len(CV_FLAGS) + 3 * len(VLM_FLAGS)
+LINES = msgspec.json.Decoder(AnnotationLine)
 
 
 @dataclass(frozen=True, eq=False)
@@ -168,7 +193,7 @@ def iter_annotations(path: str, sequence_name: str, frame_files: list[str] | Non
                     raise _Malformed(f"longer than {MAX_LINE_BYTES} bytes")
                 if not line.strip():
                     continue
-                annotation = _annotation(_parse_json(line), sequence_name, position, count)
+                annotation = _annotation(_parse(line), sequence_name, position, count)
                 first = line_of_frame.setdefault(annotation.frame, number)
                 if first != number:
                     raise _Malformed(f"duplicate: frame {annotation.frame + 1} already has line {first}")
@@ -199,18 +224,22 @@ def _lines(path):
             yield number, None if too_long else line
 
 
-def _parse_json(line):
+def _parse(line):
+    """Bytes -> AnnotationLine. Python's slower parser decides where msgspec refuses, or may have seen a key twice."""
     try:
-        record = json.loads(line.decode("utf-8-sig"), object_pairs_hook=_object)
+        text = line.decode("utf-8-sig")
+        with suppress(msgspec.DecodeError, RecursionError):
+            fields = LINES.decode(text)
+            if text.count(":") == KEYS:
+                return fields
+        record = json.loads(text, object_pairs_hook=_object)
+        return msgspec.convert(record, AnnotationLine)
+    except msgspec.ValidationError as error:
+        raise _Malformed(_explain(str(error), record)) from None
     except json.JSONDecodeError as error:
         raise _Malformed(f"not JSON ({error.msg} at column {error.colno})") from None
-    except UnicodeDecodeError:
-        raise _Malformed("not JSON (not UTF-8 text)") from None
-    except (RecursionError, ValueError):
-        raise _Malformed("not JSON that can be read (nested too deeply or with an endless number)") from None
-    if not isinstance(record, dict):
-        raise _Malformed(f"not a JSON object but {reprlib.repr(record)}")
-    return record
+    except (RecursionError, ValueError) as error:
+        raise _Malformed(f"not JSON that can be read ({error})") from None
 
 
 def _object(pairs):
@@ -222,65 +251,26 @@ def _object(pairs):
     return record
 
 
-def _annotation(record, sequence_name, position, count):
-    name = _field(record, "sequence_name", "a text", _is_text)
-    if name != sequence_name:
-        raise _Malformed(f"names the sequence {reprlib.repr(name)}, expected {sequence_name!r}")
-    frame_id = _field(record, "frame_id", "a whole number", _is_int)
-    frame_file = _field(record, "frame_file", "a text", _is_text)
-    cv = _field(record, "cv_response", "an object", _is_object)
-    vlm = _field(record, "vlm_response", "an object", _is_object)
+def _explain(error, value):
+    """msgspec's words ("Expected `int` <= 1 - at `$.cv_response.low_res`") with the value found there."""
+    expected, _, place = error.partition(" - at `$")
+    for key in re.findall(r"[^.`\[\]]+", place):
+        value = value[key] if isinstance(value, dict) else value[int(key)]
+    return f"'{place.strip('.`') or 'the line'}' is {reprlib.repr(value)}: {expected[0].lower()}{expected[1:]}"
+
+
+def _annotation(line, sequence_name, position, count):
+    if line.sequence_name != sequence_name:
+        raise _Malformed(f"names the sequence {reprlib.repr(line.sequence_name)}, expected {sequence_name!r}")
+    frame = position.get(line.frame_file, line.frame_id - 1)
+    if not 0 <= frame < count:
+        raise _Malformed(
+            f"frame out of range: there is no image {reprlib.repr(line.frame_file)}, and frame_id "
+            f"{reprlib.repr(line.frame_id)} is not in 1..{count}"
+        )
     flags = [False] * (len(CLASSES) - 1)
     for key, index in CV_FLAGS.items():
-        flags[index] = _field(cv, key, "0 or 1", _is_flag, "cv_response.") == 1
+        flags[index] = line.cv_response[key] == 1
     for key, index in VLM_FLAGS.items():
-        answer = _field(vlm, key, "an object", _is_object, "vlm_response.")
-        flags[index] = _field(answer, "flag", "0 or 1", _is_flag, f"vlm_response.{key}.") == 1
-        _field(answer, "conf", "a number", _is_number, f"vlm_response.{key}.")
-    box = _field(record, "ground_truth_bbox", f"a list of four numbers up to {MAX_COORDINATE:g}", _is_box)
-    frame = position.get(frame_file, frame_id - 1)
-    if frame < 0:
-        raise _Malformed(f"frame out of range: frame_id is {reprlib.repr(frame_id)}, expected 1 or more")
-    if frame >= count:
-        raise _Malformed(
-            f"frame out of range: there is no image {reprlib.repr(frame_file)}, and frame_id "
-            f"{reprlib.repr(frame_id)} is not in 1..{count}"
-        )
-    return Annotation(frame, tuple(flags), tuple(float(value) for value in box))
-
-
-def _field(record, key, expected, is_valid, parent=""):
-    if key not in record:
-        raise _Malformed(f"lacks the field '{parent}{key}'")
-    value = record[key]
-    if not is_valid(value):
-        raise _Malformed(f"'{parent}{key}' is {reprlib.repr(value)}, expected {expected}")
-    return value
-
-
-def _is_text(value):
-    return isinstance(value, str)
-
-
-def _is_object(value):
-    return isinstance(value, dict)
-
-
-def _is_int(value):
-    return isinstance(value, int) and not isinstance(value, bool)
-
-
-def _is_flag(value):
-    return _is_int(value) and value in (0, 1)
-
-
-def _is_number(value):
-    return isinstance(value, (int, float)) and not isinstance(value, bool) and abs(value) < float("inf")
-
-
-def _is_box(value):
-    return (
-        isinstance(value, list)
-        and len(value) == 4
-        and all(_is_number(number) and abs(number) <= MAX_COORDINATE for number in value)
-    )
+        flags[index] = line.vlm_response[key]["flag"] == 1
+    return Annotation(frame, tuple(flags), line.ground_truth_bbox)
