@@ -2,21 +2,20 @@
 
 import ctypes
 import os
+import re
 import signal
 import time
-from contextlib import contextmanager
+from contextlib import contextmanager, suppress
 from functools import partial
-from multiprocessing import RawArray
+from multiprocessing import RawArray, active_children
 
 import cv2
 import torch
 from torch.utils.data import DataLoader, default_collate
-from torch.utils.data._utils import signal_handling
 
 from hiptrack.errors import ConfigError, DataError, HiptrackError
 
 IGNORED_BY_WORKERS = (signal.SIGTERM, signal.SIGINT, signal.SIGUSR1)
-STUCK_AFTER = 1.0  # seconds; a worker that reads one image for longer is not waited for when the loader ends
 JOIN_TIMEOUT = 5.0  # seconds; a read that the system cannot interrupt outlives even SIGKILL
 
 
@@ -77,19 +76,19 @@ def make_loader(dataset, batches, workers, seed, timeout=0):
 
     timeout: seconds without a batch after which the workers count as hung; 0: no limit. Nothing without workers.
     """
-    watch = WorkerWatch(workers)
+    notes = RawArray(Note, workers)
     loader = DataLoader(
         dataset,
         batch_sampler=batches,
         num_workers=workers,
         collate_fn=collate,
-        worker_init_fn=partial(_start_worker, watch),
+        worker_init_fn=partial(_start_worker, notes),
         persistent_workers=workers > 0,
         pin_memory=torch.cuda.is_available(),
         generator=torch.Generator().manual_seed(seed),
         timeout=timeout if workers else 0,
     )
-    loader.watch = watch
+    loader.notes, loader.others = notes, active_children()
     return loader
 
 
@@ -155,119 +154,68 @@ def next_batch(loader, passes):
 
 
 def worker_fault(loader, error):
-    """A DataError for a RuntimeError by which PyTorch reports that a worker of this loader died or hung; else None.
+    """A DataError for a RuntimeError by which PyTorch reports that a worker died or gave nothing in time; else None.
 
     A death is reported by a signal handler, which raises wherever the main thread is, not only in next_batch.
     """
-    iterator = loader._iterator  # no public way: persistent workers live as long as this iterator
-    if iterator is None:
+    told = str(error.__cause__ or "") or str(error)  # what next() raises says less than its cause
+    if dead := re.match(r"DataLoader worker \(pid\D* (\d+)", told):
+        notes = [note for note in loader.notes if note.pid == int(dead[1])]
+        advice = "the machine's memory (fewer train.workers need less of it)"
+    elif told.startswith("DataLoader timed out"):
+        notes, advice = loader.notes, "the disk, or raise train.loader_timeout where that is too short"
+    else:
         return None
-    if str(error).startswith("DataLoader worker (pid"):
-        return loader.watch.death(iterator._workers)
-    if str(error).startswith("DataLoader timed out"):
-        return loader.watch.hang(iterator._workers, loader.timeout)
-    return None
+    read = "no file was being read"
+    if busy := [note for note in notes if note.since]:
+        note = min(busy, key=lambda note: note.since)
+        seconds = time.monotonic() - note.since
+        read = f"worker {note.pid} had been reading {os.fsdecode(note.path)} for {seconds:.0f} s"
+        advice = f"that file and {advice}"
+    return DataError(f"{told.rstrip('. ')}; {read}. Check {advice}.")
 
 
 def shut_down(loader):
-    """End a loader's workers, hanging ones too: they ignore signals, and the interpreter would wait for ever."""
-    iterator, loader._iterator = loader._iterator, None
-    if iterator is None:
-        return
-    signal_handling._remove_worker_pids(id(iterator))  # from here on the death of a worker is no error
-    iterator._worker_pids_set = False
-    for worker in loader.watch.reading_longer_than(STUCK_AFTER):
-        iterator._workers[worker].kill()
-    iterator._shutdown_workers()
-    for process in iterator._workers:
-        process.kill()
-        process.join(JOIN_TIMEOUT)
+    """Kill a loader's workers: they ignore signals, may hang, and the interpreter would wait for them for ever."""
+    for worker in active_children():
+        if worker not in loader.others:
+            with suppress(RuntimeError):  # PyTorch's report of its death
+                worker.kill()
+                worker.join(JOIN_TIMEOUT)
 
 
-def _start_worker(watch, worker):
+LONGEST_PATH = 4096  # bytes, as in Linux
+
+
+class Note(ctypes.Structure):
+    """What a worker is reading, in memory that it shares with the main process, whether it is forked or spawned.
+
+    There is no lock: a worker may die at any moment, and a lock it held would stop all.
+    """
+
+    # since: time.monotonic(), the same clock in all processes; 0 while nothing is read
+    _fields_ = (("pid", ctypes.c_int), ("since", ctypes.c_double), ("path", ctypes.c_char * LONGEST_PATH))
+
+
+_own_note = Note()  # in a worker, one that is shared
+
+
+def _start_worker(notes, worker):
+    global _own_note
     # The main process decides what a signal means; a worker that died of one would take the run along.
     for number in IGNORED_BY_WORKERS:
         signal.signal(number, signal.SIG_IGN)
     cv2.setNumThreads(0)
-    watch.enter(worker)
-
-
-LONGEST_PATH = 4096  # bytes, as in Linux
-LIKELY_CAUSES = {signal.SIGKILL: "out of memory?", signal.SIGBUS: "out of shared memory?"}
-
-_own_note = None  # this worker's; None in every other process
-
-
-class _Note(ctypes.Structure):
-    # since: time.monotonic(), the same clock in all processes; 0 while nothing is read
-    _fields_ = (("since", ctypes.c_double), ("path", ctypes.c_char * LONGEST_PATH))
-
-
-class WorkerWatch:
-    """A note for each worker of a loader, in shared memory; passed to the workers when they start, forked or spawned.
-
-    A worker writes its own without a lock: it may die at any moment, and a lock it held would stop all.
-    """
-
-    def __init__(self, workers):
-        self._notes = RawArray(_Note, workers)
-
-    def enter(self, worker):
-        """Make this process the worker of that number: from here on `reading` notes what it reads."""
-        global _own_note
-        _own_note = self._notes[worker]
-
-    def reading_longer_than(self, seconds):
-        """Numbers of the workers that have been reading one file for longer."""
-        now = time.monotonic()
-        return [worker for worker, note in enumerate(self._notes) if note.since and now - note.since > seconds]
-
-    def death(self, processes):
-        """A DataError about the first of the workers' processes that is dead, or None."""
-        for worker, process in enumerate(processes):
-            if not process.is_alive():
-                note = self._notes[worker]
-                place, suspect = "while reading no file", ""
-                if note.since:
-                    place, suspect = f"while reading {os.fsdecode(note.path)}", " and that file"
-                return DataError(
-                    f"loader worker {worker} (pid {process.pid}) {_end(process.exitcode)} {place}. Check the "
-                    f"machine's memory (fewer train.workers need less of it){suspect}."
-                )
-        return None
-
-    def hang(self, processes, limit):
-        """A DataError about the worker that has been reading one file for longest; limit: the loader's, in seconds."""
-        advice = f"Expected a batch within train.loader_timeout = {limit:g} s; raise it where that is too short."
-        busy = [(note.since, worker) for worker, note in enumerate(self._notes) if note.since]
-        if not busy:
-            return DataError(
-                f"the {len(processes)} loader workers have given nothing for {limit:g} s, and none is reading a file. "
-                + advice
-            )
-        since, worker = min(busy)
-        path = os.fsdecode(self._notes[worker].path)
-        return DataError(
-            f"loader worker {worker} (pid {processes[worker].pid}) has given nothing for {limit:g} s; it has been "
-            f"reading {path} for {time.monotonic() - since:.0f} s. Check that file and its disk. {advice}"
-        )
+    _own_note = notes[worker]
+    _own_note.pid = os.getpid()
 
 
 @contextmanager
 def reading(path):
-    """Note, in a worker, that it is busy with a file."""
-    if _own_note is None:
-        yield
-        return
+    """Note, for the main process, that this worker is busy with a file."""
     _own_note.path = os.fsencode(path)[:LONGEST_PATH]
     _own_note.since = time.monotonic()
     try:
         yield
     finally:
         _own_note.since = 0
-
-
-def _end(exitcode):
-    if exitcode >= 0:
-        return f"ended with exit code {exitcode}"
-    return f"was killed by signal {-exitcode} ({LIKELY_CAUSES.get(-exitcode) or signal.strsignal(-exitcode)})"
