@@ -1,21 +1,20 @@
 """The annotations of a data set in one memory-mapped file, so that a start does not parse thousands of small files.
 
-The file is a checksum and, behind it, arrays in safetensors' format: nothing in it can run. It holds the size and times
-of every file and folder that was read; if one of them differs, or the file is damaged, the data set is read and the
+The file is of safetensors' format: nothing in it can run. It holds a checksum, and the size and times of every file and
+folder that was read; if one of them differs, or the file is damaged, the data set is read and the
 file written anew. What was changed just before it was read is not kept: by its time a change just after could not be
 told. All processes share the file's pages.
 """
 
 import hashlib
-import json
 import logging
-import mmap
 import os
 import time
 import zlib
 from pathlib import Path
 
 import numpy as np
+from safetensors import SafetensorError
 from safetensors.numpy import save
 
 from hiptrack.data.labels import FrameLabels, unlabelled
@@ -26,9 +25,7 @@ VARIABLE = "HIPTRACK_CACHE"
 FEWEST_SOURCES = 200  # fewer are read in no time
 SETTLED = 2.0  # seconds after which a change shows in the time of a file on any file system (FAT counts in twos)
 MAX_BYTES = 2**36
-MAX_HEADER_BYTES = 2**16
-MAGIC = b"hiptrack annotations 1\n\0"  # 24 bytes; the number is that of the format
-_DTYPES = {"BOOL": np.bool_, "U8": np.uint8, "I64": np.int64, "F64": np.float64}
+PER_FRAME = ("frames", "visible", "cover", "flags", "annotated")
 
 logger = logging.getLogger(__name__)
 
@@ -62,7 +59,7 @@ def read_cached(name: str, key: str, make, read) -> list:
                 logger.info("%s: annotations from %s", name, path)
                 return _unpack(arrays, make)
             logger.info("%s: %s has changed, the annotations are read anew", name, changed)
-        except (OSError, ValueError, KeyError, TypeError, IndexError) as error:
+        except (OSError, ValueError, KeyError, SafetensorError) as error:
             logger.warning("%s: %s is damaged (%s), the annotations are read anew", name, path, error)
     settled = time.time() - SETTLED
     with noting_sources() as sources:
@@ -70,7 +67,8 @@ def read_cached(name: str, key: str, make, read) -> list:
     if len(sources) < FEWEST_SOURCES or max(max(times) for _, *times in sources.values()) > settled * 1e9:
         return sequences
     try:
-        write_atomically(path, _sealed(save(_pack(sequences, sources))))
+        arrays = _pack(sequences, sources)
+        write_atomically(path, save({**arrays, "checksum": np.array(_checksum(arrays))}))
     except OSError as error:
         logger.warning(
             "%s: the annotations cannot be kept in %s (%s) and are read at every start; set %s to a folder that can be "
@@ -87,27 +85,24 @@ def _code():
     return hashlib.sha256(b"".join(path.read_bytes() for path in files)).digest()
 
 
-def _sealed(content):
-    return MAGIC + zlib.crc32(content).to_bytes(8, "little") + content
+def _checksum(arrays):
+    """A number for the names, kinds, shapes and contents of some arrays."""
+    checksum = 0
+    for name in sorted(arrays):
+        own = arrays[name]
+        checksum = zlib.crc32(f"{name} {own.dtype} {own.shape}".encode(), checksum)
+        checksum = zlib.crc32(np.ascontiguousarray(own), checksum)
+    return checksum
 
 
 def _open(path):
     """{name: array} of a file, mapped into memory; a change stays in this process. ValueError where damaged."""
+    from safetensors.torch import load_file  # that for NumPy copies the file; PyTorch is slow to load
+
     check_file(path, MAX_BYTES)
-    with open(path, "rb") as file:
-        content = memoryview(mmap.mmap(file.fileno(), 0, access=mmap.ACCESS_COPY))
-    start = len(MAGIC) + 8
-    checksum = int.from_bytes(content[len(MAGIC) : start], "little")
-    if content[: len(MAGIC)] != MAGIC or zlib.crc32(content[start:]) != checksum:
+    arrays = {name: tensor.numpy() for name, tensor in load_file(path).items()}
+    if arrays.pop("checksum").tolist() != _checksum(arrays):
         raise ValueError("its checksum is wrong")
-    length = int.from_bytes(content[start : start + 8], "little")
-    if length > MAX_HEADER_BYTES:
-        raise ValueError(f"its header has {length} bytes")
-    data = content[start + 8 + length :]
-    arrays = {}
-    for name, entry in json.loads(bytes(content[start + 8 : start + 8 + length])).items():
-        first, last = entry["data_offsets"]
-        arrays[name] = np.frombuffer(data[first:last], _DTYPES[entry["dtype"]]).reshape(entry["shape"])
     return arrays
 
 
@@ -123,18 +118,16 @@ def _changed(arrays):
 
 def _pack(sequences, sources):
     """{name: array} of everything. Frames, and boxes, of all sequences stand one after another."""
-    files, frames, folders = {}, [], []
-    for sequence in sequences:
-        folder, names = _split(sequence.frames)
-        folders.append(folder)
-        frames += [files.setdefault(name, len(files)) for name in names]
+    paths = [s.frames if isinstance(s.frames, FramePaths) else FramePaths("", s.frames) for s in sequences]
+    files = {}
+    frames = [files.setdefault(name, len(files)) for own in paths for name in own.names]
     labels = [s.labels or unlabelled(len(s)) for s in sequences]
     return {
         "code": np.frombuffer(_code(), np.uint8),
         "sources": _packed(sources),
         "signatures": np.array(list(sources.values()), np.int64),
         "names": _packed(s.name for s in sequences),
-        "folders": _packed(folders),
+        "folders": _packed(own.folder for own in paths),
         "files": _packed(files),
         "lengths": np.array([len(s) for s in sequences], np.int64),
         "boxed": np.array([len(s.boxes_xywh) for s in sequences], np.int64),
@@ -149,27 +142,17 @@ def _pack(sequences, sources):
     }
 
 
-def _split(frames):
-    """(folder, names) of a sequence's images, as FramePaths takes them."""
-    folder = os.path.dirname(frames[0])
-    start = os.path.join(folder, "")
-    if all(frame.startswith(start) for frame in frames):
-        return folder, [frame[len(start) :] for frame in frames]
-    return "", list(frames)
-
-
 def _unpack(arrays, make):
     """The sequences of _pack; their arrays are parts of those in the file."""
-    files, frame, box, sequences = _texts(arrays["files"]), 0, 0, []
-    each = [_texts(arrays["names"]), _texts(arrays["folders"])]
-    each += [arrays[name].tolist() for name in ("lengths", "boxed", "is_labelled", "is_still")]
-    for name, folder, length, boxed, is_labelled, is_still in zip(*each, strict=True):
-        own = slice(frame, frame + length)
-        paths = FramePaths(folder, [files[place] for place in arrays["frames"][own].tolist()])
-        labels = FrameLabels(arrays["flags"][own], arrays["annotated"][own]) if is_labelled else None
-        boxes = arrays["boxes"][box : box + boxed]
-        sequences.append(make(name, paths, boxes, arrays["visible"][own], arrays["cover"][own], labels, is_still))
-        frame, box = frame + length, box + boxed
+    files = _texts(arrays["files"])
+    each = [_texts(arrays["names"]), _texts(arrays["folders"]), arrays["is_labelled"], arrays["is_still"].tolist()]
+    each.append(np.split(arrays["boxes"], arrays["boxed"].cumsum()[:-1]))
+    each += [np.split(arrays[name], arrays["lengths"].cumsum()[:-1]) for name in PER_FRAME]
+    sequences = []
+    for name, folder, is_labelled, is_still, boxes, frames, visible, cover, flags, annotated in zip(*each, strict=True):
+        paths = FramePaths(folder, [files[place] for place in frames.tolist()])
+        labels = FrameLabels(flags, annotated) if is_labelled else None
+        sequences.append(make(name, paths, boxes, visible, cover, labels, is_still))
     return sequences
 
 

@@ -30,18 +30,18 @@ class FramePaths(collections.abc.Sequence):
     that a frame costs eight bytes rather than a path.
     """
 
-    __slots__ = ("_names", "_prefix")
+    __slots__ = ("folder", "names")
 
     def __init__(self, folder: str, names):
-        self._prefix, self._names = os.path.join(folder, ""), tuple(map(sys.intern, names))
+        self.folder, self.names = os.path.join(folder, ""), tuple(map(sys.intern, names))
 
     def __len__(self):
-        return len(self._names)
+        return len(self.names)
 
     def __getitem__(self, index):
         if isinstance(index, slice):
-            return tuple(self._prefix + name for name in self._names[index])
-        return self._prefix + self._names[index]
+            return tuple(self.folder + name for name in self.names[index])
+        return self.folder + self.names[index]
 
     def __eq__(self, other):
         return isinstance(other, collections.abc.Sequence) and tuple(self) == tuple(other)

@@ -230,14 +230,7 @@ def test_any_damage_is_noticed_and_told_and_repaired(root, cache, caplog):
     (file,) = cache.iterdir()
     sound, rng = file.read_bytes(), np.random.default_rng(0)
     damages = [b"", b"x", sound[:-1], sound[: len(sound) // 2], sound + b"\0", bytes(len(sound))]
-    for place in [
-        0,
-        25,
-        32,
-        40,
-        60,
-        *rng.integers(0, len(sound), 20),
-    ]:  # magic, checksum, header's length, header, anywhere
+    for place in [0, 9, 25, 40, 60, *rng.integers(0, len(sound), 30)]:  # the header's length, the header, anywhere
         damages.append(sound[:place] + bytes([sound[place] ^ 16]) + sound[place + 1 :])
     for damage in damages:
         file.write_bytes(damage)
@@ -318,8 +311,3 @@ def test_clips_are_the_same_from_the_cache(synthetic, caplog):
     with caplog.at_level(logging.INFO):
         assert clip() == clip()
     assert caplog.text.count("annotations from") == 1
-
-
-def test_frames_that_lie_in_several_folders_are_kept_as_they_are():
-    assert annotation_cache._split(("a/1.jpg", "b/1.jpg")) == ("", ["a/1.jpg", "b/1.jpg"])
-    assert annotation_cache._split(("1.jpg", "2.jpg")) == ("", ["1.jpg", "2.jpg"])
