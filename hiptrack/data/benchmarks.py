@@ -19,8 +19,9 @@ from hiptrack.data.reading import (
     parse_boxes,
     read_boxes,
     read_lines,
+    read_marks,
     read_names,
-    require_boxes,
+    read_rows,
     require_finite,
     subfolders,
     text_files,
@@ -57,8 +58,9 @@ class NfSDataset(SequenceDataset):
     def _read_sequence(self, name):
         folder = os.path.join(self.root, name, "30", name)
         truth, images = f"{folder}.txt", image_names(folder)
-        require_boxes(truth, len(images))
-        boxes = _parse(truth)
+        form = 'track xmin ymin xmax ymax frame lost occluded generated "label", separated by spaces'
+        corners = read_rows(truth, lambda line: line.split(maxsplit=5)[1:5], form)
+        boxes = require_finite(truth, np.concatenate((corners[:, :2], corners[:, 2:] - corners[:, :2]), 1))
         if abs(len(boxes) - RATE * len(images)) <= RATE:
             boxes = boxes[::RATE]
         if not len(boxes) or abs(len(boxes) - len(images)) > 1:
@@ -68,24 +70,6 @@ class NfSDataset(SequenceDataset):
             )
         length = min(len(boxes), len(images))
         return self._make_sequence(name, FramePaths(folder, images[:length]), boxes[:length], truth)
-
-
-def _parse(path):
-    """The boxes [N, 4] float64 xywh of a file's lines."""
-    rows = []
-    for number, line in enumerate(read_lines(path), 1):
-        try:
-            row = [float(part) for part in line.split(maxsplit=5)[1:5]]
-        except ValueError:
-            row = []
-        if len(row) != 4 or "_" in line.split('"')[0]:
-            raise DataError(
-                f"{path}:{number}: {line[:80]!r} is not a box. Expected track xmin ymin xmax ymax frame lost occluded "
-                'generated "label", separated by spaces; correct the line.'
-            )
-        rows.append(row)
-    corners = np.array(rows, np.float64).reshape(-1, 4)
-    return require_finite(path, np.concatenate((corners[:, :2], corners[:, 2:] - corners[:, :2]), 1))
 
 
 # First and last of the images that are annotated, by position from 1, where it is not all of them
@@ -242,7 +226,6 @@ class LaSOTDataset(SequenceDataset):
         folder = os.path.join(self.root, name.rpartition("-")[0], name)
         truth = os.path.join(folder, "groundtruth.txt")
         images = image_names(os.path.join(folder, "img"))
-        require_boxes(truth, len(images))
         boxes = parse_boxes(truth)
         if not 0 < len(boxes) <= len(images):
             raise DataError(
@@ -251,7 +234,11 @@ class LaSOTDataset(SequenceDataset):
             )
         if len(boxes) < len(images):  # monkey-17, by the toolkit's calc_seq_err_robust.m
             logger.info("%s: %d images have no box and are left out", name, len(images) - len(boxes))
-        hidden = [_read_marks(os.path.join(folder, f"{mark}.txt"), len(boxes)) for mark in HIDING_MARKS]
+        marks = [os.path.join(folder, f"{mark}.txt") for mark in HIDING_MARKS]
+        hidden = [read_marks(path, len(boxes), 1) for path in marks]
+        for path, own in zip(marks, hidden, strict=True):
+            if own is None:
+                raise DataError(f"{path}: not found. Expected 0 or 1 for each of the {len(boxes)} frames; restore it.")
         frames = FramePaths(os.path.join(folder, "img"), images[: len(boxes)])
         return self._make_sequence(name, frames, boxes, truth, ~np.any(hidden, 0))
 
@@ -270,26 +257,6 @@ class LaSOTExtensionDataset(LaSOTDataset):
 
     def _names(self):
         return sorted(self._found(), key=natural_key)
-
-
-def _read_marks(path, frames):
-    """A file of 0 and 1, separated by commas or line ends -> [frames] bool."""
-    if not os.path.lexists(path):
-        raise DataError(f"{path}: not found. Expected 0 or 1 for each of the {frames} frames in one line; restore it.")
-    marks = []
-    for number, line in enumerate(read_lines(path), 1):
-        for mark in line.strip().strip(",").split(","):
-            if mark.strip() not in ("0", "1"):
-                raise DataError(
-                    f"{path}:{number}: {mark[:80]!r} is no mark. Expected 0 or 1 for each frame, separated by commas; "
-                    "correct the line."
-                )
-            marks.append(mark.strip() == "1")
-    if len(marks) != frames:
-        raise DataError(
-            f"{path}: {len(marks)} marks for {frames} boxes in groundtruth.txt. Expected one a frame; complete the file."
-        )
-    return np.array(marks)
 
 
 CHUNKS = 12

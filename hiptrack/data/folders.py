@@ -4,7 +4,7 @@ import logging
 import math
 import os
 import zlib
-from dataclasses import dataclass, field
+from dataclasses import dataclass, field, replace
 
 import gin
 import numpy as np
@@ -15,7 +15,7 @@ from hiptrack.data.reading import (
     nearest_name,
     packaged_list,
     read_boxes,
-    read_lines,
+    read_marks,
     read_names,
     show,
     subfolders,
@@ -52,6 +52,7 @@ class FolderDataset(SequenceDataset):
         "one with the splits train, val and test, or a sequence"
     )
     SPLITS = None
+    PLACE = ("root", "split")
     PROTOCOL = GOT10K
 
     def __post_init__(self):
@@ -69,15 +70,6 @@ class FolderDataset(SequenceDataset):
 
     def _folders(self):
         return [self._folder()]
-
-    def _check_folders(self):
-        if os.path.isdir(self.root) and not os.path.isdir(self._folder()):
-            raise DataError(
-                f"{self._folder()}: there is no such split folder. "
-                f"{nearest_name(self.split, subfolders(self.root))} Set {self._kind}.split to a folder of the "
-                "data root, or to None where the sequences lie in the root itself."
-            )
-        super()._check_folders()
 
     def _names(self):
         folder = self._folder()
@@ -107,10 +99,7 @@ class FolderDataset(SequenceDataset):
         if self.split is None:
             hint = f" Where the folder is a split that holds sequences, set {self._kind}.split."
         sequence = read_sequence(folder, name, self.split == "test", hint)
-        if self.annotations is None:
-            return sequence
-        labels = self._labels(name, [os.path.basename(frame) for frame in sequence.frames])
-        return Sequence(name, sequence.frames, sequence.boxes_xywh, sequence.visible, sequence.cover, labels)
+        return replace(sequence, labels=self._labels(name, sequence.frames))
 
 
 def read_sequence(folder: str, name: str, first_box_only: bool, hint: str = "") -> Sequence:
@@ -122,9 +111,9 @@ def read_sequence(folder: str, name: str, first_box_only: bool, hint: str = "") 
     images = image_names(folder, hint)
     truth = os.path.join(folder, "groundtruth.txt")
     boxes = read_boxes(truth, len(images), first_box_only)
-    absence = _read_label(os.path.join(folder, "absence.label"), len(images), 1)
-    cover = _read_label(os.path.join(folder, "cover.label"), len(images), FULL_COVER)
-    _read_label(os.path.join(folder, "cut_by_image.label"), len(images), 1)
+    absence = read_marks(os.path.join(folder, "absence.label"), len(images), 1)
+    cover = read_marks(os.path.join(folder, "cover.label"), len(images), FULL_COVER)
+    read_marks(os.path.join(folder, "cut_by_image.label"), len(images), 1)
 
     present = np.ones(len(images), bool)
     if absence is not None:
@@ -153,27 +142,6 @@ def _check_sizes(path, boxes, present, has_marks):
             "0; correct the line, mark the frame absent in absence.label (not the first), or leave the "
             "sequence out with `exclude`."
         )
-
-
-def _read_label(path, frames, highest):
-    """A GOT-10k label file, one whole number 0..highest a frame -> [frames] int; None where it is absent."""
-    if not os.path.lexists(path):
-        return None
-    lines = read_lines(path)
-    if len(lines) != frames:
-        raise DataError(
-            f"{path}: {len(lines)} labels for {frames} images in {os.path.dirname(path)}. Expected one line "
-            "a frame; complete the file, or remove it to do without."
-        )
-    allowed = {str(value): value for value in range(highest + 1)}
-    values = [allowed.get(line.strip()) for line in lines]
-    if None in values:
-        index = values.index(None)
-        raise DataError(
-            f"{path}:{index + 1}: {lines[index][:80]!r} is not a label. Expected a whole number in "
-            f"0..{highest}; correct the line."
-        )
-    return np.array(values, np.int64)
 
 
 HELD_OUT = 0.1  # share of the training sequences that validate where no names are given

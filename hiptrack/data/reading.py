@@ -96,7 +96,6 @@ def read_boxes(path: str, frames: int, first_box_only: bool) -> np.ndarray:
     Numbers are separated by commas, tabs or spaces. Raises DataError for a missing file, a malformed
     line, a number that is not finite, and a number of lines other than `frames`.
     """
-    require_boxes(path, frames)
     boxes = parse_boxes(path)
     if len(boxes) != frames and not (first_box_only and len(boxes) == 1):
         hint = " (Only the split 'test' may give the first box alone.)" if len(boxes) == 1 else ""
@@ -107,33 +106,33 @@ def read_boxes(path: str, frames: int, first_box_only: bool) -> np.ndarray:
     return boxes
 
 
-def require_boxes(path: str, frames: int) -> None:
-    """Raises DataError where the file of boxes does not exist."""
-    if not os.path.lexists(path):
-        raise DataError(
-            f"{path}: not found. Expected the target's box in each of the {frames} frames, x,y,w,h a line; "
-            "add it, or leave the sequence out with `exclude`."
-        )
-
-
 def parse_boxes(path: str, nan_is_absent: bool = False) -> np.ndarray:
     """The boxes [N, 4] float64 of a file's lines; with `nan_is_absent` a line of four NaN is read as 0,0,0,0."""
-    rows = []
-    for number, line in enumerate(read_lines(path), 1):
-        try:
-            row = [float(field) for field in (line.split(",") if "," in line else line.split())]
-        except ValueError:
-            row = []
-        if len(row) != 4 or "_" in line:
-            raise DataError(
-                f"{path}:{number}: {line[:80]!r} is not a box. Expected four numbers x,y,w,h separated by "
-                "commas, tabs or spaces; correct the line."
-            )
-        rows.append(row)
-    boxes = np.array(rows, np.float64).reshape(-1, 4)
+    form = "four numbers x,y,w,h separated by commas, tabs or spaces"
+    boxes = read_rows(path, lambda line: line.split(",") if "," in line else line.split(), form)
     if nan_is_absent:
         boxes[np.isnan(boxes).all(1)] = 0
     return require_finite(path, boxes)
+
+
+def read_rows(path: str, fields: collections.abc.Callable, form: str) -> np.ndarray:
+    """The four numbers of each line, [N, 4] float64: `fields(line)` gives their texts, `form` says what a line holds."""
+    if not os.path.lexists(path):
+        raise DataError(
+            f"{path}: not found. Expected the target's box in each frame, a line of {form}; add it, or leave the "
+            "sequence out with `exclude`."
+        )
+    rows = []
+    for number, line in enumerate(read_lines(path), 1):
+        texts = fields(line)
+        try:
+            row = [float(text) for text in texts]
+        except ValueError:
+            row = []
+        if len(row) != 4 or "_" in "".join(texts):
+            raise DataError(f"{path}:{number}: {line[:80]!r} is not a box. Expected {form}; correct the line.")
+        rows.append(row)
+    return np.array(rows, np.float64).reshape(-1, 4)
 
 
 def require_finite(path: str, boxes: np.ndarray) -> np.ndarray:
@@ -146,6 +145,24 @@ def require_finite(path: str, boxes: np.ndarray) -> np.ndarray:
             "pixels. Expected x,y,w,h in pixels; correct the line (an absent target is written 0,0,0,0)."
         )
     return boxes
+
+
+def read_marks(path: str, frames: int, highest: int) -> np.ndarray | None:
+    """Whole numbers 0..highest, one a frame, each in a line or parted by commas -> [frames] int64; None for no file."""
+    if not os.path.lexists(path):
+        return None
+    allowed, marks = {str(value): value for value in range(highest + 1)}, []
+    for number, line in enumerate(read_lines(path), 1):
+        for mark in line.strip().strip(",").split(","):
+            if mark.strip() not in allowed:
+                raise DataError(
+                    f"{path}:{number}: {mark[:80]!r} is not a label. Expected a whole number in 0..{highest} for each frame; "
+                    "correct the line."
+                )
+            marks.append(allowed[mark.strip()])
+    if len(marks) != frames:
+        raise DataError(f"{path}: {len(marks)} labels for {frames} frames. Expected one a frame; complete the file.")
+    return np.array(marks, np.int64)
 
 
 def read_names(path: str, found: list[str], what: str) -> list[str]:

@@ -243,26 +243,21 @@ class SequenceDataset:
             )
         visible = np.zeros(len(frames), bool)
         visible[: len(there)] = there
-        labels = self._labels(name, [os.path.basename(frame) for frame in frames] if self.annotations else ())
-        return Sequence(name, frames, boxes, visible, np.where(visible, FULL_COVER, 0), labels)
+        return Sequence(name, frames, boxes, visible, np.where(visible, FULL_COVER, 0), self._labels(name, frames))
 
-    def _labels(self, name, images):
-        """The challenge labels of a sequence with images of these names; None where no annotations were asked for."""
+    def _labels(self, name, frames):
+        """The challenge labels of a sequence with images of these paths; None where no annotations were asked for."""
         if self.annotations is None:
             return None
         path = annotation_path(self.annotations, name)
         note_source(path)
-        return read_annotations(path, name, images) if os.path.lexists(path) else unlabelled(len(images))
+        if not os.path.lexists(path):
+            return unlabelled(len(frames))
+        return read_annotations(path, name, [os.path.basename(frame) for frame in frames])
 
     def _report_unannotated(self, names):
         without = [name for name in names if not os.path.lexists(annotation_path(self.annotations, name))]
         if without:
-            logger.log(
-                logging.WARNING if len(without) == len(names) else logging.INFO,
-                "%s: %d of %d sequences have no annotation file in %s and are unlabelled (the first is %s)",
-                self.name,
-                len(without),
-                len(names),
-                self.annotations,
-                without[0],
-            )
+            level = logging.WARNING if len(without) == len(names) else logging.INFO
+            text = "%s: %d of %d sequences have no annotation file in %s and are unlabelled (the first is %s)"
+            logger.log(level, text, self.name, len(without), len(names), self.annotations, without[0])

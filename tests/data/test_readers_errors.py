@@ -96,11 +96,15 @@ CASES = [
         "bear/bear-2/groundtruth.txt:1: the box .* is not finite",
     ),
     ("lasot", gone("bear/bear-2/groundtruth.txt"), "bear/bear-2/groundtruth.txt: not found"),
-    ("lasot", lines("bear/bear-2/full_occlusion.txt", ["0,1"]), "bear/bear-2/full_occlusion.txt: 2 marks for 3 boxes"),
+    (
+        "lasot",
+        lines("bear/bear-2/full_occlusion.txt", ["0,1"]),
+        "bear/bear-2/full_occlusion.txt: 2 labels for 3 frames",
+    ),
     (
         "lasot",
         lines("bear/bear-2/out_of_view.txt", ["0,2,0"]),
-        "bear/bear-2/out_of_view.txt:1: '2' is no mark. Expected 0 or 1",
+        "bear/bear-2/out_of_view.txt:1: '2' is not a label. Expected a whole number in 0..1",
     ),
     ("lasot", gone("bear/bear-2/out_of_view.txt"), "bear/bear-2/out_of_view.txt: not found"),
     ("lasot", gone("bear/bear-2/img/00000002.jpg"), "bear/bear-2/groundtruth.txt: 3 boxes for 2 images"),
@@ -147,7 +151,7 @@ CASES = [
     ("nfs", gone("ball/30/ball.txt"), "ball/30/ball.txt: not found"),
     ("tnl2k", append(f"{FIGHT}/groundtruth.txt", "1,2,3,4"), f"{FIGHT}/groundtruth.txt: 4 boxes for 3 images"),
     ("tnl2k", gone("TNL2K_test_subset"), "TNL2K_test_subset: there is no such folder.*'TNL2K_train_subset'"),
-    ("mvtd", gone("test"), "test: there is no such split folder"),
+    ("mvtd", gone("test"), "test: there is no such folder"),
     (
         "mvtd",
         lines("test/3-Ship/groundtruth.txt", ["1,2,3,4"] * 2),

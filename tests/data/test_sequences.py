@@ -227,7 +227,7 @@ def test_missing_root(tmp_path):
 
 def test_missing_split_names_the_nearest(root):
     text = failure(root, split="trian")
-    assert text.startswith(f"{root / 'trian'}: there is no such split folder")
+    assert text.startswith(f"{root / 'trian'}: there is no such folder")
     assert "'train'" in text
 
 
@@ -349,7 +349,7 @@ def test_label_out_of_range(tmp_path, label, bad):
 @pytest.mark.parametrize("count", [0, 2, 4])
 def test_label_file_of_other_length(tmp_path, label, count):
     write_sequence(tmp_path / "a", BOXES, **{label: [0] * count})
-    assert f"{label}.label: {count} labels for 3 images" in failure(tmp_path)
+    assert f"{label}.label: {count} labels for 3 frames" in failure(tmp_path)
 
 
 def test_text_file_that_is_no_text(root):
