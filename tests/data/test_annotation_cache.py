@@ -14,7 +14,6 @@ from reader_table import READERS, TABLE, write
 
 from hiptrack.data import cache as annotation_cache
 from hiptrack.data.cache import cache_folder
-from hiptrack.data.clips import ClipData, ClipDataset, Geometry
 from hiptrack.data.folders import FolderDataset
 from hiptrack.data.reading import noting_sources
 from hiptrack.errors import DataError
@@ -111,18 +110,6 @@ def rewritten(path, text):
     os.utime(path, ns=(old + 10**9, old + 10**9))
 
 
-def same_size(root):
-    truth = root / "train" / "a" / "groundtruth.txt"
-    rewritten(truth, truth.read_text().replace("1,2,10,8", "5,2,10,8"))
-
-
-def same_time(root):
-    truth = root / "train" / "a" / "groundtruth.txt"
-    times = truth.stat()
-    truth.write_text(truth.read_text().replace("10.5", "10.25"))
-    os.utime(truth, ns=(times.st_atime_ns, times.st_mtime_ns))
-
-
 def same_size_and_time(root):
     """As by a copy that keeps the time; that of the status is another, whatever the clock."""
     truth = root / "train" / "a" / "groundtruth.txt"
@@ -151,8 +138,6 @@ def one_more(folder):
 
 
 CHANGES = {
-    "boxes of the same size": same_size,
-    "boxes of the same time": same_time,
     "boxes of the same size and time": same_size_and_time,
     "an image renamed": in_a_folder(lambda folder: (folder / "00000003.jpg").rename(folder / "00000009.jpg")),
     "an image more": in_a_folder(one_more),
@@ -181,21 +166,17 @@ def test_an_image_that_is_gone_is_the_error_that_it_was(root):
         _ = dataset(root).sequences
 
 
-def test_another_version_of_the_code_reads_anew(root, caplog, monkeypatch):
-    _ = dataset(root).sequences
-    monkeypatch.setattr(annotation_cache, "_code", lambda: bytes(32))
-    assert is_read(dataset(root), caplog) and "the code that reads them has changed" in caplog.text
-
-
-def test_another_packaged_list_is_another_version_of_the_code(tmp_path, monkeypatch):
+def test_another_version_of_the_code_or_of_its_lists_reads_anew(root, tmp_path, caplog, monkeypatch):
     package = tmp_path / "package"
     shutil.copytree(Path(annotation_cache.__file__).parent, package)
     monkeypatch.setattr(annotation_cache, "__file__", str(package / "cache.py"))
-    before = annotation_cache._code()
-    assert annotation_cache._code() == before
-    with open(package / "lists" / "uav123.txt", "a") as file:
-        file.write("boat10 boat10 1 5\n")
-    assert annotation_cache._code() != before
+    _ = dataset(root).sequences
+    assert not is_read(dataset(root), caplog)
+    for file, line in (("folders.py", "# another\n"), ("lists/uav123.txt", "boat10 boat10 1 5\n")):
+        with open(package / file, "a") as opened:
+            opened.write(line)
+        assert is_read(dataset(root), caplog) and "the code that reads them has changed" in caplog.text
+        assert not is_read(dataset(root), caplog)
 
 
 def test_other_settings_and_another_folder_of_the_same_name_have_their_own(root, tmp_path, caplog, monkeypatch):
@@ -300,14 +281,3 @@ def test_processes_that_start_at_once_all_get_the_sequences_and_leave_one_sound_
         process.join()
     assert found == [content(dataset(root)._read())] * 4
     assert len(list(cache.iterdir())) == 1 and not is_read(dataset(root), caplog)
-
-
-def test_clips_are_the_same_from_the_cache(synthetic, caplog):
-    def clip():
-        data = FolderDataset(str(synthetic), "train", str(synthetic / "annotations"))
-        sample = ClipDataset(ClipData([data]), Geometry(32, 64, 2.0, 5.0), 0, 0)[0, 0]
-        return {name: value.tolist() if hasattr(value, "tolist") else value for name, value in sample.items()}
-
-    with caplog.at_level(logging.INFO):
-        assert clip() == clip()
-    assert caplog.text.count("annotations from") == 1

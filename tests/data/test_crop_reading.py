@@ -7,7 +7,7 @@ from helpers_data import CLIPS
 
 from hiptrack import crops
 from hiptrack.data import crop_reading
-from hiptrack.data.crop_reading import read_crops, read_head
+from hiptrack.data.crop_reading import read_crops
 from hiptrack.data.folders import FolderDataset
 from hiptrack.data.reading import read_image_rgb
 from hiptrack.errors import DataError
@@ -238,10 +238,3 @@ def test_any_damage_gives_crops_or_an_error(tmp_path):
         read += 1
         assert crop.shape == (32, 32, 3)
     assert 0 < read < 300
-
-
-@pytest.mark.parametrize("size", [(1, 1), (17, 5), (640, 481)])
-def test_the_head_gives_the_size(tmp_path, size):
-    path = write_jpeg(tmp_path / "a.jpg", np.full((*size[::-1], 3), 90, np.uint8))
-    head = read_head((tmp_path / "a.jpg").read_bytes())
-    assert (head.width, head.height) == size == read_image_rgb(path).shape[1::-1]

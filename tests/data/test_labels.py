@@ -6,7 +6,6 @@ import pytest
 from helpers_data import annotation, write_annotations
 
 from hiptrack.data.labels import (
-    CLASSES,
     CV_FLAGS,
     MAX_LINE_BYTES,
     VLM_FLAGS,
@@ -32,13 +31,6 @@ def possible_classes(flags):
         if flags[vlm]:
             return {vlm}
     return {cv for cv in (2, 6, 8) if flags[cv]} or {9}
-
-
-def test_class_order():
-    assert len(CLASSES) == 10
-    assert CLASSES[0] == "occlusion"
-    assert CLASSES[6] == "low_resolution"
-    assert CLASSES[9] == "normal"
 
 
 def test_priority_rule_for_every_combination_of_flags():

@@ -1,9 +1,8 @@
 import logging
 import os
-import pickle
+import re
 
 import cv2
-import gin
 import numpy as np
 import pytest
 from helpers_data import (
@@ -141,29 +140,6 @@ def test_nothing_is_read_before_it_is_needed_and_then_once(root, monkeypatch):
     assert dataset.sequences is first
 
 
-def test_pickles_for_spawned_workers(root):
-    dataset = FolderDataset(str(root), "train")
-    assert len(pickle.loads(pickle.dumps(dataset)).sequences) == 3
-    copy = pickle.loads(pickle.dumps(dataset))
-    assert copy.sequences[1].frames == dataset.sequences[1].frames
-
-
-def test_built_by_gin_and_then_pickled(root):
-    @gin.configurable
-    def consumer_of_test_sequences(dataset):
-        return dataset
-
-    try:
-        gin.parse_config(
-            f"consumer_of_test_sequences.dataset = @FolderDataset()\nFolderDataset.root = {str(root)!r}\n"
-            "FolderDataset.split = 'train'\nFolderDataset.include = ['a']"
-        )
-        dataset = consumer_of_test_sequences()
-    finally:
-        gin.clear_config()
-    assert [s.name for s in pickle.loads(pickle.dumps(dataset)).sequences] == ["a"]
-
-
 @pytest.mark.skipif(not CLIPS.is_dir(), reason="the real clips are not here")
 def test_real_clips():
     dataset = FolderDataset(str(CLIPS), "val")
@@ -237,40 +213,25 @@ def test_root_of_splits_without_a_split_says_so(root):
     assert "set FolderDataset.split" in text
 
 
-def test_list_with_an_absent_folder(root):
-    write_lines(root / "train" / "list.txt", ["c", "a", "", "b1"])
+@pytest.mark.parametrize(
+    "lines, message",
+    [
+        (["c", "a", "", "b1"], ":4: names 'b1', but .*'b10'"),
+        (["c", "x" * 100_000], ":2: names 'xxx"),
+        (["../train/a"], ":1: names '../train/a'"),
+        (["c", "a", "c"], ":3: names 'c' again, as line 1 does"),
+    ],
+)
+def test_list_that_names_what_it_cannot(root, lines, message):
+    write_lines(root / "train" / "list.txt", lines)
     text = failure(root, split="train")
-    assert text.startswith(f"{root / 'train' / 'list.txt'}:4: names 'b1'")
-    assert "'b10'" in text
-
-
-def test_list_with_an_endless_name_has_a_short_error(root):
-    write_lines(root / "train" / "list.txt", ["c", "x" * 100_000])
-    text = failure(root, split="train")
-    assert "list.txt:2: names 'xxx" in text and len(text) < 500
-
-
-def test_list_cannot_lead_out_of_its_folder(root):
-    write_lines(root / "train" / "list.txt", ["../train/a"])
-    assert "list.txt:1: names '../train/a'" in failure(root, split="train")
-
-
-def test_list_with_a_name_twice(root):
-    write_lines(root / "train" / "list.txt", ["c", "a", "c"])
-    assert "list.txt:3: names 'c' again, as line 1 does" in failure(root, split="train")
+    assert re.match(f"{root / 'train' / 'list.txt'}{message}", text) and len(text) < 500
 
 
 def test_empty_data_set(tmp_path):
     assert failure(tmp_path).startswith(f"{tmp_path}: the data set is empty")
     write_lines(tmp_path / "list.txt", [])
     assert failure(tmp_path).startswith(f"{tmp_path}: the data set is empty")
-
-
-@pytest.mark.parametrize("parameter", ["include", "exclude"])
-def test_unknown_name_in_include_and_exclude(root, parameter):
-    text = failure(root, split="train", **{parameter: ["b11"]})
-    assert f"FolderDataset.{parameter} names 'b11'" in text
-    assert "'b10'" in text
 
 
 def test_nothing_left(root):
@@ -288,20 +249,16 @@ def test_missing_ground_truth(root):
     assert failure(root, split="train").startswith(f"{truth}: not found")
 
 
-@pytest.mark.parametrize("count", [0, 1, 2, 4])
-def test_unequal_counts_of_frames_and_boxes(root, count):
-    truth = root / "train" / "a" / "groundtruth.txt"
+@pytest.mark.parametrize(
+    "split, count", [("train", 0), ("train", 1), ("train", 2), ("train", 4), ("test", 0), ("test", 2), ("test", 4)]
+)
+def test_unequal_counts_of_frames_and_boxes(tmp_path, split, count):
+    write_split(tmp_path / split, {"a": BOXES})
+    truth = tmp_path / split / "a" / "groundtruth.txt"
     write_lines(truth, ["1,2,3,4"] * count)
-    text = failure(root, split="train")
+    text = failure(tmp_path, split=split)
     assert text.startswith(f"{truth}: {count} boxes for 3 images")
     assert ("'test'" in text) == (count == 1)
-
-
-@pytest.mark.parametrize("count", [0, 2, 4])
-def test_unequal_counts_in_the_test_split(tmp_path, count):
-    write_split(tmp_path / "test", {"a": BOXES})
-    write_lines(tmp_path / "test" / "a" / "groundtruth.txt", ["1,2,3,4"] * count)
-    assert f"{count} boxes for 3 images" in failure(tmp_path, split="test")
 
 
 @pytest.mark.parametrize("line", ["1,2,3", "1,2,3,4,5", "1,,3,4", "a,b,c,d", "", "1;2;3;4", "1_0,2,3,4", "1,2 3,4"])
