@@ -21,6 +21,7 @@ from hiptrack.config.meaning import (
 )
 from hiptrack.config.syntax import REPO_ROOT, Binding, named, read_file, read_override
 from hiptrack.errors import ConfigError, nearest
+from hiptrack.ranges import in_words, plain
 
 _MEANING = re.compile(r" {4}(\w+(?:, \w+)*): (.*)")
 _MORE = re.compile(r" {5,}(.*)")
@@ -53,7 +54,8 @@ def describe(entry: Configurable, files: dict[tuple[str, str], list[str]]) -> st
             continue
         hint = "" if parameter.annotation is parameter.empty else f": {_hint(parameter.annotation)}"
         default = "required" if is_required(parameter) else _default(parameter.default)
-        lines.append(f"    .{name}{hint} = {default}")
+        words = in_words(parameter.annotation)
+        lines.append(f"    .{name}{hint} = {default}" + (f"  ({words})" if words else ""))
         if name in meanings:
             lines.append(f"        {meanings[name]}")
         lines += [f"        set in {file}" for file in files.get((entry.selector, name), ())]
@@ -174,4 +176,4 @@ def _default(value: object) -> str:
 
 
 def _hint(annotation: object) -> str:
-    return inspect.formatannotation(annotation).replace("hiptrack.", "").replace("collections.abc.", "")
+    return inspect.formatannotation(plain(annotation)).replace("hiptrack.", "").replace("collections.abc.", "")

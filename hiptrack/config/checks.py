@@ -1,4 +1,4 @@
-"""The checks gin lacks: macros, literal types, and bindings that nothing reads. Each raises ConfigError."""
+"""The checks gin lacks: macros, types and ranges of values, bindings that nothing reads. Each raises ConfigError."""
 
 import inspect
 import logging
@@ -29,6 +29,7 @@ from hiptrack.config.meaning import (
 from hiptrack.config.syntax import Binding
 from hiptrack.errors import ConfigError, nearest
 from hiptrack.files import excerpt
+from hiptrack.ranges import UNIONS, in_words, plain, within
 
 _log = logging.getLogger(__name__)
 
@@ -80,7 +81,7 @@ def _checked(bindings: list[Binding], root: Configurable) -> tuple[list[Binding]
     replaced = [in_force.pop(key) for key in list(in_force) if key in excused]
 
     _check_macros(in_force)
-    _check_types(in_force)
+    _check_values(in_force)
     _check_overrides_reach_every_scope(walk, in_force)
     for key, binding in in_force.items():
         if key in unread:
@@ -136,7 +137,7 @@ def _check_macros(bindings: dict[Key, Binding]) -> None:
             raise ConfigError(f"{binding.where}: the macro %{name} is defined by itself.")
 
 
-def _check_types(bindings: dict[Key, Binding]) -> None:
+def _check_values(bindings: dict[Key, Binding]) -> None:
     values = {key: binding.value for key, binding in bindings.items()}
     for (scope, selector, parameter), binding in bindings.items():
         if selector == MACRO:
@@ -149,10 +150,15 @@ def _check_types(bindings: dict[Key, Binding]) -> None:
         if got != written:
             places = ", ".join(bindings[macro].where for macro in macro_keys(binding.value, values))
             got += f", the value of {written} at {places}"
-        raise ConfigError(
-            f"{binding.where}: {label((scope, selector, parameter))} expects "
-            f"{inspect.formatannotation(entry.annotation)}, not {got}{_type_hint(value, entry.annotation)}."
-        )
+        name = label((scope, selector, parameter))
+        raise ConfigError(f"{binding.where}: {refusal(name, got, value, entry.annotation)}.")
+
+
+def refusal(name: str, shown: str, value: object, hint: object) -> str:
+    """What is wrong with a value of a parameter, written as `shown`: it lies out of range, or has another type."""
+    if fits(value, plain(hint)):
+        return f"{name} = {shown}: {in_words(hint)}{' or None' if fits(None, hint) else ''} was expected"
+    return f"{name} expects {inspect.formatannotation(plain(hint))}, not {shown}{_type_hint(value, hint)}"
 
 
 def _type_hint(value: object, hint: object) -> str:
@@ -169,11 +175,13 @@ def suits(value: object, parameter: inspect.Parameter) -> bool:
 
 
 def fits(value: object, hint: object) -> bool:
-    """Whether a literal or reference (macros resolved) fits a type hint; a hint it does not know fits all."""
+    """Whether a literal or reference (macros resolved) fits a type hint and its ranges; an unknown hint fits all."""
     if hint in (typing.Any, inspect.Parameter.empty, object) or isinstance(hint, (str, typing.TypeVar)):
         return True
     kind, args = typing.get_origin(hint) or hint, typing.get_args(hint)
-    if kind in (typing.Union, types.UnionType):
+    if kind is typing.Annotated:
+        return fits(value, args[0]) and (isinstance(value, ConfigurableReference) or within(value, hint))
+    if kind in UNIONS:
         return any(fits(value, arg) for arg in args)
     if kind is typing.Literal:
         return any(type(value) is type(arg) and value == arg for arg in args)

@@ -7,7 +7,7 @@ A binding's key is (scope, selector, parameter); the macro NAME has the key (NAM
 import inspect
 import math
 from collections.abc import Collection, Iterator
-from typing import Annotated, get_args, get_origin
+from typing import Annotated, get_origin
 
 import gin
 from gin.config import Configurable, ConfigurableReference
@@ -73,18 +73,13 @@ def parameters(configurable: Configurable) -> dict[str, inspect.Parameter]:
     except NameError:  # a hint imported under TYPE_CHECKING only: nothing to check it against
         signature = inspect.signature(configurable.wrapped)
     bindable = (inspect.Parameter.POSITIONAL_OR_KEYWORD, inspect.Parameter.KEYWORD_ONLY)
-    return {name: _without_marks(entry) for name, entry in signature.parameters.items() if entry.kind in bindable}
-
-
-def _without_marks(parameter):
-    hint = parameter.annotation
-    return parameter.replace(annotation=get_args(hint)[0]) if get_origin(hint) is Annotated else parameter
+    return {name: entry for name, entry in signature.parameters.items() if entry.kind in bindable}
 
 
 def changes_no_result(name: str) -> bool:
     """Whether the parameter that `scope/Name.parameter` binds is marked so."""
     configurable, parameter = _bound(name.rpartition("/")[2])
-    hint = inspect.signature(configurable.wrapped).parameters[parameter].annotation if configurable else None
+    hint = parameters(configurable)[parameter].annotation if configurable else None
     return get_origin(hint) is Annotated and CHANGES_NO_RESULT in hint.__metadata__
 
 

@@ -4,9 +4,11 @@ import functools
 import logging
 import os
 from dataclasses import dataclass, field
+from typing import Annotated
 
 import gin
 import numpy as np
+from annotated_types import Interval, MinLen
 
 from hiptrack.data.folders import FolderDataset, MVTDDataset
 from hiptrack.data.reading import (
@@ -277,7 +279,7 @@ class TrackingNetDataset(SequenceDataset):
     """
 
     split: str = "test"
-    chunks: list[int] | None = None
+    chunks: Annotated[list[Annotated[int, Interval(ge=0, le=CHUNKS - 1)]], MinLen(1)] | None = None
 
     LAYOUT = "the chunks TRAIN_0 to TRAIN_11 and TEST, each with frames/<sequence>/ and anno/<sequence>.txt"
     SPLITS = ("train", "test")
@@ -288,17 +290,16 @@ class TrackingNetDataset(SequenceDataset):
 
     def __post_init__(self):
         super().__post_init__()
-        chunks, split = self.chunks, self.split
-        if chunks is not None and (split == "test" or not chunks or not set(chunks) <= set(range(CHUNKS))):
+        if self.chunks is not None and self.split == "test":
             raise ConfigError(
-                f"TrackingNetDataset.chunks = {chunks} with the split {split!r}: expected numbers in 0..{CHUNKS - 1}, and "
-                "only with the split 'train'."
+                f"TrackingNetDataset.chunks = {self.chunks} with the split 'test': expected only with the split 'train'."
             )
 
     def _folders(self):
         if self.split == "test":
             return [os.path.join(self.root, "TEST")]
-        return [os.path.join(self.root, f"TRAIN_{chunk}") for chunk in self.chunks or range(CHUNKS)]
+        chunks = range(CHUNKS) if self.chunks is None else self.chunks
+        return [os.path.join(self.root, f"TRAIN_{chunk}") for chunk in chunks]
 
     def _names(self):
         self._chunk_of_name = {}

@@ -4,11 +4,13 @@ import itertools
 from collections import Counter
 from collections.abc import Callable
 from dataclasses import dataclass
+from typing import Annotated
 
 import cv2
 import gin
 import numpy as np
 import torch
+from annotated_types import MinLen
 
 from hiptrack import crops
 from hiptrack.data import benchmarks, detection  # noqa: F401  both register their data sets
@@ -17,6 +19,7 @@ from hiptrack.data.labels import unlabelled
 from hiptrack.data.loader import reading
 from hiptrack.data.sampling import Augmentation, CausalSampler, HardExamples
 from hiptrack.errors import ConfigError, DataError, HiptrackError
+from hiptrack.ranges import NonNegative
 
 REDRAWS = 50  # a data set of which so many draws in a row are unusable is at fault
 
@@ -52,18 +55,18 @@ class ClipData:
 
     def __init__(
         self,
-        datasets: list[object],
-        ratios: list[float] | None = None,
+        datasets: Annotated[list[object], MinLen(1)],
+        ratios: list[NonNegative] | None = None,
         sampler: Callable | None = None,
         augmentation: Callable | None = None,
         priority: HardExamples | None = None,
         reduced_decoding: bool = True,
     ):
         ratios = [1.0] * len(datasets) if ratios is None else ratios
-        if not datasets or len(ratios) != len(datasets) or min(ratios) < 0 or sum(ratios) <= 0:
+        if len(ratios) != len(datasets) or sum(ratios) <= 0:
             raise ConfigError(
-                f"ClipData: {len(datasets)} data sets with ratios {ratios}: one ratio of at least 0 for each data set was "
-                "expected, with one above 0."
+                f"ClipData: {len(datasets)} data sets with ratios {ratios}: one ratio for each data set was expected, with "
+                "one above 0."
             )
         self.datasets = datasets
         self.ratios = np.array(ratios, dtype=float) / sum(ratios)

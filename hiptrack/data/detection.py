@@ -14,6 +14,7 @@ from hiptrack.data.reading import FramePaths, entries, image_names, natural_key,
 from hiptrack.data.sequence import FULL_COVER, GOT10K, Sequence, SequenceDataset
 from hiptrack.errors import DataError
 from hiptrack.files import read_text
+from hiptrack.ranges import NonNegative
 
 MAX_JSON_BYTES = 2**30
 
@@ -37,7 +38,7 @@ class COCODataset(SequenceDataset):
 
     split: str = "train2017"
     annotations: None = field(default=None, init=False)
-    smallest: float = 10.0
+    smallest: NonNegative = 10.0
 
     LAYOUT = "annotations/instances_<split>.json and a folder of the split's pictures"
     SPLITS = None

@@ -1,19 +1,12 @@
 """Which frames of a sequence make a training clip."""
 
+from dataclasses import dataclass
+
 import cv2
 import gin
 import numpy as np
 
-from hiptrack.errors import ConfigError
-
-
-def require_positive(sampler, search_frames, max_gap):
-    """Both numbers; ConfigError where one is below 1."""
-    if search_frames < 1 or max_gap < 1:
-        raise ConfigError(
-            f"{sampler}.search_frames = {search_frames}, max_gap = {max_gap}: at least 1 was expected for both."
-        )
-    return search_frames, max_gap
+from hiptrack.ranges import Count, NonNegative, Share, ShareBelowOne
 
 
 @gin.register
@@ -28,8 +21,8 @@ class CausalSampler:
         max_gap: largest distance in frames between neighbours.
     """
 
-    def __init__(self, search_frames: int = 5, max_gap: int = 70):
-        self.search_frames, self.max_gap = require_positive(type(self).__name__, search_frames, max_gap)
+    def __init__(self, search_frames: Count = 5, max_gap: Count = 70):
+        self.search_frames, self.max_gap = search_frames, max_gap
 
     def __call__(self, visible, rng):
         """visible: [N] bool, at least one True; rng: numpy Generator. Returns (template frame, F search frames)."""
@@ -73,8 +66,8 @@ class RandomIntervalSampler:
         max_gap: largest distance in frames between the template and a search frame.
     """
 
-    def __init__(self, search_frames: int = 5, max_gap: int = 200):
-        self.search_frames, self.max_gap = require_positive(type(self).__name__, search_frames, max_gap)
+    def __init__(self, search_frames: Count = 5, max_gap: Count = 200):
+        self.search_frames, self.max_gap = search_frames, max_gap
 
     def __call__(self, visible, rng):
         """visible: [N] bool, at least one True; rng: numpy Generator. Returns (template frame, F search frames)."""
@@ -90,6 +83,7 @@ class RandomIntervalSampler:
 
 
 @gin.register
+@dataclass
 class Augmentation:
     """Joint grey and horizontal flip, brightness of each image, and jitter of the search box (HIPTrack's recipe).
 
@@ -101,16 +95,11 @@ class Augmentation:
         centre_jitter: its centre moves by up to half of this, in units of its jittered sqrt(w*h).
     """
 
-    def __init__(
-        self,
-        grey: float = 0.05,
-        flip: float = 0.5,
-        brightness: float = 0.2,
-        scale_jitter: float = 0.5,
-        centre_jitter: float = 4.5,
-    ):
-        self.grey, self.flip, self.brightness = grey, flip, brightness
-        self.scale_jitter, self.centre_jitter = scale_jitter, centre_jitter
+    grey: Share = 0.05
+    flip: Share = 0.5
+    brightness: Share = 0.2
+    scale_jitter: NonNegative = 0.5
+    centre_jitter: NonNegative = 4.5
 
     def jitter(self, box_xywh, rng):
         """The box a search crop is made around: xywh [4] in pixels, near the true one."""
@@ -152,18 +141,11 @@ class HardExamples:
 
     Args:
         exponent: 0 draws all alike; larger ones insist more on what is hard.
-        uniform: share of the draws that ignores the difficulty, in [0, 1], so that no sequence is forgotten.
-        inertia: share of the difficulty of earlier epochs in that after a further one, in [0, 1).
-
-    Raises ConfigError for a number out of range.
+        uniform: share of the draws that ignores the difficulty, so that no sequence is forgotten.
+        inertia: share of the difficulty of earlier epochs in that after a further one.
     """
 
-    def __init__(self, exponent: float = 1.0, uniform: float = 0.2, inertia: float = 0.5):
-        if not 0 <= exponent < np.inf or not 0 <= uniform <= 1 or not 0 <= inertia < 1:
-            raise ConfigError(
-                "HardExamples: an exponent of at least 0, uniform in [0, 1] and inertia in [0, 1) were expected, not "
-                f"{exponent}, {uniform} and {inertia}."
-            )
+    def __init__(self, exponent: NonNegative = 1.0, uniform: Share = 0.2, inertia: ShareBelowOne = 0.5):
         self.exponent, self.uniform, self.inertia = exponent, uniform, inertia
 
     def probabilities(self, difficulty):

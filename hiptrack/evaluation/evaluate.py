@@ -19,6 +19,7 @@ from hiptrack.files import write_atomically
 from hiptrack.models.weights import content_hash, load_model
 from hiptrack.nano import checkpoint_name
 from hiptrack.processes import PATIENCE, check_processes, on_main
+from hiptrack.ranges import Count
 from hiptrack.tracking.tracker import Tracker, parts_of
 
 
@@ -42,7 +43,7 @@ class Evaluation:
 
 
 @gin.configurable(denylist=["options"])
-def evaluate(options: EvaluationOptions, tracker: Callable = Tracker, batch: int = 1) -> Evaluation:
+def evaluate(options: EvaluationOptions, tracker: Callable = Tracker, batch: Count = 1) -> Evaluation:
     """Track every sequence of a data set, write result files in GOT-10k form and the benchmark's numbers: an Evaluation.
 
     Args:

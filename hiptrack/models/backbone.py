@@ -17,6 +17,7 @@ from torch import nn
 from torch.utils.checkpoint import checkpoint
 
 from hiptrack.errors import ConfigError, did_you_mean
+from hiptrack.ranges import Count, Index, ShareAboveZero, ShareBelowOne
 
 
 @dataclass
@@ -101,18 +102,18 @@ class Backbone(nn.Module):
     def __init__(
         self,
         name: str = "vit_base_patch16_224",
-        template_size: int = 192,
-        search_size: int = 384,
-        width: int | None = None,
-        depth: int | None = None,
-        heads: int | None = None,
-        patch: int | None = None,
+        template_size: Count = 192,
+        search_size: Count = 384,
+        width: Count | None = None,
+        depth: Count | None = None,
+        heads: Count | None = None,
+        patch: Count | None = None,
         patch_embed: Callable | None = None,
         class_token: bool = False,
-        elimination_blocks: tuple[int, ...] = (3, 6, 9),
-        keep_ratio: float = 0.7,
+        elimination_blocks: tuple[Index, ...] = (3, 6, 9),
+        keep_ratio: ShareAboveZero = 0.7,
         elimination_template: Literal["centre_point", "centre_rectangle", "all", "box"] = "centre_point",
-        drop_path: float = 0.0,
+        drop_path: ShareBelowOne = 0.0,
     ):
         from timm.layers import trunc_normal_  # PyTorch's draws other numbers
 
@@ -123,14 +124,12 @@ class Backbone(nn.Module):
         self.stride = vit.patch_embed.patch_size[0]
         self.template_size, self.search_size = template_size, search_size
         for what, side in (("template_size", template_size), ("search_size", search_size)):
-            if side < self.stride or side % self.stride:
+            if side % self.stride:
                 raise ConfigError(f"Backbone.{what} = {side} is no multiple of the patch of {name}, {self.stride} px.")
-        if not all(0 <= index < len(vit.blocks) for index in elimination_blocks):
+        if not all(index < len(vit.blocks) for index in elimination_blocks):
             raise ConfigError(
                 f"Backbone.elimination_blocks = {tuple(elimination_blocks)}: {name} has blocks 0 to {len(vit.blocks) - 1}."
             )
-        if not 0 < keep_ratio <= 1:
-            raise ConfigError(f"Backbone.keep_ratio = {keep_ratio}: a share above 0 and at most 1 was expected.")
         self.template_side, self.search_side = template_size // self.stride, search_size // self.stride
         self.elimination_blocks = tuple(elimination_blocks)
         self.keep_ratio = keep_ratio

@@ -5,14 +5,16 @@ After SimTrack's classification branch (see docs/model.md): global feature -> pr
 
 from collections.abc import Callable
 from dataclasses import dataclass
-from typing import Literal
+from typing import Annotated, Literal
 
 import gin
 import torch
 import torch.nn.functional as F
+from annotated_types import Ge
 from torch import nn
 
 from hiptrack.errors import ConfigError
+from hiptrack.ranges import Count, Share, ShareBelowOne
 
 
 def zero_linear(in_width, out_width):
@@ -96,21 +98,16 @@ class AttentionFusion(nn.Module):
     Args:
         fusion_width: width of fusion vector, tokens, queries and keys.
         grid_width: W, width of the grid.
-        tokens: number of tokens, at least 2.
+        tokens: number of tokens; of one every place would read the same.
         heads: attention heads; a divisor of fusion_width.
 
-    Raises ConfigError for other numbers.
+    Raises ConfigError for other heads.
     """
 
     foldable = False
 
-    def __init__(self, fusion_width: int, grid_width: int, tokens: int = 4, heads: int = 8):
+    def __init__(self, fusion_width: int, grid_width: int, tokens: Annotated[int, Ge(2)] = 4, heads: Count = 8):
         super().__init__()
-        if heads < 1 or tokens < 2:
-            raise ConfigError(
-                f"AttentionFusion.heads = {heads}, tokens = {tokens}: at least 1 and 2 were expected (of one token every place "
-                "would read the same)."
-            )
         if fusion_width % heads:
             raise ConfigError(
                 f"AttentionFusion.heads = {heads} does not divide ChallengeBranch.fusion_width = {fusion_width}."
@@ -166,13 +163,13 @@ class ChallengeBranch(nn.Module):
         self,
         feature_width: int,
         grid_width: int,
-        classes: int = 10,
-        hidden_width: int = 512,
-        fusion_width: int = 256,
-        dropout: float = 0.1,
+        classes: Count = 10,
+        hidden_width: Count = 512,
+        fusion_width: Count = 256,
+        dropout: ShareBelowOne = 0.1,
         feature: Literal["mean", "class_token"] = "mean",
         fusion: Callable | None = ResidualFusion,
-        momentum: float = 0.01,
+        momentum: Share = 0.01,
         activation: Literal["softmax", "sigmoid"] = "softmax",
     ):
         super().__init__()

@@ -7,6 +7,8 @@ import gin
 import torch
 from torch import nn
 
+from hiptrack.ranges import Count
+
 PRIOR = 0.1  # score of an untrained head: few places are targets (Lin et al., ICCV 2017)
 
 
@@ -67,7 +69,7 @@ class CenterHead(nn.Module):
         widths: channels of the four layers of each tower.
     """
 
-    def __init__(self, in_width: int, widths: tuple[int, ...] = (256, 128, 64, 32)):
+    def __init__(self, in_width: int, widths: tuple[Count, ...] = (256, 128, 64, 32)):
         super().__init__()
         self.score = ConvTower(in_width, list(widths), 1)
         self.offset = ConvTower(in_width, list(widths), 2)

@@ -14,6 +14,7 @@ from hiptrack.models.backbone import Backbone
 from hiptrack.models.challenge import ChallengeOutput
 from hiptrack.models.heads import CenterHead, HeadMaps
 from hiptrack.models.history import HistoricalPrompt
+from hiptrack.ranges import Count, Positive
 
 IMAGENET_MEAN, IMAGENET_STD = (0.485, 0.456, 0.406), (0.229, 0.224, 0.225)  # of RGB in [0, 1]
 
@@ -44,9 +45,9 @@ class HIPTrack(nn.Module):
         history: Callable = HistoricalPrompt,
         head: Callable = CenterHead,
         challenge: Callable | None = None,
-        neck_width: int | None = None,
-        template_factor: float = 2.0,
-        search_factor: float = 5.0,
+        neck_width: Count | None = None,
+        template_factor: Positive = 2.0,
+        search_factor: Positive = 5.0,
     ):
         super().__init__()
         self.template_factor, self.search_factor = template_factor, search_factor

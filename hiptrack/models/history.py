@@ -16,6 +16,7 @@ from torch import nn
 from hiptrack.boxes import cxcywh_to_xyxy
 from hiptrack.errors import ConfigError
 from hiptrack.models.layers import CBAM, ResidualBlock, ResNetTrunk, linear, product, tf32
+from hiptrack.ranges import Count
 
 CHUNK = 1536  # memory places read at a time on a processor: affinity and values stay in the cache
 AFFINITY = 2**26  # numbers of the affinity computed at a time on a GPU: 256 MB
@@ -33,7 +34,7 @@ class HistoricalPrompt(nn.Module):
         trunk_width: channels of the first stage of the value encoder's ResNet-18 trunk.
     """
 
-    def __init__(self, grid_width: int, stride: int, search_size: int, key_width: int = 64, trunk_width: int = 64):
+    def __init__(self, grid_width: int, stride: int, search_size: int, key_width: Count = 64, trunk_width: Count = 64):
         super().__init__()
         if grid_width % 2:
             raise ConfigError(f"The prompt is two halves of the backbone's width; {grid_width} is odd.")

@@ -7,12 +7,15 @@ frame's prediction, and where the next frame is searched.
 """
 
 from dataclasses import dataclass
+from typing import Annotated
 
 import gin
 import numpy as np
+from annotated_types import Interval
 
 from hiptrack.data.labels import CLASSES
 from hiptrack.errors import ConfigError, did_you_mean
+from hiptrack.ranges import Share, ShareAboveZero
 
 
 @dataclass(frozen=True)
@@ -34,23 +37,23 @@ class Rule:
 
     Args:
         challenge: one of `labels.CLASSES`; None: whatever the challenge.
-        above: the rule applies where the challenge's probability is above this, in [0, 1].
-        score_below: and where the score is below this, in (0, 1]; None: whatever the score.
+        above: the rule applies where the challenge's probability is above this.
+        score_below: and where the score is below this; None: whatever the score.
         write_memory: False keeps the frame out of the memory; the next one that may enter makes up for it.
-        search_scale: factor of the search region's side in the next frame, above 0 and up to 4.
+        search_scale: factor of the search region's side in the next frame.
         size_rate: share of the way from the last size to the predicted one, 0 (hold) to 1 (follow at once).
 
-    Raises ConfigError for an unknown class, a number out of range, no condition, or no action.
+    Raises ConfigError for an unknown class, no condition, or no action.
     """
 
     def __init__(
         self,
         challenge: str | None = None,
-        above: float = 0.5,
-        score_below: float | None = None,
+        above: Share = 0.5,
+        score_below: ShareAboveZero | None = None,
         write_memory: bool | None = None,
-        search_scale: float | None = None,
-        size_rate: float | None = None,
+        search_scale: Annotated[float, Interval(gt=0, le=4)] | None = None,
+        size_rate: Share | None = None,
     ):
         if challenge is not None and challenge not in CLASSES:
             hint = did_you_mean(challenge, CLASSES) or f" Known are {', '.join(CLASSES)}."
@@ -61,19 +64,6 @@ class Rule:
         self.actions = {name: value for name, value in actions.items() if value is not None}
         if not self.actions:
             raise ConfigError("A Rule without action: set Rule.write_memory, Rule.search_scale or Rule.size_rate.")
-        for name, value, valid, expected in (
-            ("above", above, 0 <= above <= 1, "a probability in [0, 1]"),
-            ("score_below", score_below, score_below is None or 0 < score_below <= 1, "a score in (0, 1]"),
-            (
-                "search_scale",
-                search_scale,
-                search_scale is None or 0 < search_scale <= 4,
-                "a factor above 0 and up to 4",
-            ),
-            ("size_rate", size_rate, size_rate is None or 0 <= size_rate <= 1, "a share in [0, 1]"),
-        ):
-            if not valid:
-                raise ConfigError(f"Rule.{name} = {value}: {expected} was expected.")
         self.challenge, self.above, self.score_below = challenge, above, score_below
         self.write_memory, self.search_scale, self.size_rate = write_memory, search_scale, size_rate
 
@@ -93,9 +83,7 @@ class Adaptation:
             SiamFC, Bertinetto et al., ECCV 2016 workshops, for width and height); 1 follows at once.
     """
 
-    def __init__(self, rules: list[Rule], size_rate: float = 1.0):
-        if not 0 <= size_rate <= 1:
-            raise ConfigError(f"Adaptation.size_rate = {size_rate}: a share in [0, 1] was expected.")
+    def __init__(self, rules: list[Rule], size_rate: Share = 1.0):
         self.rules, self.size_rate = tuple(rules), size_rate
 
     @property

@@ -5,6 +5,7 @@ import torch
 
 from hiptrack.errors import ConfigError
 from hiptrack.models.history import MemoryBank
+from hiptrack.ranges import Count
 
 
 @gin.register
@@ -19,11 +20,13 @@ class MemoryPolicy:
     """
 
     def __init__(
-        self, template_frames: int = 10, early: tuple[int, ...] = (5, 10), interval: int = 20, capacity: int = 150
+        self,
+        template_frames: Count = 10,
+        early: tuple[Count, ...] = (5, 10),
+        interval: Count = 20,
+        capacity: Count = 150,
     ):
-        if interval < 1 or capacity < 1:
-            raise ConfigError(f"MemoryPolicy.interval = {interval}, capacity = {capacity}: both must be at least 1.")
-        if not early or not all(1 <= frame <= template_frames for frame in early):
+        if not early or max(early) > template_frames:
             raise ConfigError(
                 f"MemoryPolicy.early = {tuple(early)}: at least one frame was expected, and none but 1 to {template_frames} "
                 "(template_frames): later ones enter the bank by the interval."

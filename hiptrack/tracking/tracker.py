@@ -18,6 +18,7 @@ from hiptrack.models.layers import has_tf32, tf32
 from hiptrack.models.prepare import prepare
 from hiptrack.models.weights import load_model
 from hiptrack.nano import FOLDER, weights_path
+from hiptrack.ranges import Count, ShareBelowOne
 from hiptrack.tracking.adaptation import Action, Adaptation, follow_size
 from hiptrack.tracking.hub import SETTINGS, WEIGHTS, TrackerHubMixin, WeightsFile, is_tracker_folder, stored_settings
 from hiptrack.tracking.memory import MemoryPolicy, TargetMemory, read_memories, update_memories
@@ -84,8 +85,8 @@ class Tracker(TrackerHubMixin):
     model: torch.nn.Module
     branch: Literal["off", "on", "folded"] = "off"
     memory: MemoryPolicy | None = None
-    margin: int = 10
-    smoothing: float = 0.0
+    margin: Count = 10
+    smoothing: ShareBelowOne = 0.0
     adaptation: Adaptation | None = None
     precision: Literal["float32", "tf32", "bf16"] = "float32"
     compile: bool = False

@@ -11,16 +11,7 @@ MODEL = ("hiptrack.training.train.train", "model")  # as gin knows it
 
 
 def check_run(training):
-    """Raise ConfigError for what the settings of a Training alone show to be wrong.
-
-    Two stages share a name, or one has that of the run's last file; the model is built in a scope; a number is out of
-    range.
-    """
-    if training.keep_checkpoints < 1 or training.loader_timeout <= 0:
-        raise ConfigError(
-            f"train.keep_checkpoints = {training.keep_checkpoints} and train.loader_timeout = {training.loader_timeout:g}: at "
-            "least 1 checkpoint and a time above 0 were expected."
-        )
+    """Raise ConfigError where stages of a Training share a name or have the last file's, or a scope builds its model."""
     names = [stage.name for stage in training.stages]
     taken = [name for name in names if names.count(name) > 1 or name == "model"]
     if taken:

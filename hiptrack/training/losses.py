@@ -6,6 +6,7 @@ a global batch was divided. R rows are frames, clip after clip. A loss that suit
 names it in `activation`.
 """
 
+from dataclasses import dataclass
 from typing import Literal
 
 import gin
@@ -13,7 +14,7 @@ import torch
 import torch.nn.functional as F
 
 from hiptrack.boxes import cxcywh_to_xyxy, iou_and_giou, xywh_to_xyxy
-from hiptrack.errors import ConfigError
+from hiptrack.ranges import Count, NonNegative, Share, ShareBelowOne
 
 
 @gin.register
@@ -22,7 +23,7 @@ class GIoULoss:
 
     name, target, part = "giou", "boxes_xywh", "location"
 
-    def __init__(self, weight: float = 2.0):
+    def __init__(self, weight: NonNegative = 2.0):
         self.weight = weight
 
     def count(self, truth_xywh):
@@ -40,7 +41,7 @@ class L1Loss:
 
     name, target, part = "l1", "boxes_xywh", "location"
 
-    def __init__(self, weight: float = 5.0):
+    def __init__(self, weight: NonNegative = 5.0):
         self.weight = weight
 
     def count(self, truth_xywh):
@@ -58,7 +59,7 @@ class CenterFocalLoss:
 
     name, target, part = "focal", "boxes_xywh", "location"
 
-    def __init__(self, weight: float = 1.0, alpha: float = 2.0, beta: float = 4.0):
+    def __init__(self, weight: NonNegative = 1.0, alpha: NonNegative = 2.0, beta: NonNegative = 4.0):
         self.weight, self.alpha, self.beta = weight, alpha, beta
 
     def count(self, truth_xywh):
@@ -104,6 +105,7 @@ def corner_radius(w, h, overlap=0.7):
 
 
 @gin.register
+@dataclass
 class ChallengeLoss:
     """Classification of the challenge: cross entropy, focal (Lin et al., ICCV 2017) or with smoothed labels.
 
@@ -116,16 +118,11 @@ class ChallengeLoss:
 
     name, target, part, activation = "classification", "labels", "classification", "softmax"
 
-    def __init__(
-        self,
-        weight: float = 1.0,
-        kind: Literal["cross_entropy", "focal", "label_smoothing"] = "cross_entropy",
-        alpha: float = 0.25,
-        gamma: float = 2.0,
-        smoothing: float = 0.1,
-    ):
-        self.weight, self.kind = weight, kind
-        self.alpha, self.gamma, self.smoothing = alpha, gamma, smoothing
+    weight: NonNegative = 1.0
+    kind: Literal["cross_entropy", "focal", "label_smoothing"] = "cross_entropy"
+    alpha: NonNegative = 0.25
+    gamma: NonNegative = 2.0
+    smoothing: Share = 0.1
 
     def count(self, labels):
         return (labels >= 0).sum()
@@ -141,6 +138,7 @@ class ChallengeLoss:
 
 
 @gin.register
+@dataclass
 class MultiLabelChallengeLoss:
     """Classification of all challenges of a frame at once: binary cross entropy of each class, plain or asymmetric.
 
@@ -150,27 +148,17 @@ class MultiLabelChallengeLoss:
     Args:
         weight: factor in the total.
         kind: which of the two.
-        gamma_positive, gamma_negative: focusing exponents of present and of absent classes, at least 0 (asymmetric).
-        margin: probability up to which an absent class costs nothing, in [0, 1) (asymmetric).
+        gamma_positive, gamma_negative: focusing exponents of present and of absent classes (asymmetric).
+        margin: probability up to which an absent class costs nothing (asymmetric).
     """
 
     name, target, part, activation = "classification", "flags", "classification", "sigmoid"
 
-    def __init__(
-        self,
-        weight: float = 1.0,
-        kind: Literal["bce", "asymmetric"] = "bce",
-        gamma_positive: float = 0.0,
-        gamma_negative: float = 4.0,
-        margin: float = 0.05,
-    ):
-        if gamma_positive < 0 or gamma_negative < 0 or not 0 <= margin < 1:
-            raise ConfigError(
-                f"MultiLabelChallengeLoss: gammas of at least 0 and a margin in [0, 1) were expected, not gamma_positive = "
-                f"{gamma_positive}, gamma_negative = {gamma_negative}, margin = {margin}."
-            )
-        self.weight, self.kind, self.margin = weight, kind, margin
-        self.gamma_positive, self.gamma_negative = gamma_positive, gamma_negative
+    weight: NonNegative = 1.0
+    kind: Literal["bce", "asymmetric"] = "bce"
+    gamma_positive: NonNegative = 0.0
+    gamma_negative: NonNegative = 4.0
+    margin: ShareBelowOne = 0.05
 
     def count(self, flags):
         """Number of labelled frames; the classes of a frame are summed."""
@@ -203,7 +191,7 @@ class ConsistencyLoss:
 
     name, target, part = "consistency", "gaps", "classification"
 
-    def __init__(self, weight: float = 10.0, max_gap: int = 10):
+    def __init__(self, weight: NonNegative = 10.0, max_gap: Count = 10):
         self.weight, self.max_gap = weight, max_gap
 
     def count(self, gaps):

@@ -1,31 +1,30 @@
 """Optimisers, the parameter groups they are given, and what one hands on to the next."""
 
-from contextlib import contextmanager
-
 import gin
 import torch
 
 from hiptrack.errors import ConfigError, did_you_mean
+from hiptrack.ranges import NonNegative, ShareBelowOne
 
 EMBEDDINGS = "backbone.embeddings"  # stands for patch embedding, positions and tokens of the backbone
 
 
 @gin.register(denylist=["parameters"])
-def AdamW(parameters, weight_decay: float = 1e-4, betas: tuple[float, float] = (0.9, 0.999)):
+def AdamW(parameters, weight_decay: NonNegative = 1e-4, betas: tuple[ShareBelowOne, ShareBelowOne] = (0.9, 0.999)):
     """AdamW (Loshchilov and Hutter, ICLR 2019), fused; the learning rates come from the stage."""
-    with as_config_error("AdamW"):
-        return torch.optim.AdamW(parameters, weight_decay=weight_decay, betas=betas, fused=True)
+    return torch.optim.AdamW(parameters, weight_decay=weight_decay, betas=betas, fused=True)
 
 
 @gin.register(denylist=["parameters"])
-def SGD(parameters, momentum: float = 0.9, weight_decay: float = 1e-4):
+def SGD(parameters, momentum: ShareBelowOne = 0.9, weight_decay: NonNegative = 1e-4):
     """Stochastic gradient descent with momentum; the learning rates come from the stage."""
-    with as_config_error("SGD"):
-        return torch.optim.SGD(parameters, lr=1.0, momentum=momentum, weight_decay=weight_decay, fused=True)
+    return torch.optim.SGD(parameters, lr=1.0, momentum=momentum, weight_decay=weight_decay, fused=True)
 
 
 @gin.register(denylist=["parameters"])
-def TimmOptimizer(parameters, name: str = "lamb", weight_decay: float = 1e-4, betas: tuple[float, ...] | None = None):
+def TimmOptimizer(
+    parameters, name: str = "lamb", weight_decay: NonNegative = 1e-4, betas: tuple[ShareBelowOne, ...] | None = None
+):
     """Any optimiser of timm (`timm.optim.list_optimizers`); the learning rates come from the stage.
 
     Args:
@@ -61,17 +60,10 @@ def TimmOptimizer(parameters, name: str = "lamb", weight_decay: float = 1e-4, be
         raise ConfigError(f"TimmOptimizer.betas = {tuple(betas)}: '{name}' has {number}.")
     own = {} if betas is None else {"betas": betas}
     highest = max(group["lr"] for group in parameters)  # without a rate, some would choose one by themselves
-    with as_config_error(f"TimmOptimizer.name = '{name}'"):
-        return create_optimizer_v2(parameters, opt=name, lr=highest, weight_decay=weight_decay, **own)
-
-
-@contextmanager
-def as_config_error(what):
-    """Raise what an optimiser says of its settings as a ConfigError."""
     try:
-        yield
+        return create_optimizer_v2(parameters, opt=name, lr=highest, weight_decay=weight_decay, **own)
     except (AssertionError, ImportError, ValueError, TypeError) as error:
-        raise ConfigError(f"{what} cannot be built: {error}") from error
+        raise ConfigError(f"TimmOptimizer.name = '{name}' cannot be built: {error}") from error
 
 
 def parameter_groups(model, lr, multipliers, layer_decay=None):

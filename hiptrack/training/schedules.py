@@ -12,6 +12,7 @@ from typing import Literal
 import gin
 
 from hiptrack.errors import ConfigError
+from hiptrack.ranges import Count, Index, NonNegative, Positive, Share, ShareAboveZero
 
 FIRST = 1e-3  # the very first step of a warm-up counts a little
 
@@ -34,8 +35,8 @@ class StepSchedule:
         factor: of each drop.
     """
 
-    milestones: tuple[int, ...] = (80,)
-    factor: float = 0.1
+    milestones: tuple[Index, ...] = (80,)
+    factor: ShareAboveZero = 0.1
 
     def __post_init__(self):
         self.milestones = sorted(self.milestones)
@@ -79,8 +80,8 @@ class CosineSchedule(_Fall):
         final: factor at the end of the stage.
     """
 
-    warmup_epochs: float = 0.0
-    final: float = 0.0
+    warmup_epochs: NonNegative = 0.0
+    final: Share = 0.0
 
     def left(self, done):
         return _half_cosine(done)
@@ -99,9 +100,9 @@ class PolynomialSchedule(_Fall):
         final: factor at the end of the stage.
     """
 
-    power: float = 1.0
-    warmup_epochs: float = 0.0
-    final: float = 0.0
+    power: Positive = 1.0
+    warmup_epochs: NonNegative = 0.0
+    final: Share = 0.0
 
     def left(self, done):
         return (1 - done) ** self.power
@@ -120,20 +121,20 @@ class TimmSchedule(_Fall):
         warmup_epochs: length of the linear warm-up, which takes the place of the first epochs.
         final: factor at the end of each part.
 
-    Raises ConfigError for fewer than one cycle.
+    Raises ConfigError where the last part starts at `final` or below.
     """
 
     name: Literal["cosine", "tanh"] = "cosine"
-    cycles: int = 1
-    cycle_decay: float = 1.0
-    warmup_epochs: float = 0.0
-    final: float = 0.0
+    cycles: Count = 1
+    cycle_decay: ShareAboveZero = 1.0
+    warmup_epochs: NonNegative = 0.0
+    final: Share = 0.0
 
     def __post_init__(self):
-        if self.cycles < 1 or self.cycle_decay ** (self.cycles - 1) <= self.final:
+        if self.cycle_decay ** (self.cycles - 1) <= self.final:
             raise ConfigError(
-                f"TimmSchedule.cycles = {self.cycles}, cycle_decay = {self.cycle_decay}, final = {self.final}: at least "
-                "one cycle was expected, and that the last one starts above `final`."
+                f"TimmSchedule.cycles = {self.cycles}, cycle_decay = {self.cycle_decay}, final = {self.final}: it was "
+                "expected that the last cycle starts above `final`."
             )
 
     def __call__(self, epoch, epochs):
@@ -166,12 +167,8 @@ class KeepRatioSchedule:
         length: epochs the cosine takes.
     """
 
-    start: float = 20
-    length: float = 80
-
-    def __post_init__(self):
-        if self.length <= 0:
-            raise ConfigError(f"KeepRatioSchedule.length = {self.length}: a number of epochs above 0 was expected.")
+    start: NonNegative = 20
+    length: Positive = 80
 
     def problem(self, epochs):
         """What is wrong in a stage of so many epochs, or None."""

@@ -5,12 +5,14 @@ from dataclasses import dataclass
 from typing import Annotated
 
 import gin
+from annotated_types import MinLen
 
 from hiptrack.config.meaning import CHANGES_NO_RESULT
 from hiptrack.data.clips import ClipDataset, Geometry
 from hiptrack.data.labels import CLASSES
 from hiptrack.data.loader import divide_batch
 from hiptrack.errors import ConfigError
+from hiptrack.ranges import Count, Index, NonNegative, Positive, ShareAboveZero
 from hiptrack.training.optimizers import (
     AdamW,
     carry_over,
@@ -44,8 +46,8 @@ class Stage:
             {epoch of the stage: modules}. All others are frozen: in eval mode, without gradients, outside the
             optimiser.
         lr_multipliers: {module: factor of lr}; the longest name that fits a parameter decides.
-        layer_decay: factor of lr from each backbone layer to the one below it, above 0 and at most 1, beside
-            lr_multipliers (see `parameter_groups`); None has the same rate in all layers.
+        layer_decay: factor of lr from each backbone layer to the one below it, beside lr_multipliers (see
+            `parameter_groups`); None has the same rate in all layers.
         optimizer: called with the parameter groups.
         schedule: factor of the learning rates over the stage.
         keep_ratio: schedule of the keep ratio; None trains with the backbone's own.
@@ -58,19 +60,19 @@ class Stage:
     def __init__(
         self,
         data: Callable,
-        losses: list[object],
-        epochs: int,
-        lr: float,
-        batch: int = 32,
-        clips: int = 60000,
-        trainable: list[str] | dict[int, list[str]] = ("all",),
-        lr_multipliers: dict[str, float] | None = None,
-        layer_decay: float | None = None,
+        losses: Annotated[list[object], MinLen(1)],
+        epochs: Count,
+        lr: Positive,
+        batch: Count = 32,
+        clips: Count = 60000,
+        trainable: list[str] | Annotated[dict[Index, list[str]], MinLen(1)] = ("all",),
+        lr_multipliers: dict[str, NonNegative] | None = None,
+        layer_decay: ShareAboveZero | None = None,
         optimizer: Callable = AdamW,
         schedule: Callable | None = None,
         keep_ratio: Callable | None = None,
-        grad_clip: float | None = 0.1,
-        largest_pass: int | None = None,
+        grad_clip: Positive | None = 0.1,
+        largest_pass: Count | None = None,
         activation_checkpointing: Annotated[bool, CHANGES_NO_RESULT] = False,
     ):
         self.scope = gin.current_scope_str()
@@ -84,28 +86,6 @@ class Stage:
         self.keep_ratio = keep_ratio
         self.grad_clip, self.largest_pass = grad_clip, largest_pass
         self.activation_checkpointing = activation_checkpointing
-        self._check()
-
-    def _check(self):
-        for what, value in (("epochs", self.epochs), ("batch", self.batch), ("clips", self.clips), ("lr", self.lr)):
-            if value <= 0:
-                raise ConfigError(f"Stage.{what} = {value} in stage '{self.name}': a number above 0 was expected.")
-        for what, value in (("grad_clip", self.grad_clip), ("largest_pass", self.largest_pass)):
-            if value is not None and value <= 0:
-                raise ConfigError(
-                    f"Stage.{what} = {value} in stage '{self.name}': None or a number above 0 was expected."
-                )
-        negative = [f"'{module}': {factor}" for module, factor in self.lr_multipliers.items() if factor < 0]
-        if negative:
-            raise ConfigError(
-                f"Stage.lr_multipliers of stage '{self.name}' has {negative[0]}: factors of at least 0 were expected."
-            )
-        if self.layer_decay is not None and not 0 < self.layer_decay <= 1:
-            raise ConfigError(
-                f"Stage.layer_decay = {self.layer_decay} in stage '{self.name}': a factor above 0 and at most 1 was expected."
-            )
-        if not self.losses:
-            raise ConfigError(f"Stage.losses of stage '{self.name}' is empty: there is nothing to train.")
         names = [loss.name for loss in self.losses]
         if len(set(names)) < len(names):
             raise ConfigError(f"Stage.losses of stage '{self.name}' holds a term twice: {', '.join(names)}.")

@@ -8,6 +8,7 @@ from typing import Annotated, Literal
 
 import gin
 from accelerate.utils import send_to_device, set_seed
+from annotated_types import Ge, Gt, Interval, MinLen
 
 import hiptrack.models.initial
 import hiptrack.training.losses  # noqa: F401  both register their names
@@ -17,6 +18,7 @@ from hiptrack.models.hiptrack import HIPTrack
 from hiptrack.models.prepare import choose_kernels, device_faults, lay_out
 from hiptrack.models.weights import model_text
 from hiptrack.processes import on_every_process, open_accelerator, raise_together, wait_for_all
+from hiptrack.ranges import Count, Share
 from hiptrack.signals import Preempted, Preemption, exit_code
 from hiptrack.training.checkpoint import Position, save_checkpoint
 from hiptrack.training.difficulty import Difficulty
@@ -53,22 +55,22 @@ class Training:
         pictures: clips of an epoch that are drawn into TensorBoard.
     """
 
-    stages: list[Stage]
+    stages: Annotated[list[Stage], MinLen(1)]
     model: Callable = HIPTrack
     initial_weights: list[object] = ()
     validation: Validation | None = None
-    seed: int = 0
+    seed: Annotated[int, Interval(ge=0, le=2**32 - 1)] = 0
     deterministic: bool = True
     mixed_precision: Literal["no", "bf16", "fp16"] = "no"
     tf32: bool = True
-    workers: Annotated[int, CHANGES_NO_RESULT] = 2
-    loader_timeout: Annotated[float, CHANGES_NO_RESULT] = 600.0
-    max_unreadable: Annotated[float, CHANGES_NO_RESULT] = 0.1
-    log_every: Annotated[int, CHANGES_NO_RESULT] = 10
-    save_steps: Annotated[int | None, CHANGES_NO_RESULT] = None
-    save_minutes: Annotated[float, CHANGES_NO_RESULT] = 15.0
-    keep_checkpoints: Annotated[int, CHANGES_NO_RESULT] = 3
-    pictures: Annotated[int, CHANGES_NO_RESULT] = 4
+    workers: Annotated[int, Ge(0), CHANGES_NO_RESULT] = 2
+    loader_timeout: Annotated[float, Gt(0), CHANGES_NO_RESULT] = 600.0
+    max_unreadable: Annotated[Share, CHANGES_NO_RESULT] = 0.1
+    log_every: Annotated[Count, CHANGES_NO_RESULT] = 10
+    save_steps: Annotated[Count | None, CHANGES_NO_RESULT] = None
+    save_minutes: Annotated[float, Ge(0), CHANGES_NO_RESULT] = 15.0
+    keep_checkpoints: Annotated[Count, CHANGES_NO_RESULT] = 3
+    pictures: Annotated[int, Ge(0), CHANGES_NO_RESULT] = 4
 
     def run(self, request):
         """All that is left of a TrainRequest's run; returns the exit code. Raises HiptrackError for a user's faults."""

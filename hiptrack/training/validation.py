@@ -1,6 +1,7 @@
 """Validation during training: tracking of held-out sequences."""
 
 from collections.abc import Callable
+from dataclasses import dataclass
 
 import gin
 from accelerate.utils import gather_object
@@ -8,10 +9,12 @@ from accelerate.utils import gather_object
 from hiptrack.data.labels import CLASSES
 from hiptrack.errors import HiptrackError
 from hiptrack.evaluation.score import evaluate_sequences
+from hiptrack.ranges import Count
 from hiptrack.tracking.tracker import Tracker
 
 
 @gin.register
+@dataclass
 class Validation:
     """Tracks the sequences of a data set: AO, SR0.5, SR0.75, and how well the branch classifies where it is on.
 
@@ -23,10 +26,11 @@ class Validation:
         batch: sequences that each process tracks side by side.
     """
 
-    def __init__(
-        self, data: object, every: int = 1, tracker: Callable = Tracker, sequences: int | None = None, batch: int = 1
-    ):
-        self.data, self.every, self.tracker, self.sequences, self.batch = data, every, tracker, sequences, batch
+    data: object
+    every: Count = 1
+    tracker: Callable = Tracker
+    sequences: Count | None = None
+    batch: Count = 1
 
     def missing_paths(self):
         return self.data.missing_paths()

@@ -15,9 +15,12 @@ pytestmark = pytest.mark.usefixtures("clean_gin")
 def test_an_entry_has_parameters_defaults_meaning_and_files():
     text = catalogue("MemoryPolicy  (")
     assert "Which frames are remembered and when they are read" in text
-    assert "    .interval: int = 20" in text and "    .early: tuple[int, ...] = (5, 10)" in text
+    assert "    .interval: int = 20  (at least 1)\n" in text
+    assert "    .early: tuple[int, ...] = (5, 10)  (each at least 1)\n" in text
     text = catalogue("Stage  (hiptrack.training.stage)")
-    assert "    .epochs: int = required\n        length, base learning rate, and the *global* batch" in text
+    assert (
+        "    .epochs: int = required  (at least 1)\n        length, base learning rate, and the *global* batch" in text
+    )
     assert "        schedule of the keep ratio; None trains with the backbone's own.\n" in text
     assert "{epoch of the stage: modules}. All others are frozen: in eval mode" in text  # of two lines
     batch = text[text.index("    .batch: int = 32") : text.index("    .clips:")]

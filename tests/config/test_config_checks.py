@@ -1,10 +1,11 @@
-"""The checks of the configuration: names, scopes, macros, types, bindings that nothing reads."""
+"""The checks of the configuration: names, scopes, macros, types, ranges, bindings that nothing reads."""
 
 from collections.abc import Callable, Sequence
-from typing import Any, Literal
+from typing import Annotated, Any, Literal
 
 import gin
 import pytest
+from annotated_types import Ge, Gt, Interval, Le, Lt, MinLen
 from toy_config import (
     TWO_STAGES,
     ToyAdam,
@@ -16,6 +17,26 @@ from toy_config import (
 
 from hiptrack import config
 from hiptrack.config.checks import fits
+from hiptrack.config.meaning import CHANGES_NO_RESULT, changes_no_result
+
+
+@gin.register
+class ToyNumbers:
+    def __init__(
+        self,
+        share: Annotated[float, Interval(ge=0, le=1)] = -1,
+        decay: Annotated[float, Interval(ge=0, lt=1)] = 0.0,
+        rate: Annotated[float, Gt(0)] | None = None,
+        size: Annotated[int, Interval(ge=8, le=512)] | Literal["auto"] = "auto",
+        gap: Annotated[int, Ge(1)] = 1,
+        gain: Annotated[float, Lt(0)] = -1.0,
+        workers: Annotated[int, Le(8), CHANGES_NO_RESULT] = 2,
+        betas: tuple[Annotated[float, Gt(0)], Annotated[float, Lt(1)]] = (0.5, 0.5),
+        ratios: list[Annotated[float, Ge(0)]] | None = None,
+        factors: dict[str, Annotated[float, Interval(gt=0, le=1)]] | None = None,
+        names: Annotated[list[str], MinLen(1)] = ("a",),
+    ):
+        pass
 
 
 def test_stages_share_root_bindings_and_keep_their_own():
@@ -128,12 +149,52 @@ def test_wrong_literal_type():
         (type[ToyAdam], ["@ToyAdam"], ["@ToyAdam()", "'ToyAdam'"]),
         (Callable[[], ToyAdam], ["@ToyAdam", "@toy_train"], ["@ToyAdam()", "3", "'f'"]),
         (Callable | None, ["@ToyAdam", "None"], ["@ToyAdam()"]),
+        (Annotated[int, Ge(1)] | None, ["1", "None", "@toy_train()"], ["0", "True", "1.5", "@ToyAdam()"]),
+        (list[Annotated[float, Ge(0)]], ["[]", "[0, 1e999]", "[@toy_train()]"], ["[1, -1]", "['a']", "0"]),
         (Any, ["1", "@ToyAdam", "@toy_train()"], []),
         ("SomethingUnresolved", ["1", "@ToyAdam"], []),
     ],
 )
 def test_types(hint, good, bad):
     assert [text for text in good + bad if fits(gin.config.parse_value(text), hint)] == good
+
+
+@pytest.mark.parametrize(
+    "name, value, words",
+    [
+        ("share", "1.5", "a number from 0 to 1"),
+        ("decay", "1", "at least 0 and below 1"),
+        ("rate", "0", "above 0 or None"),
+        ("size", "4", "a number from 8 to 512"),
+        ("gap", "0", "at least 1"),
+        ("gain", "0.0", "below 0"),
+        ("workers", "9", "at most 8"),
+        ("betas", "(0.5, 1)", "each above 0, each below 1"),
+        ("ratios", "[1.0, -2]", "each at least 0 or None"),
+        ("factors", "{'a': 1, 'b': 0}", "each above 0 and at most 1 or None"),
+        ("names", "[]", "a length of at least 1"),
+    ],
+)
+def test_out_of_range(name, value, words):
+    told = f"ToyNumbers.{name} = {value}"
+    assert error(f"toy_train.model = @ToyNumbers()\n\nToyNumbers.{name} = {value}\n").startswith(
+        f"exp.gin:3: {told}: {words} was expected."
+    )
+    line = f"ToyNumbers.{name}={value}"
+    assert error("toy_train.model = @ToyNumbers()", line) == f'command line: "{line}": {told}: {words} was expected.'
+    macro = f"toy_train.model = @ToyNumbers()\nN = {value}\nToyNumbers.{name} = %N\n"
+    assert error(macro) == f"exp.gin:3: {told}, the value of %N at exp.gin:2: {words} was expected."
+
+
+def test_a_range_that_nothing_reads_is_held_to_and_a_default_is_not():
+    load("toy_train.stages = []\ntoy_train.model = @ToyNumbers()\nToyNumbers.betas = (2.0, -1)\n")
+    load("toy_train.stages = []\ntoy_train.model = @ToyNumbers()\nToyNumbers.share = -1\n")
+    assert error("toy_train.stages = []\nToyNumbers.gap = 0").startswith("exp.gin:2: ToyNumbers.gap = 0: at least 1")
+
+
+def test_a_range_stands_beside_a_mark():
+    assert changes_no_result("ToyNumbers.workers") and changes_no_result("scope/ToyNumbers.workers")
+    assert not changes_no_result("ToyNumbers.share")
 
 
 # Bindings that are not read, or not everywhere

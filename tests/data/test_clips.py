@@ -201,13 +201,6 @@ def test_data_sets_are_mixed_by_ratio(synthetic):
         ClipData(parts, [1.0])
 
 
-@pytest.mark.parametrize("sampler", [CausalSampler, RandomIntervalSampler])
-@pytest.mark.parametrize("settings", [{"search_frames": 0}, {"max_gap": -5}])
-def test_samplers_need_frames_and_a_gap(sampler, settings):
-    with pytest.raises(ConfigError, match=f"{sampler.__name__}.search_frames = .* at least 1"):
-        sampler(**settings)
-
-
 def test_a_clip_with_an_unreadable_frame_is_drawn_again_and_all_others_stay_the_same(breakable, monkeypatch):
     dataset = clips(breakable, search_frames=2)
     clean = [dataset[(0, index)] for index in range(60)]

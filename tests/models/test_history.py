@@ -269,11 +269,7 @@ def test_policy_is_configurable():
     assert read[2:] == [[1], [1, 3], [1, 3], [1, 3], [3, 6], [3, 6], [3, 6], [6, 9]]
 
 
-@pytest.mark.parametrize(
-    "settings",
-    [{"early": ()}, {"early": (11,)}, {"early": (0,)}, {"interval": 0}, {"capacity": 0}, {"template_frames": 0}],
-    ids=str,
-)
+@pytest.mark.parametrize("settings", [{"early": ()}, {"early": (11,)}, {"template_frames": 9}], ids=str)
 def test_policy_that_leaves_nothing_to_read_is_refused(settings):
     with pytest.raises(ConfigError, match="MemoryPolicy"):
         MemoryPolicy(**settings)

@@ -60,20 +60,11 @@ def test_of_each_action_the_first_rule_that_names_it_decides():
         ({"challenge": "fog", "size_rate": 0.0}, "'fog' is no challenge class. Known are occlusion, "),
         ({"size_rate": 0.0}, "without condition"),
         ({"challenge": "occlusion"}, "without action"),
-        ({"challenge": "occlusion", "above": 1.5, "size_rate": 0.0}, "Rule.above = 1.5"),
-        ({"score_below": 0.0, "size_rate": 0.0}, "Rule.score_below = 0.0"),
-        ({"score_below": 0.5, "size_rate": 1.1}, "Rule.size_rate = 1.1"),
-        ({"score_below": 0.5, "search_scale": 0.0}, "Rule.search_scale = 0.0"),
     ],
 )
 def test_rules_that_cannot_be_are_errors(settings, message):
     with pytest.raises(ConfigError, match=message):
         Rule(**settings)
-
-
-def test_a_damping_out_of_range_is_an_error():
-    with pytest.raises(ConfigError, match="Adaptation.size_rate = -1"):
-        Adaptation([], size_rate=-1)
 
 
 @pytest.mark.parametrize("branch", ["off", "folded"])

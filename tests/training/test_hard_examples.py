@@ -40,12 +40,6 @@ def test_a_large_exponent_draws_the_hardest_alone():
     assert HardExamples(60.0, 0.0).probabilities(np.array([1e-7, 1e-6])) == pytest.approx([0, 1])
 
 
-@pytest.mark.parametrize("wrong", [{"exponent": -1.0}, {"exponent": np.inf}, {"uniform": 1.1}, {"inertia": 1.0}])
-def test_numbers_out_of_range_are_errors(wrong):
-    with pytest.raises(ConfigError, match="HardExamples: an exponent of at least 0"):
-        HardExamples(**wrong)
-
-
 def test_difficulty_is_the_probability_missing_from_the_truth():
     probabilities = torch.tensor([[0.7, 0.2, 0.1], [0.1, 0.1, 0.8], [0.3, 0.3, 0.4]])
     difficulty, labelled = label_difficulty(probabilities, torch.tensor([0, 1, -1]))
