@@ -19,7 +19,7 @@ from dataclasses import dataclass
 from gin.config import Configurable, ConfigurableReference
 from gin.config_parser import BindingStatement, ParserDelegate
 
-from hiptrack.config.checks import suits
+from hiptrack.config.checks import refusal, suits
 from hiptrack.config.meaning import (
     Walk,
     current_bindings,
@@ -201,8 +201,7 @@ def _arguments(values: object, known: Mapping[str, inspect.Parameter], read: Cal
                 f"{where}: {name} = {excerpt(repr(value))}: whole numbers up to {MAX_NUMBER} are taken."
             )
         if not suits(own[name], known[name]):
-            expected = inspect.formatannotation(known[name].annotation)
-            raise CheckpointError(f"{where}: {name} expects {expected}, not {excerpt(repr(value))}.")
+            raise CheckpointError(f"{where}: {refusal(name, excerpt(repr(value)), own[name], known[name].annotation)}.")
     return own
 
 

@@ -176,7 +176,7 @@ def test_name_without_bindings():
 @pytest.mark.parametrize(
     "parameters, message",
     [
-        (with_head({"channels": "many"}), "PartTracker: head: channels expects int, not 'many'."),
+        (with_head({"channels": "many"}), "PartTracker: head: channels expects int, not 'many' (str)."),
         (with_head({}), 'PartTracker: head: the setting "channels" is missing.'),
         (with_head([]), "head: {name: value} was expected, not []."),
         ({}, 'PartTracker: the setting "head" is missing.'),

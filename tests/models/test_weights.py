@@ -131,6 +131,7 @@ TAMPERED = {
         'nothing called "FolderDataset"',
     ),
     "wrong type": (swapped('"depth": 4', '"depth": "four"'), "HIPTrack: backbone: depth expects int"),
+    "no heads": (swapped('"heads": 2', '"heads": 0'), "heads = 0: at least 1"),
     "a model timm does not know": (swapped("vit_tiny_patch16_224", "vit_tiny_patch16_nil"), "vit_tiny_patch16_nil"),
     "sizes that do not divide": (swapped('"search_size": 64', '"search_size": 65'), "search_size = 65"),
     "a part in another's place": (swapped('"CenterHead"', '"Backbone"'), "widths"),
