@@ -123,7 +123,9 @@ def test_random_interval_sampler_repeats_a_frame_where_there_is_no_other(where):
 
 
 def test_plain_clip_is_the_crop_of_the_frames_it_names(annotated):
-    sample = clips(annotated, PLAIN, search_frames=2)[(0, 3)]
+    dataset = clips(annotated, PLAIN, search_frames=2)
+    dataset.data.reduced_decoding = False
+    sample = dataset[(0, 3)]
     name, frames = sample["source"].split(" frames ")
     frames = [int(number) - 1 for number in frames.strip("[]").split(",")]
     sequence = next(s for s in annotated.sequences if s.name == name)
