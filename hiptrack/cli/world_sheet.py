@@ -27,7 +27,7 @@ def main():
     parser.add_argument("--sea", metavar="SHARE", type=float, default=0.0, help="share of them at sea (default 0)")
     arguments = parser.parse_args()
     families = (list(textures.HELD_OUT), list(shapes.HELD_OUT)) if arguments.held_out else (None, None)
-    world = World(arguments.seed, canvas=128, textures=families[0], shapes=families[1], sea=arguments.sea)
+    world = World(seed=arguments.seed, canvas=128, textures=families[0], shapes=families[1], sea=arguments.sea)
     shots = [scene_shots(world, arguments.first + number) for number in range(arguments.scenes)]
     rows = [list(chain(*shots[start : start + SCENES_A_ROW])) for start in range(0, len(shots), SCENES_A_ROW)]
     write_jpeg(picture_sheet(rows, CELL), Path(arguments.out))

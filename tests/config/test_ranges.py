@@ -5,7 +5,8 @@ import typing
 import pytest
 
 import hiptrack.evaluation.evaluate
-import hiptrack.training.train  # noqa: F401  both register their names
+import hiptrack.extras.world.world
+import hiptrack.training.train  # noqa: F401  they register their names
 from hiptrack import config
 from hiptrack.config.checks import fits
 from hiptrack.config.meaning import matching, parameters, registered
@@ -22,7 +23,7 @@ TABLE = [
         RandomIntervalSampler.max_gap HIPTrack.neck_width Backbone.template_size Backbone.search_size Backbone.width
         Backbone.depth Backbone.heads Backbone.patch HistoricalPrompt.key_width HistoricalPrompt.trunk_width
         ChallengeBranch.classes ChallengeBranch.hidden_width ChallengeBranch.fusion_width AttentionFusion.heads
-        Tracker.margin MemoryPolicy.template_frames MemoryPolicy.interval MemoryPolicy.capacity""",
+        Tracker.margin MemoryPolicy.template_frames MemoryPolicy.interval MemoryPolicy.capacity World.scenes""",
     ),
     (
         [1e-9, 1e9],
@@ -45,7 +46,8 @@ TABLE = [
         [-0.1, 1.1],
         """train.max_unreadable CosineSchedule.final PolynomialSchedule.final TimmSchedule.final ChallengeLoss.smoothing
         Augmentation.grey Augmentation.flip Augmentation.brightness HardExamples.uniform ChallengeBranch.momentum
-        Rule.above Rule.size_rate Adaptation.size_rate""",
+        Rule.above Rule.size_rate Adaptation.size_rate World.camera World.deformation World.camouflage World.occlusion
+        World.cut World.light World.weather World.blur World.noise World.compression World.sea""",
     ),
     (
         [0, 0.9],
@@ -58,9 +60,13 @@ TABLE = [
         [0, -0.1, 1.1],
         "Stage.layer_decay StepSchedule.factor TimmSchedule.cycle_decay Backbone.keep_ratio Rule.score_below",
     ),
-    ([0, 10**6], [-1], "train.workers train.pictures"),
+    ([0, 10**6], [-1], "train.workers train.pictures World.seed"),
     ([0, 2**32 - 1], [-1, 2**32], "train.seed"),
-    ([2, 8], [1, 0], "AttentionFusion.tokens"),
+    ([2, 8], [1, 0], "AttentionFusion.tokens World.frames"),
+    ([16, 512], [15], "World.canvas"),
+    ([0, 100], [-0.1, 101], "World.speed"),
+    ([0, 1000], [-0.1, 1001], "World.lookalikes World.clutter"),
+    ([(4, 4)], [(3.9, 10)], "World.sizes"),
     ([0.1, 4], [0, 4.1], "Rule.search_scale"),
     ([(0, 0.9)], [(0, 1), (-0.1, 0.9)], "AdamW.betas TimmOptimizer.betas"),
     ([(), (0, 9)], [(3, -1)], "StepSchedule.milestones Backbone.elimination_blocks"),
@@ -82,7 +88,7 @@ def test_every_number_has_its_line():
     found = {
         f"{entry.name}.{name}"
         for entry in registered()
-        if entry.wrapped.__module__.startswith("hiptrack.") and entry.name != "World"  # checks its own: test_world.py
+        if entry.wrapped.__module__.startswith("hiptrack.")
         for name, parameter in parameters(entry).items()
         if name not in (entry.denylist or ()) and numbers(parameter.annotation)
     }

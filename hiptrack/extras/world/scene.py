@@ -2,9 +2,11 @@
 
 import math
 from dataclasses import dataclass
+from typing import Annotated
 
 import cv2
 import numpy as np
+from annotated_types import Ge, Interval
 
 from hiptrack.extras.world.backgrounds import Layer, draw_layers, plan_layers
 from hiptrack.extras.world.drawing import UNBLURRED, Levels, chain, draw, motion_blurred, placed, scale_of, thrice
@@ -22,6 +24,7 @@ from hiptrack.extras.world.motion import (
 from hiptrack.extras.world.objects import Thing, extents, flattened, make_like, make_thing, posed_parts
 from hiptrack.extras.world.textures import THINGS, Bank
 from hiptrack.extras.world.water import Water, lay_water
+from hiptrack.ranges import Share
 
 FRAME_SIZES = ((640, 360), (480, 360), (854, 480), (640, 480), (1280, 720), (360, 480))
 BANK_THINGS = 240  # bystanders are taken from so many
@@ -31,24 +34,24 @@ LONGEST_BLUR = 0.7  # of the target's size
 GRID = 4  # pixels of a canvas between the points by which is found how much is hidden
 
 
-@dataclass(frozen=True)
+@dataclass(eq=False)
 class SceneDifficulty:
-    """How hard scenes are; the parameters of `World`, where they are explained."""
+    """How hard scenes are: those parameters of `World`, where they are explained."""
 
-    sizes: tuple[float, float]
-    speed: float
-    camera: float
-    deformation: float
-    lookalikes: float
-    clutter: float
-    camouflage: float
-    occlusion: float
-    cut: float
-    light: float
-    weather: float
-    blur: float
-    noise: float
-    compression: float
+    sizes: tuple[Annotated[float, Ge(4)], Annotated[float, Ge(4)]] = (14.0, 260.0)
+    speed: Annotated[float, Interval(ge=0, le=100)] = 0.5
+    camera: Share = 0.5
+    deformation: Share = 0.5
+    lookalikes: Annotated[float, Interval(ge=0, le=1000)] = 1.0
+    clutter: Annotated[float, Interval(ge=0, le=1000)] = 6.0
+    camouflage: Share = 0.35
+    occlusion: Share = 0.35
+    cut: Share = 0.2
+    light: Share = 0.5
+    weather: Share = 0.25
+    blur: Share = 0.4
+    noise: Share = 0.4
+    compression: Share = 0.3
 
 
 @dataclass(frozen=True)

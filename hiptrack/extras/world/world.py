@@ -2,9 +2,11 @@
 
 from dataclasses import dataclass
 from functools import cached_property
+from typing import Annotated
 
 import gin
 import numpy as np
+from annotated_types import Ge
 
 from hiptrack import crops
 from hiptrack.data.labels import CLASSES, NORMAL, FrameLabels
@@ -15,12 +17,12 @@ from hiptrack.extras.world import textures as texture_families
 from hiptrack.extras.world.scene import Scene, SceneDifficulty, blacken, crop_view, make_scene, render, smears
 from hiptrack.extras.world.sea import make_sea_scene
 from hiptrack.extras.world.textures import open_bank
-
-SMALLEST_CANVAS = 16
+from hiptrack.ranges import Count, Index, Share
 
 
 @gin.register
-class World:
+@dataclass(eq=False)
+class World(SceneDifficulty):
     """Procedural scenes in the place of a data set: one of `ClipData.datasets`, alone or beside real ones.
 
     Domain randomisation (Tobin et al., IROS 2017): so varied that real video is one more variation. A scene is a pure
@@ -51,62 +53,25 @@ class World:
         sea: share of the scenes that are at sea: vessels before sky and shore, with waves, wakes, buoys and piers.
         name: in reports.
 
-    Raises ConfigError for a number out of range and for a family that does not exist.
+    Raises ConfigError for sizes in the wrong order and for a family that does not exist.
     """
 
     is_endless = True
 
-    def __init__(
-        self,
-        seed: int = 0,
-        scenes: int = 10**7,
-        frames: int = 60,
-        canvas: int = 64,
-        textures: list[str] | None = None,
-        shapes: list[str] | None = None,
-        sizes: tuple[float, float] = (14.0, 260.0),
-        speed: float = 0.5,
-        camera: float = 0.5,
-        deformation: float = 0.5,
-        lookalikes: float = 1.0,
-        clutter: float = 6.0,
-        camouflage: float = 0.35,
-        occlusion: float = 0.35,
-        cut: float = 0.2,
-        light: float = 0.5,
-        weather: float = 0.25,
-        blur: float = 0.4,
-        noise: float = 0.4,
-        compression: float = 0.3,
-        sea: float = 0.0,
-        name: str = "world",
-    ):
-        for what, value, least in (
-            ("seed", seed, 0),
-            ("scenes", scenes, 1),
-            ("frames", frames, 2),
-            ("canvas", canvas, SMALLEST_CANVAS),
-        ):
-            if value < least:
-                raise ConfigError(f"World.{what} = {value}: at least {least} was expected.")
-        for what, value in (("speed", speed), ("lookalikes", lookalikes), ("clutter", clutter)):
-            if not 0 <= value < np.inf:
-                raise ConfigError(f"World.{what} = {value}: a number of at least 0 was expected.")
-        strengths = {
-            "camera": camera, "deformation": deformation, "camouflage": camouflage, "occlusion": occlusion, "cut": cut,
-            "light": light, "weather": weather, "blur": blur, "noise": noise, "compression": compression,
-        }  # fmt: skip
-        for what, value in {**strengths, "sea": sea}.items():
-            if not 0 <= value <= 1:
-                raise ConfigError(f"World.{what} = {value}: a number from 0 to 1 was expected.")
-        if len(sizes) != 2 or not 4 <= sizes[0] <= sizes[1]:
-            raise ConfigError(f"World.sizes = {tuple(sizes)}: (smallest, largest) of at least 4 pixels were expected.")
-        self.seed, self.scenes, self.frames, self.canvas, self.sea, self.name = seed, scenes, frames, canvas, sea, name
-        self.textures = _families("textures", textures, texture_families)
-        self.shapes = _families("shapes", shapes, shape_families)
-        self.difficulty = SceneDifficulty(
-            sizes=tuple(sizes), speed=speed, lookalikes=lookalikes, clutter=clutter, **strengths
-        )  # fmt: skip
+    seed: Index = 0
+    scenes: Count = 10**7
+    frames: Annotated[int, Ge(2)] = 60
+    canvas: Annotated[int, Ge(16)] = 64
+    textures: list[str] | None = None
+    shapes: list[str] | None = None
+    sea: Share = 0.0
+    name: str = "world"
+
+    def __post_init__(self):
+        if self.sizes[0] > self.sizes[1]:
+            raise ConfigError(f"World.sizes = {tuple(self.sizes)}: (smallest, largest) was expected.")
+        self.textures = _families("textures", self.textures, texture_families)
+        self.shapes = _families("shapes", self.shapes, shape_families)
 
     @property
     def sequences(self) -> "Scenes":
@@ -120,8 +85,8 @@ class World:
         """The scene `number` (0-based), with frames of `size` (w, h) or of its own."""
         rng, bank = np.random.default_rng((self.seed, number)), open_bank(self.seed, self.textures)
         if self.sea and rng.random() < self.sea:
-            return make_sea_scene(rng, bank, self.frames, self.canvas, self.difficulty, size)
-        return make_scene(rng, bank, self.shapes, self.frames, self.canvas, self.difficulty, size)
+            return make_sea_scene(rng, bank, self.frames, self.canvas, self, size)
+        return make_scene(rng, bank, self.shapes, self.frames, self.canvas, self, size)
 
     def share(self, read: dict) -> None:
         """Nothing is read."""
