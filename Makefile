@@ -28,6 +28,7 @@ lint: $(INSTALLED)
 
 $(INSTALLED): setup.cfg pyproject.toml
 	test -x $(BIN)/python || $(PYTHON) -m venv $(VENV)
+	$(BIN)/python -m pip uninstall -qq --yes opencv-python  # of before: it and opencv-contrib-python are one folder
 	$(BIN)/python -m pip install --quiet --editable '.[dev]'
 	touch $@
 
