@@ -28,10 +28,11 @@ lint: $(INSTALLED)
 
 $(INSTALLED): setup.cfg pyproject.toml
 	test -x $(BIN)/python || $(PYTHON) -m venv $(VENV)
-	$(BIN)/python -m pip uninstall -qq --yes opencv-python  # of before: it and opencv-contrib-python are one folder
+	# opencv-python, which an environment of before has, and opencv-contrib-python own the same files
+	! $(BIN)/python -m pip show -qq opencv-python || $(BIN)/python -m pip uninstall -qq --yes opencv-python opencv-contrib-python
 	$(BIN)/python -m pip install --quiet --editable '.[dev]'
 	touch $@
 
 clean:
-	rm -rf .venv build dist *.egg-info .pytest_cache .ruff_cache .hypothesis
+	rm -rf .venv .venv-contrib build dist *.egg-info .pytest_cache .ruff_cache .hypothesis
 	find . -name __pycache__ -type d -prune -exec rm -rf {} +

@@ -21,7 +21,6 @@ def main():
     parser.add_argument(
         "--sea", metavar="SHARE", type=float, default=1.0, help="share of the scenes that are at sea (default 1)"
     )
-    parser.add_argument("--world", dest="sea", action="store_const", const=0.0, help="none of them: --sea 0")
     for split, count in SEQUENCES.items():
         parser.add_argument(
             f"--{split}", metavar="N", type=int, default=count, help=f"sequences (default {count}; 0: none)"

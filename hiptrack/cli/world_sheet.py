@@ -7,6 +7,7 @@ from pathlib import Path
 import numpy as np
 
 from hiptrack.data.labels import CLASSES
+from hiptrack.errors import ConfigError
 from hiptrack.extras.world import shapes, textures
 from hiptrack.extras.world.scene import render
 from hiptrack.extras.world.world import World
@@ -26,6 +27,11 @@ def main():
     parser.add_argument("--held-out", action="store_true", help="of the textures and shapes kept for validation")
     parser.add_argument("--sea", metavar="SHARE", type=float, default=0.0, help="share of them at sea (default 0)")
     arguments = parser.parse_args()
+    if min(arguments.seed, arguments.first) < 0 or arguments.scenes < 1 or not 0 <= arguments.sea <= 1:
+        raise ConfigError(
+            f"--seed {arguments.seed} --first {arguments.first} --scenes {arguments.scenes} --sea {arguments.sea}: at least 0, 0 "
+            "and 1 were expected, and a share from 0 to 1."
+        )
     families = (list(textures.HELD_OUT), list(shapes.HELD_OUT)) if arguments.held_out else (None, None)
     world = World(seed=arguments.seed, canvas=128, textures=families[0], shapes=families[1], sea=arguments.sea)
     shots = [scene_shots(world, arguments.first + number) for number in range(arguments.scenes)]

@@ -112,6 +112,8 @@ def pixels_inside(box_xywh, width, height):
     Raises DataError where no pixel does.
     """
     x, y, w, h = map(float, box_xywh)
+    if not np.isfinite((x, y, w, h)).all():
+        raise DataError(f"The first box {[x, y, w, h]} (xywh) is not of finite numbers.")
     left, top, right, bottom = max(0, round(x)), max(0, round(y)), min(width, round(x + w)), min(height, round(y + h))
     if left >= right or top >= bottom:
         raise DataError(f"The first box {[x, y, w, h]} (xywh) has no pixel in the {width}x{height} frame.")

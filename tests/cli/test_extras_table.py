@@ -28,7 +28,11 @@ def run(tmp_path):
     ("command", "arguments", "words"),
     [
         ("train", ["--gin", "{run}/config.gin", "--dry-run"], "10000000 procedural scenes"),
-        ("train", ["--gin", "experiments/demo.gin", "ClipData.datasets=[@World()]", "--dry-run"], "procedural scenes"),
+        (
+            "train",
+            ["--gin", "experiments/two_stage.gin", "ClipData.datasets=[@World()]", "--dry-run"],
+            "procedural scenes",
+        ),
         ("sweep", ["--gin", "{run}/config.gin", "--axis", "easy/World.blur=[0.1, 0.3]", "--dry-run"], "blur=0.3"),
         ("compare", ["{run}"], "0.625"),
         ("replay", ["{run}"], "fault.json"),  # which is missing, and read after the configuration

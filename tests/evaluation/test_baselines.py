@@ -19,11 +19,10 @@ from hiptrack.evaluation.score import evaluate_sequences
 from hiptrack.evaluation.table import compare_table
 
 CLIPS = REPO_ROOT.parent / "shared" / "clips"
-contrib = pytest.mark.skipif(not hasattr(cv2, "TrackerKCF"), reason="it comes with opencv-contrib-python")
 OPENCV = [
     pytest.param(MIL, id="MIL"),
-    pytest.param(partial(OpenCVTracker, "KCF"), id="KCF", marks=contrib),
-    pytest.param(partial(OpenCVTracker, "CSRT"), id="CSRT", marks=contrib),
+    pytest.param(partial(OpenCVTracker, "KCF"), id="KCF"),
+    pytest.param(partial(OpenCVTracker, "CSRT"), id="CSRT"),
 ]
 
 
@@ -138,8 +137,6 @@ def test_a_box_without_a_pixel_is_refused(box):
 @pytest.mark.slow
 @pytest.mark.parametrize("name", ["model", "nano"])
 def test_the_command_sets_five_trackers_side_by_side(moving_square, tmp_path, monkeypatch, capsys, name):
-    for tracker in ("KCF", "CSRT"):  # whichever OpenCV is installed
-        monkeypatch.setattr(cv2, f"Tracker{tracker}", cv2.TrackerMIL, raising=False)
     given = [str(Path(moving_square.frames[0]).parents[1])]
     if name == "model":
         save_toy(tmp_path / "model.safetensors")

@@ -1,5 +1,6 @@
 """The procedural world, on land and at sea: the same scene everywhere, boxes and labels as drawn, crops as cut from frames."""
 
+import itertools
 from dataclasses import replace
 
 import numpy as np
@@ -214,7 +215,22 @@ def test_what_validation_shows_training_never_draws():
         assert not set(module.TRAINING) & set(module.HELD_OUT)
 
 
-def test_the_share_at_sea_is_what_was_asked_for_and_the_others_stay_what_they_were():
+def test_scenes_are_those_that_nano_was_trained_on():
+    """Another order of draws would make others of the same numbers."""
+    plans = [
+        ((360, 480), [2, 119, 33, 136], [2, 107, 42, 127], [0, 0, 0, 0, 0, 0, 0, 60, 0]),
+        ((640, 480), [322, 154, 345, 185], [299, 210, 324, 237], [0, 0, 0, 0, 44, 0, 0, 0, 0]),
+        ((360, 480), [130, 271, 171, 307], [116, 238, 153, 270], [9, 0, 1, 0, 0, 0, 0, 60, 0]),
+        ((640, 480), [190, 132, 264, 200], [167, 139, 233, 197], [0, 0, 0, 0, 25, 0, 0, 52, 0]),
+    ]
+    for number, (size, first, last, challenges) in enumerate(plans):
+        scene = World().scene(number)
+        assert scene.size == size
+        assert np.allclose(scene.target.boxes[[0, -1]], [first, last], atol=0.51)
+        assert flags(scene).sum(0).tolist() == challenges
+
+
+def test_the_share_at_sea_is_what_was_asked_for():
     land, mixed = World(frames=2), World(frames=2, sea=0.3)
     afloat = [mixed.scene(number).water is not None for number in range(200)]
     assert 0.2 < np.mean(afloat) < 0.4
@@ -229,9 +245,9 @@ def test_vessels_stand_on_the_water():
             depth = scene.camera.to_world(actor.anchors)[:, 1]
             assert (depth > 0).all()
             assert (np.abs(actor.boxes[:, 3] - actor.anchors[:, 1]) < actor.track.size).all()
-        for like in scene.likes:  # farther than the target, before which nothing of them is drawn
-            far, near = (scene.camera.to_world(actor.anchors)[:, 1] for actor in (like, scene.target))
-            assert (far < near).all()
+        drawn = [*scene.likes, scene.target, *scene.passers]  # in this order: the farthest first
+        depths = [scene.camera.to_world(actor.anchors)[:, 1] for actor in drawn]
+        assert all((far < near).all() for far, near in itertools.pairwise(depths))
 
 
 def test_nothing_of_the_sea_is_above_the_horizon():
@@ -282,10 +298,12 @@ def test_difficulties_by_sequence_are_refused():
 
 
 def test_the_commands_write_frames_and_a_sheet(tmp_path, monkeypatch, capsys):
-    options = ["--world", "--out", str(tmp_path), "--val", "1", "--test", "0", "--frames", "3", "--size", "160x120"]
+    options = ["--sea", "0", "--out", str(tmp_path), "--val", "1", "--test", "0", "--frames", "3", "--size", "160x120"]
     monkeypatch.setattr("sys.argv", ["make_synthetic.py", *options])
     assert make_synthetic.main() == 0
     assert f"{tmp_path / 'val'}: 1 sequences, 3 frames" in capsys.readouterr().out and not (tmp_path / "train").exists()
-    monkeypatch.setattr("sys.argv", ["world_sheet.py", "--out", str(tmp_path / "sheet.jpg"), "--scenes", "2"])
+    monkeypatch.setattr(
+        "sys.argv", ["world_sheet.py", "--out", str(tmp_path / "sheet.jpg"), "--scenes", "2", "--sea", "1"]
+    )
     assert world_sheet.main() == 0
     assert read_image_rgb(str(tmp_path / "sheet.jpg")).std() > 20

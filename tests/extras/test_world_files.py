@@ -144,7 +144,16 @@ def test_interrupted_call_leaves_no_split_and_is_made_up_for(tmp_path, monkeypat
 
 @pytest.mark.parametrize(
     "change",
-    [{"split": "../x"}, {"split": "annotations"}, {"sequences": 0}, {"frames": 1}, {"size": (320, 20)}, {"seed": -1}],
+    [
+        {"split": "../x"},
+        {"split": "annotations"},
+        {"sequences": 0},
+        {"frames": 1},
+        {"size": (320, 20)},
+        {"seed": -1},
+        {"sea": 1.5},
+        {"sea": float("nan")},
+    ],
     ids=str,
 )
 def test_parameters_out_of_range(tmp_path, change):

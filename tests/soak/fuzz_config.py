@@ -13,7 +13,7 @@ from hiptrack import config
 from hiptrack.config import meaning, syntax
 from hiptrack.errors import ConfigError
 
-EXPERIMENT = str(config.REPO_ROOT / "experiments" / "from_scratch.gin")
+EXPERIMENT = str(config.REPO_ROOT / "tests" / "support" / "toy.gin")
 NAMES = [
     "Stage.epochs", "Stage.lr", "Stage.batch", "tracker/Stage.epochs", "branch/Stage.trainable", "Stage.schedule", "train.stages",
     "CosineSchedule.final", "tracker/CosineSchedule.warmup_epochs", "ANNOTATIONS", "DATA_ROOT", "HIPTrack.backbone", "Backbone.depth",

@@ -78,6 +78,8 @@ def _patches(rng, size, ground):
 
 
 def make_layer(rng, colour, parallax, profile, contrast=(8, 60), gradient=0.0, squash=1.0, zoom=None, softness=0):
+    """A Layer (see there) of a mean colour [3]; contrast: smallest and largest deviation of its texture in grey levels;
+    squash: its height over its width, foreshortened; zoom: world pixels per pixel of its texture, None: any."""
     zoom = np.exp(rng.uniform(np.log(0.3), np.log(3.0))) if zoom is None else zoom
     angle = rng.uniform(0, 2 * np.pi) if rng.random() < 0.5 else 0.0
     turn = zoom * np.array(((np.cos(angle), -np.sin(angle)), (np.sin(angle), np.cos(angle)))) * ((1.0,), (squash,))
@@ -100,7 +102,7 @@ def _level(y):
 
 
 def skyline(rng, size, y):
-    """A skyline: hills, trees or roofs."""
+    """[n, 2]: a skyline of hills, trees or roofs above the world's row y, and all below it; size: the frame's."""
     kind, reach = rng.integers(4), 3 * size[0]
     if kind == 0:
         return _level(y)

@@ -34,11 +34,6 @@ class Levels:
     def __init__(self, picture):
         self._levels = [(picture, np.eye(2, 3))]
 
-    @property
-    def size(self):
-        """(width, height) of the whole picture."""
-        return self._levels[0][0].shape[1::-1]
-
     def at(self, scale):
         """(the picture to draw at `scale` pixels per pixel of the whole one, unaliased; affine to the whole one)."""
         wanted, levels = halvings(scale), self._levels

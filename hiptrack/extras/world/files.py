@@ -38,7 +38,7 @@ def write_world(
     images, groundtruth.txt (`x,y,w,h` of the whole target, clipped to the image), cover.label (visible eighths),
     absence.label, cut_by_image.label and meta_info.ini; `out/annotations/<seq>/<seq>.jsonl` gets the challenge labels
     (`ground_truth_bbox` is xyxy there). `train` is of the families that training draws from by default; any other split
-    is of those held out, which such a training never saw.
+    is of those held out, which such a training never saw. At sea only textures are held out: vessels are of the same kinds.
 
     A split that was written with the same parameters is left as it is; what an interrupted call left behind is written
     anew. Raises DataError for parameters out of range, for a split folder that holds anything else, and where the disk
@@ -46,10 +46,11 @@ def write_world(
     """
     if not split or split != os.path.basename(split) or split.startswith(".") or split == ANNOTATIONS:
         raise DataError(f"the split of a synthetic data set is a plain folder name such as 'train', not {split!r}.")
-    if sequences < 1 or frames < 2 or seed < 0 or min(size) < SMALLEST_SIDE:
+    if sequences < 1 or frames < 2 or seed < 0 or min(size) < SMALLEST_SIDE or not 0 <= sea <= 1:
         raise DataError(
             f"synthetic split '{split}': expected at least 1 sequence, 2 frames, {SMALLEST_SIDE} px a side, "
-            f"a seed >= 0; got {sequences} sequences, {frames} frames, {size[0]}x{size[1]} pixels, seed {seed}."
+            f"a seed >= 0, a share at sea from 0 to 1; got {sequences} sequences, {frames} frames, "
+            f"{size[0]}x{size[1]} pixels, seed {seed}, share {sea}."
         )
     parameters = {
         "world": VERSION, "split": split, "sequences": sequences, "frames": frames, "size": list(size), "seed": seed,

@@ -87,16 +87,17 @@ class Actor:
 
 @dataclass(frozen=True)
 class Bystander:
-    """A thing of the bank that stands or drifts. affines [n, 2, 3]; gain [3] of its colours."""
+    """A thing of the bank that stands or drifts. affines [n, 2, 3]; gain [3] of its colours; middle [2] of its canvas."""
 
     levels: Levels
     affines: np.ndarray
     gain: np.ndarray
+    middle: np.ndarray
 
     @property
     def centres(self):
         """[n, 2] in the frames."""
-        return self.affines[:, :, :2] @ np.array(self.levels.size) / 2 + self.affines[:, :, 2]
+        return self.affines[:, :, :2] @ self.middle + self.affines[:, :, 2]
 
 
 @dataclass(frozen=True)
@@ -176,7 +177,7 @@ def _bystander(rng, bank, shapes, side, camera, track):
     family = shapes[number % len(shapes)]
     levels = bank.once((THINGS, number, side), lambda own: Levels(flattened(make_thing(own, bank, family, side, 0.5))))
     affines = plan_bystander(rng, camera, track).affines(side, 0.65 * side)
-    return Bystander(levels, affines, np.exp(rng.normal(0, 0.25) + rng.normal(0, 0.1, 3)))
+    return Bystander(levels, affines, np.exp(rng.normal(0, 0.25) + rng.normal(0, 0.1, 3)), np.full(2, side / 2))
 
 
 def render(scene: Scene, frame: int, view: np.ndarray = WHOLE, size: tuple[int, int] | None = None) -> np.ndarray:

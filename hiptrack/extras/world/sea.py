@@ -100,7 +100,7 @@ class Afloat:
 
 @lru_cache(maxsize=16)
 def _drawn(afloat, frame):
-    """As draw_mesh."""
+    """As draw_mesh, FINE times as fine as the frame, and with its grain."""
     x1, y1, x2, y2 = afloat.boxes[frame]
     longest = FINE * int(np.clip(max(x2 - x1, y2 - y1), 4, afloat.side))
     canvas, scale, corner = draw_mesh(afloat.mesh, afloat.views.at(frame), afloat.points[frame], longest)
@@ -146,18 +146,18 @@ def make_sea_scene(
     mesh = make_vessel(rng, base)
     target = launch(mesh, track, depth, camera, follows=True)
     camera = _levelled(camera, target.anchors, depth)
+    # the farthest first, and all of them farther than the target: so they are drawn
     likes = []
-    for _ in range(min(rng.poisson(hard.lookalikes), 6)):
-        beside, farness = plan_companion(rng, target.track, 0.0), rng.uniform(0.6, 0.98)
+    for farness in np.sort(rng.uniform(0.6, 0.98, min(rng.poisson(hard.lookalikes), 6))):
+        beside = plan_companion(rng, target.track, 0.0)
         likes.append(launch(similar(mesh, rng), replace(beside, size=farness * beside.size), farness * depth, camera))
     passers = []
     if rng.random() < hard.occlusion:
         kind, across = rng.random(), _sideways(rng, target.track, envelope(rng, frames), 0.6 + 0.6 * hard.occlusion)
         passer = similar(mesh, rng) if kind < LIKE_PASSES else (make_vessel, make_obstacle)[kind < 0.6](rng, base)
         passers.append(launch(passer, across, depth + rng.uniform(0.02, 0.25) * across.size, camera))
-    bystanders = [
-        _bystander(rng, bank, side, camera, target.track, depth) for _ in range(min(rng.poisson(hard.clutter), 40))
-    ]
+    farness = np.sort(rng.uniform(0.15, 0.6, min(rng.poisson(hard.clutter), 40)))
+    bystanders = [_bystander(rng, bank, side, camera, target.track, far, far * water.depth) for far in farness]
     effects = plan_effects(
         rng, frames, size, target.track, light=hard.light, weather=hard.weather, blur=hard.blur, noise=hard.noise,
         compression=hard.compression,
@@ -223,20 +223,21 @@ def _sideways(rng, track, when, widest):
     return replace(passer, position=track.position + to_side[:, None] * (1, 0))
 
 
-def _bystander(rng, bank, side, camera, track, depth):
-    number, farness = int(rng.integers(BANK_THINGS)), rng.uniform(0.15, 1.0)
-    levels, origin, size = bank.once((AFLOAT, number, side), lambda own: _at_anchor(own, side))
+def _bystander(rng, bank, side, camera, track, farness, depth):
+    """Of a target's sizes times farness, `depth` world pixels below the horizon."""
+    number = int(rng.integers(BANK_THINGS))
+    levels, origin, middle, size = bank.once((AFLOAT, number, side), lambda own: _at_anchor(own, side))
     beside = plan_bystander(rng, camera, track)
     to_side = camera.to_world(beside.position)[:, 0]
-    place = camera.to_frame(np.column_stack((to_side, np.full(len(depth), farness * np.median(depth / camera.zoom)))))
+    place = camera.to_frame(np.column_stack((to_side, np.full(len(to_side), depth))))
     scale = farness * beside.size / size
     c, s = scale * np.cos(camera.roll), scale * np.sin(camera.roll)
     gain = np.exp(rng.normal(0, 0.25) + rng.normal(0, 0.1, 3))
-    return Bystander(levels, affines((c, -s, s, c), origin - 0.5, place - 0.5), gain)
+    return Bystander(levels, affines((c, -s, s, c), origin - 0.5, place - 0.5), gain, middle)
 
 
 def _at_anchor(rng, side):
-    """(the look of something with its mirror image, [2]: its origin there, root of its box's area), in canvas pixels."""
+    """(the look of something with its mirror image; in its pixels [2] its origin, [2] its middle, root of its area)."""
     mesh = make_vessel(rng) if rng.random() < 0.5 else make_obstacle(rng)
     view = Views(rng.uniform(0, 2 * np.pi, 1), rng.uniform(*TILTS, 1) / 2, np.zeros(1))
     canvas, scale, corner = draw_mesh(mesh, view, view.project(mesh.vertices)[0], side)
@@ -245,4 +246,5 @@ def _at_anchor(rng, side):
     whole = np.zeros((max(len(canvas), foot + len(image)), *canvas.shape[1:]), np.float32)
     whole[foot : foot + len(image)] = image
     whole[: len(canvas)] = canvas + whole[: len(canvas)] * (1 - canvas[..., 3:] / 255)
-    return Levels(whole), origin, np.sqrt(canvas.shape[0] * canvas.shape[1])
+    height, width = canvas.shape[:2]
+    return Levels(whole), origin, np.array((width, height)) / 2, np.sqrt(height * width)

@@ -215,9 +215,11 @@ def make_obstacle(rng: np.random.Generator, base: np.ndarray | None = None) -> M
             builder.block((-half, half), (-half, half), (low, 0.9 * high), paint, 2 * level)
             builder.block((-half, half), (-half, half), (0.9 * high, high), 0.6 * paint, 2 * level + 1)
     elif kind == 3:
-        builder.block((-0.5, 0.5), (-0.15, 0.15), (0.0, rng.uniform(0.08, 0.2)), paint, 0)
+        top = rng.uniform(0.08, 0.2)
+        builder.block((-0.5, 0.5), (-0.15, 0.15), (0.0, top), paint, 0)
         if rng.random() < 0.5:
-            builder.house((-0.45, -0.25), (-0.1, 0.1), (0.08, rng.uniform(0.25, 0.35)), builder.pick(HOUSES), 1)
+            roof = top + rng.uniform(0.12, 0.25)
+            builder.house((-0.45, -0.25), (-0.1, 0.1), (top, roof), builder.pick(HOUSES), 1)
     else:  # a pier on piles
         deck, count = rng.uniform(0.12, 0.3), int(rng.integers(3, 8))
         for x in np.linspace(-0.47, 0.47, count):

@@ -35,8 +35,10 @@ class World(SceneDifficulty):
         scenes: number of different scenes.
         frames: length of a scene.
         canvas: side in pixels of the pictures that things are made of: about twice their size in a crop.
-        textures, shapes: families that it is made of; None: those for training (textures.py, shapes.py).
-        sizes: smallest and largest mean size (square root of the box's area) of a target, in frame pixels.
+        textures, shapes: families that it is made of; None: those for training (textures.py, shapes.py). At sea
+            there are vessels in the place of shapes.
+        sizes: smallest and largest mean size (square root of the box's area) of a target, in frame pixels. Of a vessel
+            it is the mean of what is seen and of what would be seen from abeam.
         speed: about the largest way of a target between two frames, in its sizes.
         camera: how much the camera moves, shakes, turns and zooms.
         deformation: how much targets turn, bend and swing their limbs.
