@@ -1,10 +1,11 @@
 """Ranges of parameters, which stand in their hints: `grey: Share = 0.05`, `chunk: Annotated[int, Interval(ge=0, le=11)]`.
 
-hiptrack/config/checks.py holds a configuration to them; what a program gives to a constructor is not checked. Of
-annotated-types Gt, Ge, Lt, Le, Interval and MinLen are known.
+hiptrack/config/checks.py holds a configuration to them. What a program gives to a constructor is not checked, but for a
+tracker and its parts, which call `require`. Of annotated-types Gt, Ge, Lt, Le, Interval and MinLen are known.
 """
 
 import functools
+import inspect
 import operator
 import types
 import typing
@@ -12,6 +13,8 @@ from dataclasses import astuple
 from typing import Annotated
 
 from annotated_types import Ge, Gt, Interval, Le, Lt, MinLen
+
+from hiptrack.errors import ConfigError
 
 Index = Annotated[int, Ge(0)]
 Count = Annotated[int, Ge(1)]
@@ -45,6 +48,23 @@ def plain(hint: object) -> object:
 def within(value: object, hint: object) -> bool:
     """Whether a value lies in the range of an Annotated hint."""
     return all(_KINDS[kind][0](value, bound) for kind, bound in _bounds(hint).items())
+
+
+def require(part: object) -> None:
+    """Raises ConfigError for an argument of an object, kept as an attribute of its name, that is out of its range."""
+    for name, parameter in inspect.signature(type(part)).parameters.items():
+        value, hint = getattr(part, name), parameter.annotation
+        if not _holds(value, hint):
+            raise ConfigError(f"{type(part).__name__}.{name} = {value!r}: {in_words(hint)} was expected.")
+
+
+def _holds(value, hint):
+    kind, args = typing.get_origin(hint), typing.get_args(hint)
+    if kind is Annotated:
+        return within(value, hint)
+    if kind in UNIONS:
+        return value is None or all(_holds(value, option) for option in args)
+    return all(_holds(item, args[0]) for item in value) if kind is tuple else True
 
 
 def in_words(hint: object) -> str:

@@ -28,8 +28,8 @@ def _no_formula(cell):
 
 
 def as_markdown(columns: Sequence[str], rows: Iterable[Sequence[object]]) -> str:
-    """A table of Markdown (GitHub's form); a bar inside a cell is escaped."""
-    lines = [[str(cell).replace("|", "\\|") for cell in row] for row in (columns, *rows)]
+    """A table of Markdown (GitHub's form); a bar inside a cell is escaped, a line break a space."""
+    lines = [[" ".join(str(cell).split()).replace("|", "\\|") for cell in row] for row in (columns, *rows)]
     return "\n".join(f"| {' | '.join(line)} |" for line in (lines[0], ["---"] * len(columns), *lines[1:]))
 
 

@@ -237,7 +237,7 @@ class LaSOTDataset(SequenceDataset):
         if len(boxes) < len(images):  # monkey-17, by the toolkit's calc_seq_err_robust.m
             logger.info("%s: %d images have no box and are left out", name, len(images) - len(boxes))
         marks = [os.path.join(folder, f"{mark}.txt") for mark in HIDING_MARKS]
-        hidden = [read_marks(path, len(boxes), 1) for path in marks]
+        hidden = [read_marks(path, len(boxes), 1, parted=True) for path in marks]
         for path, own in zip(marks, hidden, strict=True):
             if own is None:
                 raise DataError(f"{path}: not found. Expected 0 or 1 for each of the {len(boxes)} frames; restore it.")
@@ -290,9 +290,9 @@ class TrackingNetDataset(SequenceDataset):
 
     def __post_init__(self):
         super().__post_init__()
-        if self.chunks is not None and self.split == "test":
+        if self.chunks is not None and (self.split == "test" or not self.chunks):
             raise ConfigError(
-                f"TrackingNetDataset.chunks = {self.chunks} with the split 'test': expected only with the split 'train'."
+                f"TrackingNetDataset.chunks = {self.chunks}: some were expected, and only with the split 'train'."
             )
 
     def _folders(self):

@@ -1,9 +1,9 @@
 """The annotations of a data set in one memory-mapped file, so that a start does not parse thousands of small files.
 
 The file is of safetensors' format: nothing in it can run. It holds a checksum, and the size and times of every file and
-folder that was read; if one of them differs, or the file is damaged, the data set is read and the
-file written anew. What was changed just before it was read is not kept: by its time a change just after could not be
-told. All processes share the file's pages.
+folder that was read; if one of them differs, or the file is damaged, the data set is read and the file written anew.
+What was changed just before it was read is not kept: by its time a change just after could not be told. All processes
+share the file's pages.
 """
 
 import hashlib
@@ -50,7 +50,7 @@ def read_cached(name: str, key: str, make, read) -> list:
     folder = cache_folder()
     if folder is None:
         return read()
-    path = folder / f"{hashlib.sha256(key.encode('utf-8', 'surrogateescape')).hexdigest()[:32]}.annotations"
+    path = folder / f"{hashlib.sha256(key.encode('utf-8', 'surrogateescape')).hexdigest()[:32]}.safetensors"
     if os.path.lexists(path):
         try:
             arrays = _open(path)
@@ -59,7 +59,7 @@ def read_cached(name: str, key: str, make, read) -> list:
                 logger.info("%s: annotations from %s", name, path)
                 return _unpack(arrays, make)
             logger.info("%s: %s has changed, the annotations are read anew", name, changed)
-        except (OSError, ValueError, KeyError, SafetensorError) as error:
+        except (OSError, ValueError, TypeError, KeyError, RuntimeError, SafetensorError) as error:
             logger.warning("%s: %s is damaged (%s), the annotations are read anew", name, path, error)
     settled = time.time() - SETTLED
     with noting_sources() as sources:

@@ -78,6 +78,7 @@ class AnnotationLine(msgspec.Struct):
     ground_truth_bbox: Box
 
 
+# The colons of a line that holds each key once and nothing else: more may hide a key that is given twice.
 KEYS = len(AnnotationLine.__struct_fields__) + len(CV_FLAGS) + 3 * len(VLM_FLAGS)
 LINES = msgspec.json.Decoder(AnnotationLine)
 

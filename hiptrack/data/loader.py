@@ -7,7 +7,7 @@ import signal
 import time
 from contextlib import contextmanager, suppress
 from functools import partial
-from multiprocessing import RawArray, active_children
+from multiprocessing import RawArray, active_children, util
 
 import cv2
 import torch
@@ -76,6 +76,7 @@ def make_loader(dataset, batches, workers, seed, timeout=0):
 
     timeout: seconds without a batch after which the workers count as hung; 0: no limit. Nothing without workers.
     """
+    util.get_temp_dir()  # the workers' sockets go there, and with this process: one that is killed removes nothing
     notes = RawArray(Note, workers)
     loader = DataLoader(
         dataset,
@@ -158,7 +159,8 @@ def worker_fault(loader, error):
 
     A death is reported by a signal handler, which raises wherever the main thread is, not only in next_batch.
     """
-    told = str(error.__cause__ or "") or str(error)  # what next() raises says less than its cause
+    texts = (str(error.__cause__), str(error))  # what next() raises says less than its cause
+    told = next((text for text in texts if text.startswith("DataLoader ")), "")
     if dead := re.match(r"DataLoader worker \(pid\D* (\d+)", told):
         notes = [note for note in loader.notes if note.pid == int(dead[1])]
         advice = "the machine's memory (fewer train.workers need less of it)"
@@ -167,10 +169,10 @@ def worker_fault(loader, error):
     else:
         return None
     read = "no file was being read"
-    if busy := [note for note in notes if note.since]:
-        note = min(busy, key=lambda note: note.since)
-        seconds = time.monotonic() - note.since
-        read = f"worker {note.pid} had been reading {os.fsdecode(note.path)} for {seconds:.0f} s"
+    now = [(note.since, note.pid, os.fsdecode(note.path)) for note in notes]  # the other workers go on
+    if busy := [each for each in now if each[0]]:
+        since, pid, path = min(busy)
+        read = f"worker {pid} had been reading {path} for {time.monotonic() - since:.0f} s"
         advice = f"that file and {advice}"
     return DataError(f"{told.rstrip('. ')}; {read}. Check {advice}.")
 

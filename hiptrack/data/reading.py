@@ -147,13 +147,16 @@ def require_finite(path: str, boxes: np.ndarray) -> np.ndarray:
     return boxes
 
 
-def read_marks(path: str, frames: int, highest: int) -> np.ndarray | None:
-    """Whole numbers 0..highest, one a frame, each in a line or parted by commas -> [frames] int64; None for no file."""
+def read_marks(path: str, frames: int, highest: int, parted: bool = False) -> np.ndarray | None:
+    """Whole numbers 0..highest, one a frame, each in a line of its own -> [frames] int64; None for no file.
+
+    parted: those of a line are parted by commas. Raises DataError for anything else.
+    """
     if not os.path.lexists(path):
         return None
     allowed, marks = {str(value): value for value in range(highest + 1)}, []
     for number, line in enumerate(read_lines(path), 1):
-        for mark in line.strip().strip(",").split(","):
+        for mark in line.strip().removesuffix(",").split(",") if parted else [line]:
             if mark.strip() not in allowed:
                 raise DataError(
                     f"{path}:{number}: {mark[:80]!r} is not a label. Expected a whole number in 0..{highest} for each frame; "
@@ -161,7 +164,9 @@ def read_marks(path: str, frames: int, highest: int) -> np.ndarray | None:
                 )
             marks.append(allowed[mark.strip()])
     if len(marks) != frames:
-        raise DataError(f"{path}: {len(marks)} labels for {frames} frames. Expected one a frame; complete the file.")
+        raise DataError(
+            f"{path}: {len(marks)} labels for {frames} frames. Expected one a frame; complete the file, or remove it."
+        )
     return np.array(marks, np.int64)
 
 

@@ -83,7 +83,7 @@ class RandomIntervalSampler:
 
 
 @gin.register
-@dataclass
+@dataclass(eq=False)
 class Augmentation:
     """Joint grey and horizontal flip, brightness of each image, and jitter of the search box (HIPTrack's recipe).
 

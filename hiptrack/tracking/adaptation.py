@@ -15,7 +15,7 @@ from annotated_types import Interval
 
 from hiptrack.data.labels import CLASSES
 from hiptrack.errors import ConfigError, did_you_mean
-from hiptrack.ranges import Share, ShareAboveZero
+from hiptrack.ranges import Share, ShareAboveZero, require
 
 
 @dataclass(frozen=True)
@@ -66,6 +66,7 @@ class Rule:
             raise ConfigError("A Rule without action: set Rule.write_memory, Rule.search_scale or Rule.size_rate.")
         self.challenge, self.above, self.score_below = challenge, above, score_below
         self.write_memory, self.search_scale, self.size_rate = write_memory, search_scale, size_rate
+        require(self)
 
     def applies(self, challenge, score):
         """Whether the rule's conditions hold. challenge: [10] probabilities, or None for a rule that names none."""
@@ -85,6 +86,7 @@ class Adaptation:
 
     def __init__(self, rules: list[Rule], size_rate: Share = 1.0):
         self.rules, self.size_rate = tuple(rules), size_rate
+        require(self)
 
     @property
     def challenges(self):

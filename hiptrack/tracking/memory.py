@@ -5,7 +5,7 @@ import torch
 
 from hiptrack.errors import ConfigError
 from hiptrack.models.history import MemoryBank
-from hiptrack.ranges import Count
+from hiptrack.ranges import Count, require
 
 
 @gin.register
@@ -33,6 +33,7 @@ class MemoryPolicy:
             )
         self.template_frames, self.early = template_frames, tuple(early)
         self.interval, self.capacity = interval, capacity
+        require(self)
 
     def enters(self, frame):
         """Whether frame number `frame` (the first tracked one is 1) enters the bank."""

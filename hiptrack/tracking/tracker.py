@@ -18,7 +18,7 @@ from hiptrack.models.layers import has_tf32, tf32
 from hiptrack.models.prepare import prepare
 from hiptrack.models.weights import load_model
 from hiptrack.nano import FOLDER, weights_path
-from hiptrack.ranges import Count, ShareBelowOne
+from hiptrack.ranges import Count, ShareBelowOne, require
 from hiptrack.tracking.adaptation import Action, Adaptation, follow_size
 from hiptrack.tracking.hub import SETTINGS, WEIGHTS, TrackerHubMixin, WeightsFile, is_tracker_folder, stored_settings
 from hiptrack.tracking.memory import MemoryPolicy, TargetMemory, read_memories, update_memories
@@ -119,12 +119,7 @@ class Tracker(TrackerHubMixin):
             raise ConfigError(f'Tracker.branch = {self.branch!r}: "off", "on" or "folded" was expected.')
         if self.branch == "on" and self.model.challenge is None:
             raise ConfigError('branch="on" needs a model with a challenge branch; this one has none.')
-        if not self.margin >= 1:
-            raise ConfigError(
-                f"Tracker.margin = {self.margin}: at least 1 pixel was expected (a narrower box cannot be tracked)."
-            )
-        if not 0 <= self.smoothing < 1:
-            raise ConfigError(f"Tracker.smoothing = {self.smoothing}: a share in [0, 1) was expected.")
+        require(self)
         named = self.adaptation.challenges if self.adaptation else []
         if self.branch != "on" and (self.smoothing or named):
             asked = f"a Rule names the challenge '{named[0]}'" if named else f"Tracker.smoothing = {self.smoothing}"

@@ -105,7 +105,7 @@ def corner_radius(w, h, overlap=0.7):
 
 
 @gin.register
-@dataclass
+@dataclass(eq=False)
 class ChallengeLoss:
     """Classification of the challenge: cross entropy, focal (Lin et al., ICCV 2017) or with smoothed labels.
 
@@ -138,7 +138,7 @@ class ChallengeLoss:
 
 
 @gin.register
-@dataclass
+@dataclass(eq=False)
 class MultiLabelChallengeLoss:
     """Classification of all challenges of a frame at once: binary cross entropy of each class, plain or asymmetric.
 

@@ -12,6 +12,7 @@ EMBEDDINGS = "backbone.embeddings"  # stands for patch embedding, positions and 
 @gin.register(denylist=["parameters"])
 def AdamW(parameters, weight_decay: NonNegative = 1e-4, betas: tuple[ShareBelowOne, ShareBelowOne] = (0.9, 0.999)):
     """AdamW (Loshchilov and Hutter, ICLR 2019), fused; the learning rates come from the stage."""
+    betas = tuple(map(float, betas))  # PyTorch refuses 0 beside 0.9
     return torch.optim.AdamW(parameters, weight_decay=weight_decay, betas=betas, fused=True)
 
 

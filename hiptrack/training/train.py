@@ -8,7 +8,7 @@ from typing import Annotated, Literal
 
 import gin
 from accelerate.utils import send_to_device, set_seed
-from annotated_types import Ge, Gt, Interval, MinLen
+from annotated_types import Ge, Interval, MinLen
 
 import hiptrack.models.initial
 import hiptrack.training.losses  # noqa: F401  both register their names
@@ -59,12 +59,12 @@ class Training:
     model: Callable = HIPTrack
     initial_weights: list[object] = ()
     validation: Validation | None = None
-    seed: Annotated[int, Interval(ge=0, le=2**32 - 1)] = 0
+    seed: Annotated[int, Interval(ge=0, lt=2**31)] = 0
     deterministic: bool = True
     mixed_precision: Literal["no", "bf16", "fp16"] = "no"
     tf32: bool = True
     workers: Annotated[int, Ge(0), CHANGES_NO_RESULT] = 2
-    loader_timeout: Annotated[float, Gt(0), CHANGES_NO_RESULT] = 600.0
+    loader_timeout: Annotated[float, Interval(gt=0, le=10**6), CHANGES_NO_RESULT] = 600.0
     max_unreadable: Annotated[Share, CHANGES_NO_RESULT] = 0.1
     log_every: Annotated[Count, CHANGES_NO_RESULT] = 10
     save_steps: Annotated[Count | None, CHANGES_NO_RESULT] = None

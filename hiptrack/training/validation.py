@@ -14,7 +14,7 @@ from hiptrack.tracking.tracker import Tracker
 
 
 @gin.register
-@dataclass
+@dataclass(eq=False)
 class Validation:
     """Tracks the sequences of a data set: AO, SR0.5, SR0.75, and how well the branch classifies where it is on.
 

@@ -11,6 +11,8 @@ from hiptrack import config
 from hiptrack.config.checks import fits
 from hiptrack.config.meaning import matching, parameters, registered
 from hiptrack.errors import ConfigError
+from hiptrack.tracking.adaptation import Adaptation, Rule
+from hiptrack.tracking.memory import MemoryPolicy
 
 # (values that are taken, values that are refused, the parameters)
 TABLE = [
@@ -28,7 +30,7 @@ TABLE = [
     (
         [1e-9, 1e9],
         [0, -0.1],
-        """train.loader_timeout Stage.lr Stage.grad_clip PolynomialSchedule.power KeepRatioSchedule.length
+        """Stage.lr Stage.grad_clip PolynomialSchedule.power KeepRatioSchedule.length
         HIPTrack.template_factor HIPTrack.search_factor""",
     ),
     (
@@ -61,7 +63,8 @@ TABLE = [
         "Stage.layer_decay StepSchedule.factor TimmSchedule.cycle_decay Backbone.keep_ratio Rule.score_below",
     ),
     ([0, 10**6], [-1], "train.workers train.pictures World.seed"),
-    ([0, 2**32 - 1], [-1, 2**32], "train.seed"),
+    ([0, 2**31 - 1], [-1, 2**31], "train.seed"),
+    ([0.1, 10**6], [0, -1, 10**7], "train.loader_timeout"),
     ([2, 8], [1, 0], "AttentionFusion.tokens World.frames"),
     ([16, 512], [15], "World.canvas"),
     ([0, 100], [-0.1, 101], "World.speed"),
@@ -93,6 +96,20 @@ def test_every_number_has_its_line():
         if name not in (entry.denylist or ()) and numbers(parameter.annotation)
     }
     assert found == set(RANGES)
+
+
+@pytest.mark.parametrize(
+    "build, words",
+    [
+        (lambda: MemoryPolicy(interval=0), "MemoryPolicy.interval = 0: at least 1"),
+        (lambda: MemoryPolicy(early=(0, 5)), r"MemoryPolicy.early = \(0, 5\): each at least 1"),
+        (lambda: Rule(score_below=0.3, size_rate=-1), "Rule.size_rate = -1: a number from 0 to 1"),
+        (lambda: Adaptation([], size_rate=5), "Adaptation.size_rate = 5: a number from 0 to 1"),
+    ],
+)
+def test_a_program_that_tracks_is_held_to_them_too(build, words):
+    with pytest.raises(ConfigError, match=words):
+        build()
 
 
 @pytest.mark.parametrize("name", RANGES)

@@ -4,7 +4,7 @@ import os
 import shutil
 import signal
 import time
-from multiprocessing import active_children
+from multiprocessing import active_children, util
 from pathlib import Path
 
 import pytest
@@ -178,3 +178,12 @@ def test_an_error_of_the_data_is_returned_and_the_end_is_raised(dataset, tmp_pat
         assert "50 x unreadable image" in str(next_batch(loader, passes))
     with pytest.raises(StopIteration):
         next_batch(loader, passes)
+
+
+def test_workers_that_are_ended_leave_no_folder_behind(dataset, start):
+    folders = Path(util.get_temp_dir()).parent
+    before = set(folders.glob("pymp-*"))
+    loader, batches = start(dataset, workers=2)
+    assert next(batches)["search"].shape[0] == 1
+    shut_down(loader)
+    assert set(folders.glob("pymp-*")) == before

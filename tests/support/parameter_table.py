@@ -216,6 +216,7 @@ TABLE = {
         World.blur=1.0
         World.noise=1.0
         World.compression=1.0
+        World.sea=1.0
         World.name=earth
     """,
     ("evaluate",): """

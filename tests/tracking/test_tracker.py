@@ -305,5 +305,5 @@ def test_class_probabilities_that_are_nan_are_the_same_error():
 
 @pytest.mark.parametrize("margin", [0, -3, float("nan")])
 def test_a_margin_below_a_pixel_is_refused(margin):
-    with pytest.raises(ConfigError, match="Tracker.margin = .*at least 1 pixel"):
+    with pytest.raises(ConfigError, match="Tracker.margin = .*at least 1 was expected"):
         Tracker(toy_model(), margin=margin, device="cpu")

@@ -118,6 +118,11 @@ def test_names_that_cannot_be_used_are_refused(name, words):
         TimmOptimizer(groups(Net()), name)
 
 
+def test_betas_may_be_written_as_whole_numbers():
+    (group,) = AdamW([torch.nn.Parameter(torch.zeros(2))], betas=(0, 0.9)).param_groups
+    assert group["betas"] == (0.0, 0.9)
+
+
 @pytest.mark.parametrize("name, betas, number", [("adan", (0.9, 0.99), 3), ("lamb", (0.9,), 2)])
 def test_more_or_fewer_betas_than_an_optimiser_has_are_refused(name, betas, number):
     with pytest.raises(ConfigError, match=f"betas = .*'{name}' has {number}"):
