@@ -149,7 +149,7 @@ def test_trackingnet_s_chunks(mini):
     root = str(mini("trackingnet"))
     assert names(TrackingNetDataset(root, "train", chunks=[1, 0])) == ["c_0", "a_0", "b_1"]
     assert len(TrackingNetDataset(root, "train").missing_paths()) == 10
-    with pytest.raises(ConfigError, match="expected only with the split 'train'"):
+    with pytest.raises(ConfigError, match="expected, and only with the split 'train'"):
         TrackingNetDataset(root, "test", chunks=[0])
 
 
