@@ -9,7 +9,6 @@ from pathlib import Path
 import numpy as np
 
 from hiptrack.data.folders import FolderDataset
-from hiptrack.data.labels import CLASSES
 from hiptrack.data.reading import read_image_rgb
 from hiptrack.errors import HiptrackError
 from hiptrack.extras.world.files import write_world
@@ -97,7 +96,7 @@ def picture_of(sequences, report, path, rows=6, columns=6):
         for frame in np.linspace(0, len(sequence) - 1, columns).round().astype(int):
             caption = f"{sequence.name} {frame + 1}"
             if result.challenges is not None and not np.isnan(result.challenges[frame]).any():
-                caption = f"{frame + 1}: {CLASSES[int(result.challenges[frame].argmax())]}"
+                caption = f"{frame + 1}: {report.taxonomy.classes[int(result.challenges[frame].argmax())]}"
             image = read_image_rgb(sequence.frames[frame])
             row.append(Shot(image, sequence.boxes_xywh[frame], result.boxes_xywh[frame], caption))
         sheet.append(row)

@@ -7,7 +7,6 @@ from pathlib import Path
 from hiptrack import config
 from hiptrack.cli.options import add_benchmark, add_checkpoint
 from hiptrack.data.benchmarks import open_benchmark
-from hiptrack.errors import DataError
 from hiptrack.nano import checkpoint_name, checkpoint_path
 
 
@@ -25,11 +24,6 @@ def main():
     logging.basicConfig(level=logging.INFO, format="%(message)s")
     config.load(["gin/eval/tracker.gin", *args.gin], args.overrides, root="evaluate")
     dataset = open_benchmark(args.dataset, args.root, args.split, args.annotations)
-    if args.annotations and not dataset.labelled_frames:
-        raise DataError(
-            f"{args.annotations} annotates no frame of {dataset.name}. Expected a folder of <sequence>/<sequence>.jsonl files, or no "
-            "--annotations."
-        )
     found = evaluate(EvaluationOptions(args.checkpoint, dataset, args.out))
     # the others wait: the first to exit with 1 has all of them killed
     on_main(found.accelerator, lambda: show(found, args.checkpoint, dataset), f"The report in {found.folder}")

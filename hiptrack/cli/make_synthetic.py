@@ -6,8 +6,9 @@ import os
 import numpy as np
 
 from hiptrack.data.folders import FolderDataset
-from hiptrack.data.labels import CLASSES, draw_fixed
+from hiptrack.data.labels import draw_fixed
 from hiptrack.extras.world.files import ANNOTATIONS, write_world
+from hiptrack.taxonomy import CLASSES
 
 SEQUENCES = {"train": 0, "val": 24, "test": 24}  # training draws its scenes itself
 SIZE = (640, 360)

@@ -29,13 +29,16 @@ def main():
 
     from hiptrack.evaluation.evaluate import configured_tracker
     from hiptrack.evaluation.rank import candidates_csv, rank_frames
+    from hiptrack.models.challenge import taxonomy_of
     from hiptrack.models.weights import load_model
 
     config.load(["gin/eval/tracker.gin", "gin/eval/branch_on.gin", *args.gin], args.overrides, root="evaluate")
     if not args.checkpoint.is_file():
         raise NotFoundError(f"not found: {args.checkpoint} (--checkpoint: a weights file)", str(args.checkpoint))
+    model = load_model(args.checkpoint)
     dataset = FolderDataset(args.root, args.split, args.annotations)
-    tracker = configured_tracker()(model=load_model(args.checkpoint))
+    dataset.label_by(taxonomy_of(model))
+    tracker = configured_tracker()(model=model)
     if tracker.branch != "on":
         raise ConfigError(
             f"Tracker.branch = '{tracker.branch}': only 'on' predicts the challenges that frames are ranked by."

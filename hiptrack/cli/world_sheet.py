@@ -6,7 +6,6 @@ from pathlib import Path
 
 import numpy as np
 
-from hiptrack.data.labels import CLASSES
 from hiptrack.errors import ConfigError
 from hiptrack.extras.world import shapes, textures
 from hiptrack.extras.world.scene import render
@@ -48,7 +47,11 @@ def scene_shots(world, number):
     early, late = (int(seen[int(share * (len(seen) - 1))]) for share in (0.1, 0.7))
     shots = []
     for frame in (early, late):
-        held = [name.replace("_", " ") for name, flag in zip(CLASSES, sequence.labels.flags[frame]) if flag]
+        held = [
+            name.replace("_", " ")
+            for name, flag in zip(sequence.taxonomy.challenges, sequence.labels.flags[frame])
+            if flag
+        ]
         caption = held[0] + f" +{len(held) - 1}" * (len(held) > 1) if held else "normal"
         shots.append(Shot(render(sequence.scene, frame), sequence.boxes_xywh[frame], None, caption))
     crop = sequence.frames[late].crop(sequence.boxes_xywh[late], SEARCH_FACTOR, SEARCH_SIZE)

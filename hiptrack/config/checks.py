@@ -220,11 +220,13 @@ def _is_protocol(kind: type) -> bool:
 
 
 def _why_unread(key: Key, walk: Walk, bindings: list[Binding], root: Configurable) -> str:
-    scope, selector, _ = key
+    scope, selector, parameter = key
     name, thing = label(key), short_name(selector)
     if selector == MACRO:
         close = nearest(name, (macro for macro, kind, _ in walk.read if kind == MACRO))
         hint = f"the nearest used one is {close}" if close else "a parameter is written Name.parameter"
+        if takers := _takers(name.lower(), walk):
+            hint = f"let it reach what is in use: {' or '.join(f'{taker} = %{name}' for taker in takers)}"
         return f"nothing uses the macro {name}; {hint}."
     opened = opened_scopes(bindings)
     if scope and scope not in opened:
@@ -240,10 +242,16 @@ def _why_unread(key: Key, walk: Walk, bindings: list[Binding], root: Configurabl
         places = ", ".join(f'"{used}"' if used else "the root scope" for used in used_in)
         return f'{name} has no effect: {thing} is used in {places}, not in "{scope}".'
     close = nearest(thing, {short_name(kind) for _, kind in walk.used})
-    return (
-        f"{name} has no effect: {root.name} reaches no {thing}; refer to it, or remove the line; "
-        f'the nearest name in use is "{close}".'
-    )
+    hint = f'the nearest name in use is "{close}"'
+    if takers := _takers(parameter, walk):
+        hint = f"in use are {' and '.join(takers)}"
+    return f"{name} has no effect: {root.name} reaches no {thing}; refer to it, or remove the line; {hint}."
+
+
+def _takers(parameter: str, walk: Walk) -> list[str]:
+    """The parameters of this name of what is in use, as Name.parameter."""
+    used = sorted({short_name(kind) for _, kind in walk.used if parameter in parameters(matching(kind)[0])})
+    return [f"{name}.{parameter}" for name in used]
 
 
 def opened_scopes(bindings: list[Binding]) -> set[str]:

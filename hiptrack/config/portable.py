@@ -13,7 +13,7 @@ import itertools
 import json
 import types
 import typing
-from collections.abc import Callable, Iterable, Mapping
+from collections.abc import Callable, Iterable, Mapping, Sequence
 from dataclasses import dataclass
 
 from gin.config import Configurable, ConfigurableReference
@@ -124,10 +124,10 @@ def _text(root: object, described: Callable) -> str:
     return json.dumps(form(root), indent=1)
 
 
-def build_component(text: str, name: str, package: str) -> object:
+def build_component(text: str, name: str, packages: Sequence[str]) -> object:
     """Builds the configurable `name` from JSON as `component_text` writes it.
 
-    Only what is registered in the package, or below it, exists for the text, which may come from anywhere. Raises,
+    Only what is registered in these packages, or below them, exists for the text, which may come from anywhere. Raises,
     before anything is built, CheckpointError for a name or a value that cannot be, and ValueError, TypeError or
     RecursionError for a text that is no such JSON.
     """
@@ -141,7 +141,7 @@ def build_component(text: str, name: str, package: str) -> object:
         if word in _CONTAINERS and len(value) == 1:
             return _CONTAINERS[word](read(item, None, where) for item in value[word])
         if word in ("part", "factory") and value.keys() == {word, "parameters"}:
-            return _part(_find(str(value[word]), package, where), value["parameters"], word == "part", read, where)
+            return _part(_find(str(value[word]), packages, where), value["parameters"], word == "part", read, where)
         raise CheckpointError(f'{where}: {{"part": name, "parameters": ...}} was expected, not {excerpt(repr(value))}.')
 
     described = json.loads(text)
@@ -167,14 +167,15 @@ class _Part(ConfigurableReference):
         return self() if self.evaluate else self
 
 
-def _find(name: str, package: str, where: str) -> Configurable:
-    inside = [entry for entry in registered() if f"{entry.wrapped.__module__}.".startswith(f"{package}.")]
+def _find(name: str, packages: Sequence[str], where: str) -> Configurable:
+    roots = tuple(f"{package}." for package in packages)
+    inside = [entry for entry in registered() if f"{entry.wrapped.__module__}.".startswith(roots)]
     found = [entry for entry in inside if f".{entry.selector}".endswith(f".{name}")]
     if len(found) > 1:
         raise CheckpointError(f'{where}: "{name}" can mean {", ".join(entry.selector for entry in found)}.')
     if not found:
         closest = _closest(name, (entry.name for entry in inside))
-        raise CheckpointError(f'{where}: {package} has nothing called "{excerpt(name)}"{closest}')
+        raise CheckpointError(f'{where}: {packages[0]} has nothing called "{excerpt(name)}"{closest}')
     return found[0]
 
 

@@ -3,24 +3,22 @@
 import os
 from dataclasses import dataclass, field
 
+import gin
 import numpy as np
 import torch
 
 from hiptrack.boxes import iou_and_giou, xywh_to_xyxy
 from hiptrack.data.labels import (
-    CLASSES,
-    CV_FLAGS,
-    VLM_FLAGS,
     Annotation,
     Problem,
     annotation_path,
-    draw_class,
     fixed_generator,
     iter_annotations,
 )
 from hiptrack.data.reading import image_names, read_boxes, subfolders
 from hiptrack.errors import DataError
 from hiptrack.tables import as_text
+from hiptrack.taxonomy import TEN, Taxonomy
 
 SPLITS = ("", "train", "val", "test")
 GOOD_OVERLAP = 0.9
@@ -31,24 +29,29 @@ class AnnotationReport:
     """What `check_annotations` found.
 
     `problems`: one text for every malformed line or unreadable file, `file:line: reason`. `class_counts`:
-    [10], by the draw that is fixed outside training. `flag_counts`: [9], columns as in `FrameLabels`.
+    [C], by the draw that is fixed outside training. `flag_counts`: [C - 1], columns as in `FrameLabels`.
     `not_found`: annotated sequences without frames in the data, `without_file`: folders without their own
     annotation file. `frames`: number of frames of the sequences found, `annotated`: how many of them have
     a valid line. `stated` and `truth`: [K, 4], ground_truth_bbox as written and the box of the same frame
     in groundtruth.txt (xywh, with an area).
     """
 
+    taxonomy: Taxonomy
     sequences: int = 0
     lines: int = 0
     problems: list[str] = field(default_factory=list)
-    class_counts: np.ndarray = field(default_factory=lambda: np.zeros(len(CLASSES), np.int64))
-    flag_counts: np.ndarray = field(default_factory=lambda: np.zeros(len(CLASSES) - 1, np.int64))
+    class_counts: np.ndarray = field(init=False)
+    flag_counts: np.ndarray = field(init=False)
     without_file: list[str] = field(default_factory=list)
     not_found: list[str] = field(default_factory=list)
     frames: int = 0
     annotated: int = 0
     stated: list[tuple[float, ...]] = field(default_factory=list)
     truth: list[tuple[float, ...]] = field(default_factory=list)
+
+    def __post_init__(self):
+        self.class_counts = np.zeros(len(self.taxonomy.classes), np.int64)
+        self.flag_counts = np.zeros(len(self.taxonomy.challenges), np.int64)
 
     def agreement(self) -> dict[str, tuple[float, float]] | None:
         """Reading of ground_truth_bbox -> (mean IoU, share of IoU > 0.9); None where nothing was compared."""
@@ -63,17 +66,18 @@ class AnnotationReport:
         return result
 
 
-def check_annotations(directory: str, data: str | None = None) -> AnnotationReport:
+@gin.configurable(denylist=["directory", "data"])
+def check_annotations(directory: str, data: str | None = None, taxonomy: Taxonomy | None = None) -> AnnotationReport:
     """Reads every `<directory>/<sequence>/<sequence>.jsonl` to its end.
 
     `data`: a folder of sequences, or one with the splits train, val and test; with it lines are matched
-    to images and boxes, without it by `frame_id` alone. Raises DataError where a folder is missing or
+    to images and boxes, without it by `frame_id` alone. `taxonomy`: the classes; None: the ten. Raises DataError where a folder is missing or
     holds no annotation file; everything else is collected in the report.
     """
     for path, content in ((directory, "<sequence>/<sequence>.jsonl"), (data, "sequences or their splits")):
         if path is not None and not os.path.isdir(path):
             raise DataError(f"{path}: does not exist or is no folder. Give the folder that holds {content}.")
-    report = AnnotationReport()
+    report = AnnotationReport(taxonomy or TEN)
     for name in subfolders(directory):
         if os.path.lexists(annotation_path(directory, name)):
             _check_sequence(report, annotation_path(directory, name), name, data)
@@ -93,10 +97,11 @@ def format_report(report: AnnotationReport) -> str:
     rows.append(f"{report.sequences} sequences, {report.lines} lines, {len(report.problems)} problems")
     if report.without_file:
         rows.append(f"folders without an annotation file of their own: {_names(report.without_file)}")
-    classes = zip(CLASSES, report.class_counts, strict=True)
-    flags = [(name, report.flag_counts[index]) for name, index in (VLM_FLAGS | CV_FLAGS).items()]
+    taxonomy = report.taxonomy
+    classes = zip(taxonomy.classes, report.class_counts, strict=True)
+    several = zip(taxonomy.challenges, report.flag_counts, strict=True)
     rows.append(as_text(["class (one a frame)", "frames"], classes))
-    rows.append(as_text(["flag (several a frame possible)", "frames"], flags))
+    rows.append(as_text(["flagged (several a frame possible)", "frames"], several))
     if report.frames:
         rows.append(f"frames without a valid line: {report.frames - report.annotated} of {report.frames}")
     else:
@@ -121,7 +126,7 @@ def _check_sequence(report, path, name, data):
             images, boxes = _images_and_boxes(report, data, name)
         except DataError as error:
             report.problems.append(str(error))
-    for item in iter_annotations(path, name, images):
+    for item in iter_annotations(path, name, images, report.taxonomy):
         if isinstance(item, Problem):
             report.lines += item.line is not None
             report.problems.append(str(item))
@@ -131,7 +136,7 @@ def _check_sequence(report, path, name, data):
 
 
 def _count(report, name, item: Annotation, images, boxes):
-    report.class_counts[draw_class(item.flags, fixed_generator(name, item.frame))] += 1
+    report.class_counts[report.taxonomy.draw(item.flags, fixed_generator(name, item.frame))] += 1
     report.flag_counts += item.flags
     report.annotated += images is not None
     if item.frame < len(boxes) and (boxes[item.frame][2:] > 0).all():

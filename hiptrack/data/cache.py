@@ -20,6 +20,7 @@ from safetensors.numpy import save
 from hiptrack.data.labels import FrameLabels, unlabelled
 from hiptrack.data.reading import FramePaths, noting_sources
 from hiptrack.files import check_file, signature, write_atomically
+from hiptrack.taxonomy import Taxonomy
 
 VARIABLE = "HIPTRACK_CACHE"
 FEWEST_SOURCES = 200  # fewer are read in no time
@@ -42,10 +43,11 @@ def cache_folder() -> Path | None:
     return folder.absolute() if named and folder.parts[0] != "~" else None
 
 
-def read_cached(name: str, key: str, make, read) -> list:
+def read_cached(name: str, key: str, make, read, taxonomy: Taxonomy) -> list:
     """The sequences that `read()` returns, or those it returned before where nothing that it read has changed.
 
-    name: of the data set, for logs. key: what `read` depends on besides its sources. make: Sequence.
+    name: of the data set, for logs. key: what `read` depends on besides its sources. make: Sequence;
+    taxonomy: of its labels.
     """
     folder = cache_folder()
     if folder is None:
@@ -57,7 +59,7 @@ def read_cached(name: str, key: str, make, read) -> list:
             changed = _changed(arrays)
             if changed is None:
                 logger.info("%s: annotations from %s", name, path)
-                return _unpack(arrays, make)
+                return _unpack(arrays, make, taxonomy)
             logger.info("%s: %s has changed, the annotations are read anew", name, changed)
         except (OSError, ValueError, TypeError, KeyError, RuntimeError, SafetensorError) as error:
             logger.warning("%s: %s is damaged (%s), the annotations are read anew", name, path, error)
@@ -67,7 +69,7 @@ def read_cached(name: str, key: str, make, read) -> list:
     if len(sources) < FEWEST_SOURCES or max(max(times) for _, *times in sources.values()) > settled * 1e9:
         return sequences
     try:
-        arrays = _pack(sequences, sources)
+        arrays = _pack(sequences, sources, taxonomy)
         write_atomically(path, save({**arrays, "checksum": np.array(_checksum(arrays))}))
     except OSError as error:
         logger.warning(
@@ -116,12 +118,12 @@ def _changed(arrays):
     return None
 
 
-def _pack(sequences, sources):
+def _pack(sequences, sources, taxonomy):
     """{name: array} of everything. Frames, and boxes, of all sequences stand one after another."""
     paths = [s.frames if isinstance(s.frames, FramePaths) else FramePaths("", s.frames) for s in sequences]
     files = {}
     frames = [files.setdefault(name, len(files)) for own in paths for name in own.names]
-    labels = [s.labels or unlabelled(len(s)) for s in sequences]
+    labels = [s.labels or unlabelled(len(s), taxonomy) for s in sequences]
     return {
         "code": np.frombuffer(_code(), np.uint8),
         "sources": _packed(sources),
@@ -142,7 +144,7 @@ def _pack(sequences, sources):
     }
 
 
-def _unpack(arrays, make):
+def _unpack(arrays, make, taxonomy):
     """The sequences of _pack; their arrays are parts of those in the file."""
     files = _texts(arrays["files"])
     each = [_texts(arrays["names"]), _texts(arrays["folders"]), arrays["is_labelled"], arrays["is_still"].tolist()]
@@ -151,7 +153,7 @@ def _unpack(arrays, make):
     sequences = []
     for name, folder, is_labelled, is_still, boxes, frames, visible, cover, flags, annotated in zip(*each, strict=True):
         paths = FramePaths(folder, [files[place] for place in frames.tolist()])
-        labels = FrameLabels(flags, annotated) if is_labelled else None
+        labels = FrameLabels(flags, annotated, taxonomy) if is_labelled else None
         sequences.append(make(name, paths, boxes, visible, cover, labels, is_still))
     return sequences
 

@@ -20,6 +20,7 @@ from hiptrack.data.loader import reading
 from hiptrack.data.sampling import Augmentation, CausalSampler, HardExamples
 from hiptrack.errors import ConfigError, DataError, HiptrackError
 from hiptrack.ranges import NonNegative
+from hiptrack.taxonomy import TEN
 
 REDRAWS = 50  # a data set of which so many draws in a row are unusable is at fault
 
@@ -68,21 +69,47 @@ class ClipData:
                 f"ClipData: {len(datasets)} data sets with ratios {ratios}: one ratio for each data set was expected, with "
                 "one above 0."
             )
-        self.datasets = datasets
+        self.datasets, self.taxonomy = datasets, TEN
         self.ratios = np.array(ratios, dtype=float) / sum(ratios)
         self.sampler = sampler or CausalSampler()
         self.augmentation = augmentation or Augmentation()
         self.priority = priority
         self.reduced_decoding = reduced_decoding
 
+    def label_by(self, taxonomy, annotations=None):
+        """Have the labels of all data sets read by a Taxonomy, from `annotations` where a set names no folder itself."""
+        self.taxonomy = taxonomy
+        for dataset in self.datasets:
+            dataset.label_by(taxonomy, annotations)
+
     @property
     def labelled_frames(self):
         """Number of frames with a challenge label that can be drawn."""
-        drawn = [dataset for dataset, ratio in zip(self.datasets, self.ratios) if ratio > 0]
-        endless = sum(dataset.labelled_frames for dataset in drawn if dataset.is_endless)
-        read = [s for dataset in drawn if not dataset.is_endless for s in usable_sequences(dataset)]
-        labelled = [s for s in read if s.labels is not None]
-        return endless + sum(int((s.labels.annotated & s.visible).sum()) for s in labelled)
+        endless = sum(dataset.labelled_frames for dataset in self._drawn if dataset.is_endless)
+        return endless + sum(len(columns) for columns in self._labelled_columns())
+
+    def class_counts(self):
+        """[C] float: the labelled frames that can be drawn, by class, as many as the taxonomy's rule gives on average.
+
+        Raises ConfigError for a data set that is drawn as it is asked for.
+        """
+        for dataset in self._drawn:
+            if dataset.is_endless:
+                raise ConfigError(
+                    f"{dataset.name} draws its frames as they are asked for: their classes cannot be counted. Give the weights "
+                    "by name: ChallengeLoss.class_weights = {'occlusion': 2.0}."
+                )
+        counts = [self.taxonomy.expected_counts(columns) for columns in self._labelled_columns()]
+        return np.sum(counts, 0) if counts else np.zeros(len(self.taxonomy.classes))
+
+    @property
+    def _drawn(self):
+        return [dataset for dataset, ratio in zip(self.datasets, self.ratios) if ratio > 0]
+
+    def _labelled_columns(self):
+        """The flags [n, C - 1] of the labelled frames of each sequence that can be drawn; endless data sets have none."""
+        read = [s for dataset in self._drawn if not dataset.is_endless for s in usable_sequences(dataset)]
+        return [s.labels.flags[s.labels.annotated & s.visible] for s in read if s.labels is not None]
 
 
 class ClipDataset(torch.utils.data.Dataset):
@@ -90,7 +117,7 @@ class ClipDataset(torch.utils.data.Dataset):
     of the sequences at the start of the epoch; from nothing else.
 
     A sample is a dict: template [3, Ht, Ht] uint8, template_box [4], search [F, 3, Hs, Hs] uint8, boxes_xywh [F, 4]
-    (boxes xywh normalised by the crop side), labels [F] class indices (-1: unlabelled), flags [F, 10] float (all classes of a
+    (boxes xywh normalised by the crop side), labels [F] class indices (-1: unlabelled), flags [F, C] float (all classes of a
     frame: FrameLabels.multi_hot), gaps [F] (frames from the search frame before; 0 for the first), sequence: its name after that of its data set, source: text naming
     sequence and frames,
     rejected: the draws before it that gave no clip, in order, each {"reason": "unreadable image" or "empty crop" or
@@ -182,7 +209,7 @@ class ClipDataset(torch.utils.data.Dataset):
             for box, (around, factor, size) in zip(true, wanted, strict=True)
         ]
         images, boxes = self.data.augmentation(images, boxes, rng)
-        labels = unlabelled(len(sequence)) if sequence.labels is None else sequence.labels
+        labels = unlabelled(len(sequence), self.data.taxonomy) if sequence.labels is None else sequence.labels
         tensors = [torch.from_numpy(image).permute(2, 0, 1) for image in images]
         return {
             "template": tensors[0],

@@ -5,6 +5,7 @@ An annotation file is `<dir>/<sequence>/<sequence>.jsonl`, one JSON object a lin
 (the project's reference, section 6).
 """
 
+import functools
 import json
 import os
 import re
@@ -21,35 +22,7 @@ import numpy as np
 
 from hiptrack.errors import DataError
 from hiptrack.files import check_file
-
-CLASSES = (
-    "occlusion",
-    "illumination_change",
-    "scale_variation",
-    "motion_blur",
-    "appearance_variation",
-    "partial_visibility",
-    "low_resolution",
-    "background_clutter",
-    "low_contrast",
-    "normal",
-)
-NORMAL = CLASSES.index("normal")
-
-# Names of the flags in the files -> class; those of `vlm_response` in the order of their priority.
-VLM_FLAGS = {
-    "occlusion": CLASSES.index("occlusion"),
-    "motion_blur": CLASSES.index("motion_blur"),
-    "illu_change": CLASSES.index("illumination_change"),
-    "partial_visibility": CLASSES.index("partial_visibility"),
-    "variance_appear": CLASSES.index("appearance_variation"),
-    "background_clutter": CLASSES.index("background_clutter"),
-}
-CV_FLAGS = {
-    "scale_variation": CLASSES.index("scale_variation"),
-    "low_res": CLASSES.index("low_resolution"),
-    "low_contrast": CLASSES.index("low_contrast"),
-}
+from hiptrack.taxonomy import Taxonomy
 
 MAX_LINE_BYTES = 2**20
 MAX_FILE_BYTES = 2**28
@@ -67,58 +40,45 @@ class Answer(TypedDict):
     conf: int | Confidence
 
 
-class AnnotationLine(msgspec.Struct):
-    """The form of a line; other keys are allowed."""
+@functools.cache
+def _form(taxonomy):
+    """(the form of a line, a msgspec decoder of it, its colons) for the flags that a Taxonomy reads; other keys are allowed.
 
-    sequence_name: str
-    frame_id: int
-    frame_file: str
-    cv_response: TypedDict("cv_response", dict.fromkeys(CV_FLAGS, Flag))
-    vlm_response: TypedDict("vlm_response", dict.fromkeys(VLM_FLAGS, Answer))
-    ground_truth_bbox: Box
-
-
-# The colons of a line that holds each key once and nothing else: more may hide a key that is given twice.
-KEYS = len(AnnotationLine.__struct_fields__) + len(CV_FLAGS) + 3 * len(VLM_FLAGS)
-LINES = msgspec.json.Decoder(AnnotationLine)
+    The colons are those of a line that holds each key once and nothing else: more may hide a key that is given twice.
+    """
+    fields = {"sequence_name": str, "frame_id": int, "frame_file": str}
+    colons = 4 + len(taxonomy.cv) + 3 * len(taxonomy.vlm) + bool(taxonomy.cv) + bool(taxonomy.vlm)
+    if taxonomy.cv:
+        fields["cv_response"] = TypedDict("cv_response", dict.fromkeys(taxonomy.cv, Flag))
+    if taxonomy.vlm:
+        fields["vlm_response"] = TypedDict("vlm_response", dict.fromkeys(taxonomy.vlm, Answer))
+    line = msgspec.defstruct("AnnotationLine", [*fields.items(), ("ground_truth_bbox", Box)])
+    return line, msgspec.json.Decoder(line), colons
 
 
 @dataclass(frozen=True, eq=False)
 class FrameLabels:
     """Challenge flags of a sequence of N frames.
 
-    `flags`: [N, 9] bool, columns in the order of `CLASSES` without "normal".
+    `flags`: [N, C - 1] bool, columns in the order of the taxonomy's classes without the last.
     `annotated`: [N] bool, False for a frame without an annotation line (its flags are all False).
     """
 
     flags: np.ndarray
     annotated: np.ndarray
+    taxonomy: Taxonomy
 
     def draw(self, frame: int, rng: np.random.Generator) -> int:
-        """Class 0..9 of a frame (0-based) by the priority rule, -1 where it has no annotation."""
-        return draw_class(self.flags[frame], rng) if self.annotated[frame] else -1
+        """Class index of a frame (0-based) by the taxonomy's rule, -1 where it has no annotation."""
+        return self.taxonomy.draw(self.flags[frame], rng) if self.annotated[frame] else -1
 
     def multi_hot(self, frames: Sequence[int]) -> np.ndarray:
-        """All classes of some frames (0-based) at once: [len(frames), 10] float32, 1 for each set flag and for "normal"
+        """All classes of some frames (0-based) at once: [len(frames), C] float32, 1 for each set flag and for the last class
         where none is set, else 0; rows of -1 where a frame has no annotation."""
         flags = self.flags[frames]
         rows = np.column_stack((flags, ~flags.any(1))).astype(np.float32)
         rows[~self.annotated[frames]] = -1
         return rows
-
-
-def class_names(count):
-    """Names of `count` classes: `CLASSES`, or numbers where a model has been given others."""
-    return list(CLASSES) if count == len(CLASSES) else [f"class {place}" for place in range(count)]
-
-
-def draw_class(flags: Sequence[bool], rng: np.random.Generator) -> int:
-    """[9] flags -> class: first set one of `vlm_response`, else random one of `cv_response`, else normal."""
-    for index in VLM_FLAGS.values():
-        if flags[index]:
-            return index
-    candidates = [index for index in CV_FLAGS.values() if flags[index]]
-    return candidates[rng.integers(len(candidates))] if candidates else NORMAL
 
 
 def fixed_generator(sequence_name: str, frame: int) -> np.random.Generator:
@@ -131,8 +91,8 @@ def draw_fixed(labels: FrameLabels, sequence_name: str, frame: int) -> int:
     return labels.draw(frame, fixed_generator(sequence_name, frame))
 
 
-def unlabelled(frames: int) -> FrameLabels:
-    return FrameLabels(np.zeros((frames, len(CLASSES) - 1), bool), np.zeros(frames, bool))
+def unlabelled(frames: int, taxonomy: Taxonomy) -> FrameLabels:
+    return FrameLabels(np.zeros((frames, len(taxonomy.challenges)), bool), np.zeros(frames, bool), taxonomy)
 
 
 def annotation_path(directory: str, sequence_name: str) -> str:
@@ -141,7 +101,7 @@ def annotation_path(directory: str, sequence_name: str) -> str:
 
 @dataclass(frozen=True)
 class Annotation:
-    """One valid line: `frame` 0-based, `flags` nine bools in class order, `box` as written in the file."""
+    """One valid line: `frame` 0-based, `flags` C - 1 bools in class order, `box` as written in the file."""
 
     frame: int
     flags: tuple[bool, ...]
@@ -160,13 +120,13 @@ class Problem:
         return f"{self.path}:{self.line}: {self.reason}" if self.line else f"{self.path}: {self.reason}"
 
 
-def read_annotations(path: str, sequence_name: str, frame_files: list[str]) -> FrameLabels:
+def read_annotations(path: str, sequence_name: str, frame_files: list[str], taxonomy: Taxonomy) -> FrameLabels:
     """Labels of a sequence whose images are called `frame_files` (names without folder, in order).
 
     Raises DataError with file, line and reason at the first malformed line.
     """
-    labels = unlabelled(len(frame_files))
-    for item in iter_annotations(path, sequence_name, frame_files):
+    labels = unlabelled(len(frame_files), taxonomy)
+    for item in iter_annotations(path, sequence_name, frame_files, taxonomy):
         if isinstance(item, Problem):
             raise DataError(
                 f"{item}. Expected one annotation object a line for sequence {sequence_name!r}; correct the "
@@ -177,7 +137,9 @@ def read_annotations(path: str, sequence_name: str, frame_files: list[str]) -> F
     return labels
 
 
-def iter_annotations(path: str, sequence_name: str, frame_files: list[str] | None) -> Iterator[Annotation | Problem]:
+def iter_annotations(
+    path: str, sequence_name: str, frame_files: list[str] | None, taxonomy: Taxonomy
+) -> Iterator[Annotation | Problem]:
     """Every line of an annotation file, in order, as an Annotation or as a Problem.
 
     A line belongs to the frame whose image is called `frame_file`, else to the frame at the 1-based
@@ -186,7 +148,7 @@ def iter_annotations(path: str, sequence_name: str, frame_files: list[str] | Non
     """
     position = {name: index for index, name in enumerate(frame_files or ())}
     count = MAX_LINES if frame_files is None else len(frame_files)
-    line_of_frame = {}
+    line_of_frame, form = {}, _form(taxonomy)
     try:
         for number, line in _lines(path):
             try:
@@ -194,7 +156,7 @@ def iter_annotations(path: str, sequence_name: str, frame_files: list[str] | Non
                     raise _Malformed(f"longer than {MAX_LINE_BYTES} bytes")
                 if not line.strip():
                     continue
-                annotation = _annotation(_parse(line), sequence_name, position, count)
+                annotation = _annotation(_parse(line, form), sequence_name, position, count, taxonomy)
                 first = line_of_frame.setdefault(annotation.frame, number)
                 if first != number:
                     raise _Malformed(f"duplicate: frame {annotation.frame + 1} already has line {first}")
@@ -225,16 +187,17 @@ def _lines(path):
             yield number, None if too_long else line
 
 
-def _parse(line):
-    """Bytes -> AnnotationLine. Python's slower parser decides where msgspec refuses, or may have seen a key twice."""
+def _parse(line, form):
+    """Bytes -> a line of the form that `_form` gave. Python's slower parser decides where msgspec refuses, or may have seen a key twice."""
+    kind, decoder, colons = form
     try:
         text = line.decode("utf-8-sig")
         with suppress(msgspec.DecodeError, RecursionError):
-            fields = LINES.decode(text)
-            if text.count(":") == KEYS:
+            fields = decoder.decode(text)
+            if text.count(":") == colons:
                 return fields
         record = json.loads(text, object_pairs_hook=_object)
-        return msgspec.convert(record, AnnotationLine)
+        return msgspec.convert(record, kind)
     except msgspec.ValidationError as error:
         raise _Malformed(_explain(str(error), record)) from None
     except json.JSONDecodeError as error:
@@ -260,7 +223,7 @@ def _explain(error, value):
     return f"'{place.strip('.`') or 'the line'}' is {reprlib.repr(value)}: {expected[0].lower()}{expected[1:]}"
 
 
-def _annotation(line, sequence_name, position, count):
+def _annotation(line, sequence_name, position, count, taxonomy):
     if line.sequence_name != sequence_name:
         raise _Malformed(f"names the sequence {reprlib.repr(line.sequence_name)}, expected {sequence_name!r}")
     frame = position.get(line.frame_file, line.frame_id - 1)
@@ -269,9 +232,9 @@ def _annotation(line, sequence_name, position, count):
             f"frame out of range: there is no image {reprlib.repr(line.frame_file)}, and frame_id "
             f"{reprlib.repr(line.frame_id)} is not in 1..{count}"
         )
-    flags = [False] * (len(CLASSES) - 1)
-    for key, index in CV_FLAGS.items():
-        flags[index] = line.cv_response[key] == 1
-    for key, index in VLM_FLAGS.items():
-        flags[index] = line.vlm_response[key]["flag"] == 1
+    flags = [False] * len(taxonomy.challenges)
+    for flag, column in taxonomy.cv_columns.items():
+        flags[column] |= line.cv_response[flag] == 1
+    for flag, column in taxonomy.vlm_columns.items():
+        flags[column] |= line.vlm_response[flag]["flag"] == 1
     return Annotation(frame, tuple(flags), line.ground_truth_bbox)

@@ -1,5 +1,6 @@
 """What a sequence is, and what all data sets of sequences have in common."""
 
+import inspect
 import logging
 import os
 from dataclasses import dataclass
@@ -11,6 +12,7 @@ from hiptrack.data.cache import read_cached
 from hiptrack.data.labels import FrameLabels, annotation_path, read_annotations, unlabelled
 from hiptrack.data.reading import FramePaths, nearest_name, note_source, show, subfolders
 from hiptrack.errors import ConfigError, DataError
+from hiptrack.taxonomy import TEN, Taxonomy
 
 
 @dataclass(frozen=True)
@@ -109,12 +111,22 @@ class SequenceDataset:
         self.annotations = None if self.annotations is None else os.path.expanduser(self.annotations)
         folder = os.path.basename(os.path.abspath(self.root))
         self.name = self.name or "-".join(filter(None, (folder, self.split)))
+        self.taxonomy = TEN
         self._sequences = None
         if self.SPLITS and self.split not in self.SPLITS:
             raise ConfigError(
                 f"{self._kind}.split = {self.split!r}: expected one of {', '.join(map(repr, self.SPLITS))}. "
                 f"{nearest_name(str(self.split), self.SPLITS)}"
             )
+
+    def label_by(self, taxonomy: Taxonomy, annotations: str | None = None) -> None:
+        """Have labels read by a taxonomy; from `annotations`, where the set has no folder of its own but may have one.
+
+        Called before anything is read.
+        """
+        self.taxonomy = taxonomy
+        if "annotations" in inspect.signature(type(self)).parameters and annotations is not None:
+            self.annotations = self.annotations or os.path.expanduser(annotations)
 
     @property
     def sequences(self) -> list[Sequence]:
@@ -123,7 +135,7 @@ class SequenceDataset:
             self._check_folders()
             places = [os.path.abspath(place) for place in (self.root, self.annotations or "")]
             key = f"{self._settings()} {places}"
-            self._sequences = read_cached(self.name, key, Sequence, self._read)
+            self._sequences = read_cached(self.name, key, Sequence, self._read, self.taxonomy)
             if self.annotations is not None:
                 self._report_unannotated([s.name for s in self._sequences])
         return self._sequences
@@ -252,8 +264,8 @@ class SequenceDataset:
         path = annotation_path(self.annotations, name)
         note_source(path)
         if not os.path.lexists(path):
-            return unlabelled(len(frames))
-        return read_annotations(path, name, [os.path.basename(frame) for frame in frames])
+            return unlabelled(len(frames), self.taxonomy)
+        return read_annotations(path, name, [os.path.basename(frame) for frame in frames], self.taxonomy)
 
     def _report_unannotated(self, names):
         without = [name for name in names if not os.path.lexists(annotation_path(self.annotations, name))]

@@ -6,7 +6,7 @@ from dataclasses import dataclass
 
 import numpy as np
 
-from hiptrack.data.labels import CLASSES, draw_fixed
+from hiptrack.data.labels import draw_fixed
 from hiptrack.evaluation.metrics import summarise
 
 LOST_AFTER = 10  # scored frames without overlap in a row; the first of them is where the box was lost
@@ -44,18 +44,18 @@ class LostTarget:
     challenge: str | None
 
 
-def scored_frames(scores, sequences):
-    """The Frames of SequenceScores and their Sequences; those without ground truth have none."""
+def scored_frames(scores, sequences, classes):
+    """The Frames of SequenceScores and their Sequences, for so many classes; those without ground truth have none."""
     parts = [
-        _of_sequence(number, score, sequence)
+        _of_sequence(number, score, sequence, classes)
         for number, (score, sequence) in enumerate(zip(scores, sequences, strict=True))
         if score.ious is not None
     ]
-    columns = zip(*parts, strict=True) if parts else [()] * 7 + [[np.empty((0, len(CLASSES)))]]
+    columns = zip(*parts, strict=True) if parts else [()] * 7 + [[np.empty((0, classes))]]
     return Frames(*(np.concatenate(column) if len(column) else np.empty(0) for column in columns))
 
 
-def _of_sequence(number, score, sequence):
+def _of_sequence(number, score, sequence, classes):
     scored = np.flatnonzero(sequence.cover > 0)
     scored = scored[scored > 0]  # as metrics.frame_ious has them
     boxes = sequence.boxes_xywh
@@ -70,7 +70,7 @@ def _of_sequence(number, score, sequence):
             challenge[frame] = draw_fixed(sequence.labels, sequence.name, frame)
     probabilities = score.result.challenges
     if probabilities is None:
-        probabilities = np.full((len(sequence), len(CLASSES)), np.nan)
+        probabilities = np.full((len(sequence), classes), np.nan)
     return (
         np.full(len(scored), number),
         scored + 1,
@@ -83,9 +83,9 @@ def _of_sequence(number, score, sequence):
     )
 
 
-def by_challenge(frames):
-    """{class: {"frames", "AO", "SR0.5", "SR0.75"}} of the classes that occur."""
-    return _grouped(frames, {name: frames.challenge == number for number, name in enumerate(CLASSES)})
+def by_challenge(frames, names):
+    """{class: {"frames", "AO", "SR0.5", "SR0.75"}} of the classes, by their names, that occur."""
+    return _grouped(frames, {name: frames.challenge == number for number, name in enumerate(names)})
 
 
 def by_size(frames):
@@ -112,7 +112,7 @@ def _grouped(frames, masks):
     }
 
 
-def find_lost_targets(frames, sequences):
+def find_lost_targets(frames, sequences, names):
     """The LostTargets, in order. Fewer than LOST_AFTER frames count where the sequence ends with them."""
     found = []
     for number, sequence in enumerate(sequences):
@@ -121,7 +121,7 @@ def find_lost_targets(frames, sequences):
             if length >= LOST_AFTER or start + length == len(mine):
                 row = mine[start]
                 challenge = int(frames.challenge[row])
-                name = CLASSES[challenge] if challenge >= 0 else None
+                name = names[challenge] if challenge >= 0 else None
                 found.append(LostTarget(sequence.name, int(frames.frame[row]), length, name))
     return found
 

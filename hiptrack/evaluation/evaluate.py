@@ -13,13 +13,15 @@ from accelerate.utils import gather_object
 from hiptrack.config import bound_values, config_text, used_values
 from hiptrack.config.portable import arguments_of
 from hiptrack.data.sequence import Sequence, SequenceDataset
-from hiptrack.errors import ConfigError, NotFoundError
-from hiptrack.evaluation.score import Report, as_dict, evaluate_sequences
+from hiptrack.errors import ConfigError, DataError, NotFoundError
+from hiptrack.evaluation.score import REPORT, Report, as_dict, evaluate_sequences
 from hiptrack.files import write_atomically
+from hiptrack.models.challenge import taxonomy_of
 from hiptrack.models.weights import content_hash, load_model
 from hiptrack.nano import checkpoint_name
 from hiptrack.processes import PATIENCE, check_processes, on_main
 from hiptrack.ranges import Count
+from hiptrack.taxonomy import Taxonomy
 from hiptrack.tracking.tracker import Tracker, parts_of
 
 
@@ -43,12 +45,15 @@ class Evaluation:
 
 
 @gin.configurable(denylist=["options"])
-def evaluate(options: EvaluationOptions, tracker: Callable = Tracker, batch: Count = 1) -> Evaluation:
+def evaluate(
+    options: EvaluationOptions, tracker: Callable = Tracker, batch: Count = 1, taxonomy: Taxonomy | None = None
+) -> Evaluation:
     """Track every sequence of a data set, write result files in GOT-10k form and the benchmark's numbers: an Evaluation.
 
     Args:
         tracker: called with the model and the device.
         batch: sequences that each process tracks side by side as one batch; boxes differ by rounding alone. It pays on a GPU.
+        taxonomy: the classes by which the data are labelled where the weights have no branch that names them; None: the ten.
 
     Results go to options.out, by default `results/<checkpoint>/<data set>-<key>`; the key changes with the weights, the
     configuration and the sequences, so that results are never taken for those of another model.
@@ -62,12 +67,20 @@ def evaluate(options: EvaluationOptions, tracker: Callable = Tracker, batch: Cou
         )
     if not weights_file.is_file():
         raise NotFoundError(f"not found: {options.checkpoint} (--checkpoint: a weights file)", str(options.checkpoint))
+    model = load_model(weights_file)
+    labels = _taxonomy(model, taxonomy, options.checkpoint)
+    options.dataset.label_by(labels)
     sequences = options.dataset.sequences
+    if options.dataset.annotations and not options.dataset.labelled_frames:
+        raise DataError(
+            f"{options.dataset.annotations} annotates no frame of {options.dataset.name}. Expected a folder of "
+            "<sequence>/<sequence>.jsonl files, or no --annotations."
+        )
     weights, data = content_hash(weights_file), [(s.name, len(s), s.boxes_xywh[0].tolist()) for s in sequences]
     key = _digest([weights, config_text(), settings, data])  # of all that decides the results
     out = options.out or Path("results") / checkpoint_name(options.checkpoint) / f"{options.dataset.name}-{key[:8]}"
     report = evaluate_sequences(
-        tracker(model=load_model(weights_file), device=str(accelerator.device), **settings),
+        tracker(model=model, device=str(accelerator.device), **settings),
         sequences,
         results_dir=out,
         key=key,
@@ -76,6 +89,7 @@ def evaluate(options: EvaluationOptions, tracker: Callable = Tracker, batch: Cou
         gather=gather_object,
         protocol=options.dataset.PROTOCOL,
         batch=batch,
+        taxonomy=labels,
     )
 
     def write():
@@ -87,10 +101,23 @@ def evaluate(options: EvaluationOptions, tracker: Callable = Tracker, batch: Cou
         }
         values = {**as_dict(report), "made_with": made_with}
         text = json.dumps(values, default=arguments_of, indent=2, allow_nan=False) + "\n"
-        write_atomically(out / "report.json", text.encode())
+        write_atomically(out / REPORT, text.encode())
 
     on_main(accelerator, write, f"The report in {out}")
     return Evaluation(report, sequences, out, accelerator)
+
+
+def _taxonomy(model, wanted, checkpoint):
+    """The classes of a model's branch, or the wanted ones where it has none; ConfigError where both differ."""
+    known = taxonomy_of(model)
+    if wanted is None:
+        return known
+    if model.challenge is not None and known != wanted:
+        raise ConfigError(
+            f"evaluate.taxonomy has the classes {', '.join(wanted.classes)} ({wanted}), but the branch of {checkpoint} was trained "
+            f"with {', '.join(known.classes)} ({known}). Leave evaluate.taxonomy out."
+        )
+    return wanted
 
 
 def configured_tracker() -> Callable:

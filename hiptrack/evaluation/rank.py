@@ -9,7 +9,6 @@ from dataclasses import astuple, dataclass, fields
 import numpy as np
 from tqdm import tqdm
 
-from hiptrack.data.labels import CLASSES
 from hiptrack.errors import ConfigError, HiptrackError
 from hiptrack.evaluation import metrics
 from hiptrack.evaluation.run_sequences import run_sequence
@@ -70,7 +69,12 @@ def rank_frames(tracker, sequences: Sequence, by: str = "confidence", gap: int =
             probability = float(result.challenges[frame, best])
             candidates.append(
                 Candidate(
-                    sequence.name, frame + 1, sequence.frames[frame], float(doubt[place]), CLASSES[best], probability
+                    sequence.name,
+                    frame + 1,
+                    sequence.frames[frame],
+                    float(doubt[place]),
+                    tracker.classes[best],
+                    probability,
                 )
             )
     candidates.sort(key=lambda found: -found.uncertainty)

@@ -17,7 +17,6 @@ from pathlib import Path
 
 import numpy as np
 
-from hiptrack.data.labels import CLASSES
 from hiptrack.errors import DataError
 from hiptrack.files import check_archive, check_file, excerpt, read_bytes, read_text, write_atomically
 
@@ -30,7 +29,7 @@ class SequenceResult:
 
     boxes_xywh [N,4] pixels (the first is the given box); seconds [N] of init and of each update, without
     decoding; end_to_end_seconds of the whole sequence with decoding; scores [N] (1 for the first frame);
-    challenges [N,10] or None, rows NaN where the tracker gave none; image_size (width, height); moments: score maps and
+    challenges [N,C] or None, rows NaN where the tracker gave none; image_size (width, height); moments: score maps and
     search regions of some frames, {frame from 1: ([S,S], xywh [4])}.
     """
 
@@ -122,8 +121,8 @@ def as_written(result):
     return replace(result, boxes_xywh=boxes, seconds=seconds)
 
 
-def read_result(folder, name, num_frames, given_xywh):
-    """Read the files of one sequence back, checked against its frames and its given box.
+def read_result(folder, name, num_frames, given_xywh, classes):
+    """Read the files of one sequence back, checked against its frames, its given box and the number of classes.
 
     Raises DataError naming the file (and line) when a line is not of the expected numbers, when the number of
     lines is not `num_frames`, and when the first box is not `given_xywh`.
@@ -141,7 +140,7 @@ def read_result(folder, name, num_frames, given_xywh):
             f"{box_path}:1: the box is {boxes[0].tolist()}, but the sequence begins with {given.tolist()}: "
             "these results are of other data. Choose another results folder, or move these results away."
         )
-    details = _read_details(details_path, num_frames)
+    details = _read_details(details_path, num_frames, classes)
     return SequenceResult(
         name,
         boxes,
@@ -154,7 +153,7 @@ def read_result(folder, name, num_frames, given_xywh):
     )
 
 
-def _read_details(path, num_frames):
+def _read_details(path, num_frames, classes):
     """The arrays of a .npz file by their names, each of the shape and kind in which it was written."""
     try:
         check_file(path, MAX_BYTES)
@@ -165,7 +164,7 @@ def _read_details(path, num_frames):
         raise DataError(_damaged(path, f"cannot be read ({excerpt(str(error))})")) from error
     shapes = {"end_to_end_seconds": (), "image_size": (2,), "scores": (num_frames,)}
     if "challenges" in details:
-        shapes["challenges"] = (num_frames, len(CLASSES))
+        shapes["challenges"] = (num_frames, classes)
     if "moment_frames" in details:
         kept, maps = details["moment_frames"].size, details.get("moment_maps")
         side = maps.shape[-1] if maps is not None and maps.ndim else 0

@@ -10,7 +10,6 @@ from contextlib import contextmanager, nullcontext
 import numpy as np
 import torch
 
-from hiptrack.data.labels import CLASSES
 from hiptrack.data.reading import read_image_rgb
 from hiptrack.errors import ConfigError, DataError, HiptrackError
 from hiptrack.evaluation.metrics import box_ious
@@ -201,7 +200,7 @@ def _require_finite_output(output, where):
 def _stack_challenges(challenges):
     if all(row is None for row in challenges):
         return None
-    absent = np.full(len(CLASSES), np.nan)
+    absent = np.full(len(next(row for row in challenges if row is not None)), np.nan)
     return np.stack([absent if row is None else np.asarray(row, np.float64) for row in challenges])
 
 

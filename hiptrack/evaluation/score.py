@@ -6,6 +6,8 @@ targets, as hiptrack.tracking.tracker.Tracker does. Its attribute `multi_label`,
 classes may hold at once.
 """
 
+import inspect
+import json
 import logging
 from collections.abc import Callable
 from dataclasses import dataclass
@@ -14,13 +16,18 @@ from pathlib import Path
 
 import numpy as np
 
-from hiptrack.data.labels import CLASSES, draw_fixed
+from hiptrack.config.portable import arguments_of, read_settings
+from hiptrack.data.labels import draw_fixed
 from hiptrack.data.sequence import GOT10K, Protocol
 from hiptrack.errors import DataError, HiptrackError, NotFoundError
 from hiptrack.evaluation import metrics, results
 from hiptrack.evaluation.metrics import ONE_PASS_NUMBERS, OnePass, mean_curves, one_pass_curves
 from hiptrack.evaluation.results import SequenceResult, is_finished, read_key
 from hiptrack.evaluation.run_sequences import run_sequences
+from hiptrack.files import excerpt, read_text
+from hiptrack.taxonomy import TEN, Taxonomy
+
+REPORT = "report.json"  # its name in a results folder
 
 logger = logging.getLogger(__name__)
 
@@ -29,9 +36,9 @@ logger = logging.getLogger(__name__)
 class SequenceScore:
     """One sequence's result and its numbers.
 
-    ious [M], None without ground truth; one_pass: its curves, None also where the benchmark has none; confusion [10,10]
-    (rows true, columns predicted), None without a labelled frame that has class outputs; multi_label: (flags [L,10]
-    bool, class outputs [L,10]) of the labelled frames, None also where the classes exclude each other; resumed: read
+    ious [M], None without ground truth; one_pass: its curves, None also where the benchmark has none; confusion [C,C]
+    (rows true, columns predicted), None without a labelled frame that has class outputs; multi_label: (flags [L,C]
+    bool, class outputs [L,C]) of the labelled frames, None also where the classes exclude each other; resumed: read
     back from files rather than tracked.
     """
 
@@ -47,7 +54,8 @@ class SequenceScore:
 class Report:
     """The evaluation of a list of sequences, in their order.
 
-    scores: of the sequences that finished; failures: (name, message) of each that did not; protocol: the benchmark's.
+    scores: of the sequences that finished; failures: (name, message) of each that did not; protocol: the benchmark's;
+    taxonomy: of labels and class outputs.
     The overall numbers are those of the finished ones: AO and SR over all frames, those of one-pass evaluation over
     sequences.
     """
@@ -55,6 +63,7 @@ class Report:
     scores: tuple[SequenceScore, ...]
     failures: tuple[tuple[str, str], ...]
     protocol: Protocol = GOT10K
+    taxonomy: Taxonomy = TEN
 
     @property
     def ious(self) -> list[np.ndarray]:
@@ -79,7 +88,7 @@ class Report:
 
     @cached_property
     def confusion(self) -> np.ndarray | None:
-        """[10,10] counts over all labelled frames (rows true, columns predicted), None without any."""
+        """[C,C] counts over all labelled frames (rows true, columns predicted), None without any."""
         parts = [score.confusion for score in self.scores if score.confusion is not None]
         return np.sum(parts, 0) if parts else None
 
@@ -121,6 +130,7 @@ def evaluate_sequences(
     gather: Callable[[list], list] | None = None,
     protocol: Protocol = GOT10K,
     batch: int = 1,
+    taxonomy: Taxonomy | None = None,
 ) -> Report:
     """Track and score all sequences; with several processes every one calls this and gets the same Report.
 
@@ -128,12 +138,14 @@ def evaluate_sequences(
     that changes with the checkpoint, the configuration and the data) is read back instead of tracked again.
     gather: list -> concatenated list over all processes (accelerate.utils.gather_object does).
     protocol: which numbers the benchmark reports; AO and SR are always among them.
+    taxonomy: the names of the tracker's class outputs, and what the sequences' labels were read by; None: the ten.
     batch: how many sequences each process tracks side by side; more than one needs a tracker of several targets.
     A sequence that fails is logged and stands in the report's failures; the others finish. Scores are of the
     boxes as the files hold them (%.3f), whether or not files are written.
 
     Raises DataError for no sequences, for two of one name, and for results of another key in results_dir.
     """
+    taxonomy = taxonomy or TEN
     if num_processes > 1 and gather is None:
         raise ValueError("gather is needed with more than one process")
     if (results_dir is None) != (key is None):
@@ -155,7 +167,7 @@ def evaluate_sequences(
             finished = gather([finished])[0]
     costs = [0 if sequence.name in finished else len(sequence) for sequence in sequences]
     own = shard(costs, num_processes)[process_index]
-    outcomes = list(_evaluate(tracker, sequences, own, finished, results_dir, protocol, batch))
+    outcomes = list(_evaluate(tracker, sequences, own, finished, results_dir, protocol, batch, len(taxonomy.classes)))
     if gather is not None:
         outcomes = gather(outcomes)
     outcomes = sorted(outcomes, key=lambda outcome: outcome[0])
@@ -168,6 +180,7 @@ def evaluate_sequences(
         tuple(score for _, score, _ in outcomes if score is not None),
         tuple((names[index], message) for index, score, message in outcomes if score is None),
         protocol,
+        taxonomy,
     )
     resumed = sum(score.resumed for score in report.scores)
     if resumed and process_index == 0:
@@ -175,12 +188,15 @@ def evaluate_sequences(
     return report
 
 
-def _evaluate(tracker, sequences, own, finished, results_dir, protocol, batch):
+def _evaluate(tracker, sequences, own, finished, results_dir, protocol, batch, classes):
     """Yields (index, SequenceScore, None) for each of these sequences; (index, None, message) where one failed."""
     multi_label = getattr(tracker, "multi_label", False)
     for index in own:
         if sequences[index].name in finished:
-            yield index, *_scored(partial(_read_back, results_dir), sequences[index], protocol, multi_label, True)
+            yield (
+                index,
+                *_scored(partial(_read_back, results_dir, classes), sequences[index], protocol, multi_label, True),
+            )
     ahead = [index for index in own if sequences[index].name not in finished]
     for place, outcome in run_sequences(tracker, [sequences[index] for index in ahead], batch):
         keep = partial(_keep, outcome, results_dir)
@@ -205,8 +221,8 @@ def _scored(result_of, sequence, protocol, multi_label, resumed):
         return None, f"{type(error).__name__}: {error}"
 
 
-def _read_back(results_dir, sequence):
-    return results.read_result(results_dir, sequence.name, len(sequence), sequence.boxes_xywh[0])
+def _read_back(results_dir, classes, sequence):
+    return results.read_result(results_dir, sequence.name, len(sequence), sequence.boxes_xywh[0], classes)
 
 
 def _keep(outcome, results_dir, sequence):
@@ -238,7 +254,7 @@ def _confusion(result, sequence):
     from sklearn.metrics import confusion_matrix  # here: see metrics.summarise_multi_label
 
     true = [draw_fixed(sequence.labels, sequence.name, frame) for frame in frames]
-    return confusion_matrix(true, result.challenges[frames].argmax(1), labels=np.arange(len(CLASSES)))
+    return confusion_matrix(true, result.challenges[frames].argmax(1), labels=np.arange(result.challenges.shape[1]))
 
 
 def _multi_label(result, sequence):
@@ -276,13 +292,14 @@ def as_dict(report) -> dict:
     classification = None
     if report.classification:
         confusion = report.confusion.tolist()
-        classification = {"classes": list(CLASSES), **report.classification, "confusion": confusion}
-    multi_label = {"classes": list(CLASSES), **report.multi_label} if report.multi_label else None
+        classification = {"classes": list(report.taxonomy.classes), **report.classification, "confusion": confusion}
+    multi_label = {"classes": list(report.taxonomy.classes), **report.multi_label} if report.multi_label else None
     return {
         "overall": report.overall,
         "complete": not report.failures,
         "speed": report.speed,
         "metrics": list(report.protocol.metrics),
+        "taxonomy": {**arguments_of(report.taxonomy), "classes": list(report.taxonomy.classes)},
         "success_curve": None if report.success_curve is None else report.success_curve.tolist(),
         "one_pass": None if report.one_pass is None else {k: v.tolist() for k, v in vars(report.one_pass).items()},
         "classification": classification,
@@ -310,6 +327,21 @@ class _Absent:
         raise HiptrackError("it has no result files here; evaluate again, which goes on where it stopped")
 
 
+def _stored_taxonomy(folder):
+    """The classes that the report in a results folder names; the ten where there is none, or one of before them."""
+    path = Path(folder) / REPORT
+    try:
+        stored = json.loads(read_text(path, results.MAX_BYTES)).get("taxonomy")
+        parameters = inspect.signature(Taxonomy, eval_str=True).parameters
+        return TEN if stored is None else Taxonomy(**read_settings(stored, parameters, str(path)))
+    except FileNotFoundError:
+        return TEN
+    except (OSError, ValueError, AttributeError, RecursionError) as error:
+        raise DataError(
+            f"{path} is damaged, or no report ({excerpt(str(error))}). Evaluate again, which writes it."
+        ) from error
+
+
 def read_back(folder, dataset):
     """The score.Report of a results folder on a data set; sequences without files are its failures.
 
@@ -317,10 +349,14 @@ def read_back(folder, dataset):
     """
     if not Path(folder).is_dir():
         raise NotFoundError(f"not found: {folder} (a folder that hiptrack eval wrote)", str(folder))
-    key, sequences = read_key(folder), dataset.sequences
+    key, taxonomy = read_key(folder), _stored_taxonomy(folder)
+    dataset.label_by(taxonomy)
+    sequences = dataset.sequences
     if not any(is_finished(folder, sequence.name) for sequence in sequences):
         raise DataError(
             f"{folder} holds no result of the {len(sequences)} sequences of {dataset.name}. Expected the --root and --split that it "
             "was made with."
         )
-    return evaluate_sequences(_Absent(), sequences, results_dir=folder, key=key, protocol=dataset.PROTOCOL)
+    return evaluate_sequences(
+        _Absent(), sequences, results_dir=folder, key=key, protocol=dataset.PROTOCOL, taxonomy=taxonomy
+    )

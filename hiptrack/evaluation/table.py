@@ -1,6 +1,5 @@
 """An evaluation's report as plain text."""
 
-from hiptrack.data.labels import CLASSES
 from hiptrack.evaluation.score import as_dict
 from hiptrack.tables import as_text
 
@@ -21,9 +20,9 @@ def format_table(report) -> str:
     if resumed:
         lines.append(f"{resumed} of {len(report.scores)} sequences were finished before: read back, not tracked again")
     if report.classification:
-        lines += ["", classification_table(report.classification)]
+        lines += ["", classification_table(report.classification, report.taxonomy.classes)]
     if report.multi_label:
-        lines += ["", _multi_label_table(report.multi_label)]
+        lines += ["", _multi_label_table(report.multi_label, report.taxonomy.classes)]
     if report.failures:
         lines += [
             "",
@@ -49,9 +48,9 @@ def _row(name, numbers, metrics):
     return [name, numbers["frames"], *overlaps, _one(numbers["fps_model"]), _one(numbers["fps_end_to_end"])]
 
 
-def classification_table(numbers) -> str:
+def classification_table(numbers, classes) -> str:
     """Frames and recall of each class, and their accuracy (metrics.summarise_classification), as plain text."""
-    rows = zip(CLASSES, numbers["counts"], map(_three, numbers["recalls"]), strict=True)
+    rows = zip(classes, numbers["counts"], map(_three, numbers["recalls"]), strict=True)
     return (
         f"{as_text(['class', 'frames', 'recall'], rows)}\n"
         f"accuracy {numbers['accuracy']:.3f}, balanced accuracy {numbers['balanced_accuracy']:.3f} "
@@ -59,9 +58,9 @@ def classification_table(numbers) -> str:
     )
 
 
-def _multi_label_table(numbers):
+def _multi_label_table(numbers, classes):
     precisions, f1 = map(_three, numbers["average_precisions"]), map(_three, numbers["f1"])
-    rows = zip(CLASSES, numbers["counts"], precisions, f1, strict=True)
+    rows = zip(classes, numbers["counts"], precisions, f1, strict=True)
     return (
         f"{as_text(['all classes of a frame', 'frames', 'AP', 'F1'], rows)}\n"
         f"mean average precision {numbers['mean_average_precision']:.3f}, macro F1 {numbers['macro_f1']:.3f} "

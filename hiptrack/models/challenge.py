@@ -15,6 +15,7 @@ from torch import nn
 
 from hiptrack.errors import ConfigError
 from hiptrack.ranges import Count, Share, ShareBelowOne
+from hiptrack.taxonomy import TEN, Taxonomy
 
 
 def zero_linear(in_width, out_width):
@@ -134,6 +135,11 @@ class AttentionFusion(nn.Module):
         return tokens.unflatten(2, (self.heads, -1)).transpose(1, 2)
 
 
+def taxonomy_of(model) -> Taxonomy:
+    """The classes of a HIPTrack's branch; the ten where it has none."""
+    return TEN if model.challenge is None else model.challenge.taxonomy
+
+
 @dataclass
 class ChallengeOutput:
     """logits and probabilities [B, classes]; hidden [B, hidden]; fusion [B, fusion_width] or None without fusion."""
@@ -151,7 +157,8 @@ class ChallengeBranch(nn.Module):
     Args:
         feature_width: C, the backbone's width.
         grid_width: width of the grid ahead of the box head.
-        classes, hidden_width, fusion_width, dropout: sizes of the branch and the rate of its dropout.
+        taxonomy: the classes; None: the ten of a Taxonomy as it is. It goes into the weights file.
+        hidden_width, fusion_width, dropout: sizes of the branch and the rate of its dropout.
         feature: the mean over the kept search tokens, or the backbone's class token.
         fusion: form of the fusion (hiptrack/models/challenge.py), called with (fusion_width, grid_width); None trains
             the branch without telling the head.
@@ -163,7 +170,7 @@ class ChallengeBranch(nn.Module):
         self,
         feature_width: int,
         grid_width: int,
-        classes: Count = 10,
+        taxonomy: Taxonomy | None = None,
         hidden_width: Count = 512,
         fusion_width: Count = 256,
         dropout: ShareBelowOne = 0.1,
@@ -173,10 +180,11 @@ class ChallengeBranch(nn.Module):
         activation: Literal["softmax", "sigmoid"] = "softmax",
     ):
         super().__init__()
+        self.taxonomy = taxonomy or TEN
         self.feature, self.activation = feature, activation
         self.momentum = momentum
         self.projection = nn.Sequential(nn.Linear(feature_width, hidden_width), nn.ReLU(), nn.Dropout(dropout))
-        self.classifier = nn.Linear(hidden_width, classes)
+        self.classifier = nn.Linear(hidden_width, len(self.taxonomy.classes))
         self.fusion = self.to_grid = None
         if fusion is not None:
             self.fusion = nn.Linear(hidden_width, fusion_width)
@@ -184,6 +192,11 @@ class ChallengeBranch(nn.Module):
         if fusion is not None and self.to_grid.foldable:
             self.register_buffer("mean_added", torch.zeros(grid_width))
             self.register_buffer("updates", torch.zeros((), dtype=torch.long))
+
+    @property
+    def classes(self) -> tuple[str, ...]:
+        """The names of the outputs, in their order."""
+        return self.taxonomy.classes
 
     def forward(self, features):
         """backbone.Features of B rows -> ChallengeOutput."""

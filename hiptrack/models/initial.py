@@ -7,7 +7,7 @@ import gin
 from hiptrack.errors import CheckpointError
 from hiptrack.models import hiptrack as _  # noqa: F401  registers the model's parts
 from hiptrack.models.published import CLASS_TOKEN, POSITIONS, from_published, load_published, load_vit
-from hiptrack.models.weights import load_exact, read_tensors
+from hiptrack.models.weights import load_exact, read_tensors, taxonomy_in
 from hiptrack.nano import weights_path
 
 
@@ -102,7 +102,10 @@ class TrackerWeights:
         """Fill the model; returns a line that says what was done."""
         if self.path is None:
             return "initial weights: random"
-        tensors = read_tensors(weights_path(self.path))
+        path = weights_path(self.path)
+        tensors = read_tensors(path)
+        if self.branch and model.challenge is not None:
+            self._require_same_classes(model, path)
         if not self.branch:
             tensors = {name: tensor for name, tensor in tensors.items() if not name.startswith("challenge.")}
         if any(name.startswith("HIP.") for name in tensors):
@@ -110,6 +113,19 @@ class TrackerWeights:
         else:
             kept = self._load_ours(model, tensors)
         return self.describe() + (f" ({len(kept)} other tensors keep their initial values)" if kept else "")
+
+    def _require_same_classes(self, model, path):
+        """Raise CheckpointError where a file of ours has a branch for other classes than the model's."""
+        try:
+            known = taxonomy_in(path)
+        except CheckpointError:  # tensors from elsewhere, which say nothing of classes
+            return
+        if known is not None and known != model.challenge.taxonomy:
+            raise CheckpointError(
+                f"{self.path}: its branch has the classes {', '.join(known.classes)} ({known}), the model's "
+                f"{', '.join(model.challenge.classes)} ({model.challenge.taxonomy}). TrackerWeights.branch = False leaves out the "
+                "file's branch."
+            )
 
     def _load_ours(self, model, tensors):
         try:

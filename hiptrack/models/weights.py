@@ -5,6 +5,7 @@ Files of older versions have gin text there, which is read as the JSON that it s
 """
 
 import hashlib
+import json
 import pickle
 import re
 from contextlib import contextmanager
@@ -17,11 +18,13 @@ import safetensors.torch
 import torch
 
 from hiptrack.config.portable import build_component, component_text, from_gin
-from hiptrack.errors import CheckpointError, NotFoundError
+from hiptrack.errors import CheckpointError, ConfigError, NotFoundError
 from hiptrack.files import check_archive, excerpt, write_atomically
 from hiptrack.models import hiptrack as _  # noqa: F401  registers the model's parts
+from hiptrack.taxonomy import TEN
 
 ROOT_COMPONENT = "HIPTrack"
+PARTS = ("hiptrack.models", "hiptrack.taxonomy")  # the modules of what a description may name
 MAX_DESCRIPTION = 2**16  # characters
 
 
@@ -32,7 +35,7 @@ def model_text():
     """
     text = component_text(ROOT_COMPONENT)
     with torch.device("meta"):
-        build_component(text, ROOT_COMPONENT, "hiptrack.models")
+        build_component(text, ROOT_COMPONENT, PARTS)
     return text
 
 
@@ -72,7 +75,33 @@ def read_metadata(path):
     if len(text) > MAX_DESCRIPTION:
         raise CheckpointError(f"{path}: its description of the model is longer than {MAX_DESCRIPTION} characters.")
     with _description(path):
-        return {**metadata, "model": text if text.startswith("{") else from_gin(text, ROOT_COMPONENT)}
+        text = text if text.startswith("{") else from_gin(text, ROOT_COMPONENT)
+        return {**metadata, "model": _with_taxonomy(text)}
+
+
+def _with_taxonomy(text):
+    """A description as it is written now; before there were taxonomies a branch had a number of classes."""
+    described = json.loads(text)
+    match described:
+        case {"parameters": {"challenge": {"parameters": {"classes": classes} as values}}}:
+            if classes != len(TEN.classes):
+                raise ConfigError(
+                    f"its branch has {classes} classes that nothing names; {len(TEN.classes)} were expected."
+                )
+            del values["classes"]
+            return json.dumps(described, indent=1)
+    return text
+
+
+def taxonomy_in(path):
+    """The Taxonomy of the branch that a weights file of ours describes; None without a branch.
+
+    Raises NotFoundError or CheckpointError.
+    """
+    text = read_metadata(path)["model"]
+    with torch.device("meta"), _description(path):
+        branch = build_component(text, ROOT_COMPONENT, PARTS).challenge
+    return None if branch is None else branch.taxonomy
 
 
 def load_model(path):
@@ -80,10 +109,10 @@ def load_model(path):
     text = read_metadata(path)["model"]
     tensors = read_tensors(path)
     with torch.device("meta"), _description(path):  # shapes alone: the text could ask for any amount of memory
-        shapes = build_component(text, ROOT_COMPONENT, "hiptrack.models")
+        shapes = build_component(text, ROOT_COMPONENT, PARTS)
     require_fit(shapes, tensors, path)
     with _description(path):
-        model = build_component(text, ROOT_COMPONENT, "hiptrack.models")
+        model = build_component(text, ROOT_COMPONENT, PARTS)
     load_exact(model, tensors, path)
     return model
 

@@ -13,8 +13,7 @@ import gin
 import numpy as np
 from annotated_types import Interval
 
-from hiptrack.data.labels import CLASSES
-from hiptrack.errors import ConfigError, did_you_mean
+from hiptrack.errors import ConfigError
 from hiptrack.ranges import Share, ShareAboveZero, require
 
 
@@ -36,14 +35,14 @@ class Rule:
     """One line of the table: when it applies, and what is done then. An action left None is left to the other rules.
 
     Args:
-        challenge: one of `labels.CLASSES`; None: whatever the challenge.
+        challenge: a class of the tracker's branch; None: whatever the challenge.
         above: the rule applies where the challenge's probability is above this.
         score_below: and where the score is below this; None: whatever the score.
         write_memory: False keeps the frame out of the memory; the next one that may enter makes up for it.
         search_scale: factor of the search region's side in the next frame.
         size_rate: share of the way from the last size to the predicted one, 0 (hold) to 1 (follow at once).
 
-    Raises ConfigError for an unknown class, no condition, or no action.
+    Raises ConfigError for no condition, or no action.
     """
 
     def __init__(
@@ -55,9 +54,6 @@ class Rule:
         search_scale: Annotated[float, Interval(gt=0, le=4)] | None = None,
         size_rate: Share | None = None,
     ):
-        if challenge is not None and challenge not in CLASSES:
-            hint = did_you_mean(challenge, CLASSES) or f" Known are {', '.join(CLASSES)}."
-            raise ConfigError(f"Rule.challenge = '{challenge}' is no challenge class.{hint}")
         if challenge is None and score_below is None:
             raise ConfigError("A Rule without condition: set Rule.challenge, Rule.score_below, or both.")
         actions = {"write_memory": write_memory, "search_scale": search_scale, "size_rate": size_rate}
@@ -69,8 +65,8 @@ class Rule:
         require(self)
 
     def applies(self, challenge, score):
-        """Whether the rule's conditions hold. challenge: [10] probabilities, or None for a rule that names none."""
-        likely = self.challenge is None or challenge[CLASSES.index(self.challenge)] > self.above
+        """Whether the rule's conditions hold. challenge: {class: probability}, or None for a rule that names none."""
+        likely = self.challenge is None or challenge[self.challenge] > self.above
         return bool(likely and (self.score_below is None or score < self.score_below))
 
 
@@ -93,7 +89,7 @@ class Adaptation:
         return [rule.challenge for rule in self.rules if rule.challenge is not None]
 
     def __call__(self, challenge, score):
-        """challenge: [10] probabilities or None; score in [0, 1] -> Action."""
+        """challenge: {class: probability} or None; score in [0, 1] -> Action."""
         actions = {"size_rate": self.size_rate}
         for rule in reversed(self.rules):
             if rule.applies(challenge, score):

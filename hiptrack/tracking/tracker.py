@@ -124,6 +124,10 @@ class Tracker(TrackerHubMixin):
         if self.branch != "on" and (self.smoothing or named):
             asked = f"a Rule names the challenge '{named[0]}'" if named else f"Tracker.smoothing = {self.smoothing}"
             raise ConfigError(f"{asked}, but only Tracker.branch = 'on' predicts challenges, not '{self.branch}'.")
+        for name in named:
+            if name not in self.classes:
+                hint = did_you_mean(name, self.classes) or f" Known are {', '.join(self.classes)}."
+                raise ConfigError(f"Rule.challenge = '{name}' is no challenge class of this model.{hint}")
         if self.precision not in PRECISIONS:
             raise ConfigError(f'Tracker.precision = {self.precision!r}: "float32", "tf32" or "bf16" was expected.')
 
@@ -151,6 +155,11 @@ class Tracker(TrackerHubMixin):
         settings: arguments of the constructor. Raises ConfigError for one that does not fit.
         """
         return cls.from_pretrained(FOLDER, device=device, **settings)
+
+    @property
+    def classes(self) -> tuple[str, ...] | None:
+        """The names of the class probabilities of a result, in their order; None unless the branch is on."""
+        return tuple(self.model.challenge.classes) if self.branch == "on" else None
 
     @property
     def multi_label(self):
@@ -272,7 +281,8 @@ class Tracker(TrackerHubMixin):
         if probabilities is not None:
             before = probabilities if target.challenge is None else target.challenge
             target.challenge = probabilities + self.smoothing * (before - probabilities)
-        action = self.adaptation(target.challenge, score) if self.adaptation else Action()
+        named = None if target.challenge is None else dict(zip(self.classes, target.challenge, strict=True))
+        action = self.adaptation(named, score) if self.adaptation else Action()
         box = crops.box_from_crop(box_cxcywh, target.box_xywh, target.search_xywh[2])
         box = follow_size(box, target.size, action.size_rate)
         target.size = box[2:]  # what lies outside the frame counts: a size that is held must not shrink at the border

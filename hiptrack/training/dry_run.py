@@ -1,10 +1,9 @@
 """What can be said of a run before it starts: what cannot be, and for `--dry-run` the resolved pipeline in words."""
 
-import gin
-
 from hiptrack.config.meaning import current_bindings
 from hiptrack.data.loader import divide_batch
 from hiptrack.errors import ConfigError, HiptrackError
+from hiptrack.models.challenge import taxonomy_of
 from hiptrack.training.optimizers import freeze_all_but
 
 MODEL = ("hiptrack.training.train.train", "model")  # as gin knows it
@@ -51,8 +50,9 @@ def describe_pipeline(training, processes):
         lines.append(f"initial weights: {weights.describe()}")
         lines += [f"  not found: {path}" for path in missing]
     for number, stage in enumerate(training.stages, 1):
-        lines += ["", *_describe_stage(number, stage, model, processes, absent)]
+        lines += ["", *_describe_stage(number, stage, model, training.annotations, processes, absent)]
     if training.validation is not None:
+        training.validation.data.label_by(taxonomy_of(model), training.annotations)
         lines += ["", f"validation every {training.validation.every} epochs"]
         lines += _describe_data([training.validation.data], None, absent)
     if absent:
@@ -60,7 +60,7 @@ def describe_pipeline(training, processes):
     return "\n".join(lines), not absent
 
 
-def _describe_stage(number, stage, model, processes, absent):
+def _describe_stage(number, stage, model, annotations, processes, absent):
     rows, passes = divide_batch(stage.batch, processes, stage.largest_pass)
     steps = stage.steps_per_epoch
     lines = [
@@ -83,15 +83,29 @@ def _describe_stage(number, stage, model, processes, absent):
             lines.append(f"  learning rate {group['lr']:g}: {group['name']} ({_millions(group['params'])})")
         lines.append(f"  losses: {', '.join(f'{loss.name} x {loss.weight:g}' for loss in stage.losses_in(model))}")
     stage.check(model, processes)
-    with gin.config_scope(stage.scope or None):
-        data = stage.data()
+    data = stage.open_data(model, annotations)
     lines += _describe_data(data.datasets, data.ratios, absent)
     if not absent:
         try:
             stage.check_targets(model, data)
+            lines += _describe_class_weights(stage, model, data)
         except HiptrackError as error:
             lines.append(f"  {error}")
             absent.append(str(error))
+    return lines
+
+
+def _describe_class_weights(stage, model, data):
+    """The class weights of a loss that has any, and what they were counted from."""
+    lines = []
+    for loss in stage.losses_in(model):
+        weights = getattr(loss, "weights", None)
+        if weights is not None:
+            named = zip(model.challenge.classes, weights.tolist(), strict=True)
+            lines.append(f"  class weights: {', '.join(f'{name} {weight:.3g}' for name, weight in named)}")
+            if loss.class_weights == "balanced":
+                counts = zip(model.challenge.classes, data.class_counts(), strict=True)
+                lines.append(f"  labelled frames: {', '.join(f'{name} {count:.0f}' for name, count in counts)}")
     return lines
 
 

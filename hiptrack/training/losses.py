@@ -14,6 +14,7 @@ import torch
 import torch.nn.functional as F
 
 from hiptrack.boxes import cxcywh_to_xyxy, iou_and_giou, xywh_to_xyxy
+from hiptrack.errors import ConfigError, did_you_mean
 from hiptrack.ranges import Count, NonNegative, Share, ShareBelowOne
 
 
@@ -114,6 +115,8 @@ class ChallengeLoss:
         kind: which of the three.
         alpha, gamma: of the focal loss.
         smoothing: share of a label spread over all classes.
+        class_weights: {class: weight}, 1 for those not named, or "balanced": inverse to the labelled frames of each class
+            (N / (C n), as in scikit-learn), so that all classes count alike. The loss is the weighted mean, as PyTorch's.
     """
 
     name, target, part, activation = "classification", "labels", "classification", "softmax"
@@ -123,9 +126,38 @@ class ChallengeLoss:
     alpha: NonNegative = 0.25
     gamma: NonNegative = 2.0
     smoothing: Share = 0.1
+    class_weights: dict[str, NonNegative] | Literal["balanced"] | None = None
+
+    def __post_init__(self):
+        self.weights = None  # [C], once the classes are known
+
+    def weigh(self, taxonomy, count):
+        """Settle the weights of a Taxonomy's classes. count: called to give the labelled frames [C] of each class.
+
+        Raises ConfigError for a class that there is not.
+        """
+        if self.class_weights is None:
+            return
+        if self.class_weights == "balanced":
+            counts = torch.from_numpy(count())
+            occur = (counts > 0).sum()
+            self.weights = torch.where(counts > 0, counts.sum() / (occur * counts), 0).float()
+            return
+        for name in self.class_weights:
+            if name not in taxonomy.classes:
+                raise ConfigError(
+                    f"ChallengeLoss.class_weights: '{name}' is no class of the branch. Expected names of "
+                    f"{', '.join(taxonomy.classes)}.{did_you_mean(name, taxonomy.classes)}"
+                )
+        self.weights = torch.tensor([float(self.class_weights.get(name, 1)) for name in taxonomy.classes])
+
+    def _weight(self, labels):
+        """The weight of each label, 0 where a frame has none."""
+        known = labels >= 0
+        return known.float() if self.weights is None else self.weights.to(labels.device)[labels.clamp(min=0)] * known
 
     def count(self, labels):
-        return (labels >= 0).sum()
+        return self._weight(labels).sum()
 
     def __call__(self, prediction, labels):
         """labels [R] class indices, -1 where a frame has none -> sum over labelled frames."""
@@ -134,7 +166,7 @@ class ChallengeLoss:
         loss = F.cross_entropy(logits, labels, ignore_index=-1, reduction="none", label_smoothing=smoothing)
         if self.kind == "focal":
             loss = self.alpha * (1 - (-loss).exp()).pow(self.gamma) * loss
-        return loss.sum()
+        return loss.sum() if self.weights is None else (self._weight(labels) * loss).sum()
 
 
 @gin.register

@@ -9,9 +9,9 @@ from annotated_types import MinLen
 
 from hiptrack.config.meaning import CHANGES_NO_RESULT
 from hiptrack.data.clips import ClipDataset, Geometry
-from hiptrack.data.labels import CLASSES
 from hiptrack.data.loader import divide_batch
 from hiptrack.errors import ConfigError
+from hiptrack.models.challenge import taxonomy_of
 from hiptrack.ranges import Count, Index, NonNegative, Positive, ShareAboveZero
 from hiptrack.training.optimizers import (
     AdamW,
@@ -144,6 +144,13 @@ class Stage:
         trains = branch is not None and any(parameter.requires_grad for parameter in branch.parameters())
         return [loss for loss in self.losses if loss.part != "classification" or trains]
 
+    def open_data(self, model, annotations):
+        """The stage's ClipData, labelled by the classes of the model's branch; nothing is read yet."""
+        with gin.config_scope(self.scope or None):
+            data = self.data()
+        data.label_by(taxonomy_of(model), annotations)
+        return data
+
     def parameter_groups(self, model):
         return parameter_groups(model, self.lr, self.lr_multipliers, self.layer_decay)
 
@@ -165,7 +172,10 @@ class Stage:
                 self.optimizer(self.parameter_groups(model))
 
     def check_targets(self, model, data):
-        """Raise ConfigError where a loss of this stage does not suit the branch, or finds no target in the data."""
+        """Raise ConfigError where a loss of this stage does not suit the branch, or finds no target in the data.
+
+        Its class weights are settled.
+        """
         if data.priority is not None and (model.challenge is None or data.labelled_frames == 0):
             raise ConfigError(
                 f"Stage '{self.name}': ClipData.priority draws by how sure the challenge branch is of labelled frames; "
@@ -180,10 +190,6 @@ class Stage:
                 raise ConfigError(
                     f"Stage '{self.name}' has a classification loss, but the model no challenge branch: bind "
                     "HIPTrack.challenge = @ChallengeBranch, or leave the loss out of Stage.losses."
-                )
-            if model.challenge.classifier.out_features != len(CLASSES):
-                raise ConfigError(
-                    f"ChallengeBranch.classes = {model.challenge.classifier.out_features}: the labels know {len(CLASSES)} classes."
                 )
             suits = getattr(loss, "activation", model.challenge.activation)
             if suits != model.challenge.activation:
@@ -202,6 +208,8 @@ class Stage:
                     f"({', '.join(dataset.name for dataset in data.datasets)}). Set ANNOTATIONS to the folder of "
                     "<sequence>/<sequence>.jsonl files, or leave the loss out of Stage.losses."
                 )
+            if hasattr(loss, "weigh"):
+                loss.weigh(model.challenge.taxonomy, data.class_counts)
 
 
 def unwrap(model, accelerator):
@@ -211,15 +219,14 @@ def unwrap(model, accelerator):
         model.__dict__.pop(leftover, None)
 
 
-def read_data(stages, model, seed, say):
+def read_data(stages, model, seed, annotations, say):
     """The clips of every stage: all at once, so that what is wrong with the data stops a run at its start.
 
-    Raises DataError, and ConfigError as `Stage.check_targets` does.
+    annotations: the folder for data sets that name none themselves. Raises DataError, and ConfigError as `Stage.check_targets` does.
     """
     shared, clips = {}, []
     for number, stage in enumerate(stages):
-        with gin.config_scope(stage.scope or None):
-            data = stage.data()
+        data = stage.open_data(model, annotations)
         for dataset in data.datasets:
             dataset.share(shared)  # what several stages read is read once
         stage.check_targets(model, data)

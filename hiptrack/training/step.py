@@ -95,7 +95,7 @@ class TrainingStep:
         total, parts = 0.0, []
         for loss, count in zip(self.losses, counts, strict=True):
             value = loss(prediction, self._target(loss, batch))
-            total = total + frames * loss.weight * value / count.clamp(min=1).to(value.dtype)
+            total = total + frames * loss.weight * value / or_one(count).to(value.dtype)
             parts.append(value.detach().double())
         for output in unused_outputs(prediction, self.losses):
             total = total + 0 * output.sum()
@@ -123,7 +123,7 @@ class TrainingStep:
 
     def _scalars(self, sums, counts, frames):
         values, total = {}, 0.0
-        means = sums[: len(self.losses)] / counts.clamp(min=1)
+        means = sums[: len(self.losses)] / or_one(counts)
         *means, iou, rows, correct, labelled = torch.cat((means, sums[-4:])).tolist()  # the device is waited for once
         for loss, mean in zip(self.losses, means, strict=True):
             mean *= frames
@@ -133,6 +133,11 @@ class TrainingStep:
         if labelled and any(loss.part == "classification" for loss in self.losses):
             values["Accuracy"] = correct / labelled
         return {"Loss/total": total, **values}
+
+
+def or_one(count):
+    """A count to divide by: where nothing counts, 1."""
+    return torch.where(count > 0, count, 1)
 
 
 def flatten_frames(prediction):

@@ -14,6 +14,7 @@ import hiptrack.models.initial
 import hiptrack.training.losses  # noqa: F401  both register their names
 from hiptrack.config.meaning import CHANGES_NO_RESULT
 from hiptrack.data.loader import open_loader
+from hiptrack.models.challenge import taxonomy_of
 from hiptrack.models.hiptrack import HIPTrack
 from hiptrack.models.prepare import choose_kernels, device_faults, lay_out
 from hiptrack.models.weights import model_text
@@ -41,6 +42,7 @@ class Training:
         model: called to build the model, after seeding.
         initial_weights: applied to the new model in order.
         validation: tracking of held-out sequences, every few epochs.
+        annotations: folder of challenge annotations (`<sequence>/<sequence>.jsonl`) of all data that name none themselves.
         seed: of everything random.
         deterministic: only kernels that give the same result each time (GPUs are a little slower); a model that needs
             another one is refused.
@@ -59,6 +61,7 @@ class Training:
     model: Callable = HIPTrack
     initial_weights: list[object] = ()
     validation: Validation | None = None
+    annotations: str | None = None
     seed: Annotated[int, Interval(ge=0, lt=2**31)] = 0
     deterministic: bool = True
     mixed_precision: Literal["no", "bf16", "fp16"] = "no"
@@ -106,7 +109,9 @@ class Training:
             goes_on = partial(take_up, path, self.net, self.stages, folder, passed_over, request)
             self.checkpoint = on_every_process(goes_on)
             self.at, state = self.checkpoint.position, self.checkpoint.state
-        self.clips = on_every_process(lambda: read_data(self.stages, self.net, self.seed, say))
+        self.clips = on_every_process(lambda: read_data(self.stages, self.net, self.seed, self.annotations, say))
+        if self.validation is not None:
+            self.validation.data.label_by(taxonomy_of(self.net), self.annotations)
         self.faults = DataFaults(self.max_unreadable, state.get("data_faults"))
         self.difficulty = Difficulty(state.get("difficulty"), accelerator.is_main_process)
         folder.open(path, self.at, state.get("log"), request.argv)

@@ -6,9 +6,9 @@ from dataclasses import dataclass
 import gin
 from accelerate.utils import gather_object
 
-from hiptrack.data.labels import CLASSES
 from hiptrack.errors import HiptrackError
 from hiptrack.evaluation.score import evaluate_sequences
+from hiptrack.models.challenge import taxonomy_of
 from hiptrack.ranges import Count
 from hiptrack.tracking.tracker import Tracker
 
@@ -52,6 +52,7 @@ class Validation:
             num_processes=accelerator.num_processes,
             gather=gather,
             batch=self.batch,
+            taxonomy=taxonomy_of(model),
         )
         model.train(training)
         if report.failures:
@@ -64,6 +65,6 @@ class Validation:
         if report.multi_label:
             values["mean_average_precision"] = report.multi_label["mean_average_precision"]
             values["macro_f1"] = report.multi_label["macro_f1"]
-            f1 = zip(CLASSES, report.multi_label["f1"], strict=True)
+            f1 = zip(report.taxonomy.classes, report.multi_label["f1"], strict=True)
             values.update({f"f1/{name}": value for name, value in f1 if value is not None})
         return values

@@ -106,7 +106,7 @@ def cleared():
 
 
 def built(parameters, name="PartTracker"):
-    return build_component(json.dumps({"part": name, "parameters": parameters}), name, HERE)
+    return build_component(json.dumps({"part": name, "parameters": parameters}), name, [HERE])
 
 
 def with_head(parameters, **more):
@@ -142,7 +142,7 @@ def test_literals_come_back_as_they_were():
     gin.parse_config(line)
     text, expected = component_text("PartAnything"), gin.get_configurable("PartAnything")()
     assert text == from_gin(line, "PartAnything")
-    assert repr(build_component(text, "PartAnything", HERE).value) == repr(expected.value)
+    assert repr(build_component(text, "PartAnything", [HERE]).value) == repr(expected.value)
 
 
 def test_built_as_gin_builds_it_and_gin_is_left_alone():
@@ -152,7 +152,7 @@ def test_built_as_gin_builds_it_and_gin_is_left_alone():
     gin.clear_config()
     gin.parse_config("PartHead.channels = 99\nPartNorm.width = 99\n")
     before = gin.config_str(), gin.operative_config_str()
-    tracker = build_component(text, "PartTracker", HERE)
+    tracker = build_component(text, "PartTracker", [HERE])
     assert tracker == expected and type(tracker) is PartTracker
     assert tracker.head.channels == 8 and tracker.sizes["search"] == (96, 96)
     assert (gin.config_str(), gin.operative_config_str()) == before
@@ -170,7 +170,7 @@ def test_caller_of_a_factory_wins():
 
 
 def test_name_without_bindings():
-    assert built({}, "PartNorm") == PartNorm() == build_component(from_gin("", "PartNorm"), "PartNorm", HERE)
+    assert built({}, "PartNorm") == PartNorm() == build_component(from_gin("", "PartNorm"), "PartNorm", [HERE])
 
 
 @pytest.mark.parametrize(
@@ -199,7 +199,7 @@ def test_refused(parameters, message):
 @pytest.mark.parametrize("text", ["[]", '{"part": "PartNorm", "parameters": {}}', '{"factory": "PartTracker"}'])
 def test_another_description_is_refused(text):
     with pytest.raises(CheckpointError, match='{"part": "PartTracker", "parameters": ...} was expected'):
-        build_component(text, "PartTracker", HERE)
+        build_component(text, "PartTracker", [HERE])
 
 
 LINES = "only lines like Name.parameter = value are allowed there."
@@ -223,16 +223,16 @@ LINES = "only lines like Name.parameter = value are allowed there."
 )
 def test_older_text_is_refused(text, message):
     with pytest.raises((CheckpointError, ConfigError)) as raised:
-        build_component(from_gin(text, "PartTracker"), "PartTracker", HERE)
+        build_component(from_gin(text, "PartTracker"), "PartTracker", [HERE])
     assert message in str(raised.value) and "\n" not in str(raised.value)
 
 
 def test_only_the_allowed_package_exists():
     text = component_text("PartNorm")
     with pytest.raises(CheckpointError, match='hiptrack.models has nothing called "PartNorm"'):
-        build_component(text, "PartNorm", "hiptrack.models")
+        build_component(text, "PartNorm", ["hiptrack.models"])
     with pytest.raises(CheckpointError, match="nothing called"):
-        build_component(text, "PartNorm", HERE[:-1])
+        build_component(text, "PartNorm", [HERE[:-1]])
 
 
 def test_nothing_is_built_before_the_whole_text_is_checked(monkeypatch):

@@ -24,6 +24,7 @@ from hiptrack.data.reading import read_image_rgb
 from hiptrack.evaluation.evaluate import EvaluationOptions, evaluate
 from hiptrack.extras.world import world  # noqa: F401  registers its name
 from hiptrack.models.backbone import create_vit
+from hiptrack.models.challenge import taxonomy_of
 from hiptrack.models.initial import TimmWeights
 from hiptrack.models.prepare import lay_out
 from hiptrack.models.weights import save_weights
@@ -31,7 +32,8 @@ from hiptrack.training.run_folder import TrainRequest
 from hiptrack.training.step import TrainingStep
 from hiptrack.training.train import Training
 
-GIVEN = {("train", "model"), *READER_PARAMETERS}  # HIPTrack alone fits, in no scope; the readers have their own table
+# HIPTrack alone fits, in no scope; the classes of data have their own tests (test_taxonomy.py), the readers their own table.
+GIVEN = {("train", "model"), ("check_annotations", "taxonomy"), ("evaluate", "taxonomy"), *READER_PARAMETERS}
 LINES = [(base, line.strip()) for base, lines in TABLE.items() for line in lines.strip().split("\n")]
 BUILT = {}  # what the bases make, as far as they were needed
 
@@ -63,10 +65,20 @@ def still(folder, monkeypatch, clean_gin):
     """The working directory, one thread of the CPU, and nothing that trains for long or tracks."""
 
     def reached(
-        tracker, sequences, *, process_index, num_processes, gather, batch, results_dir=None, key="", protocol=None
+        tracker,
+        sequences,
+        *,
+        taxonomy,
+        process_index,
+        num_processes,
+        gather,
+        batch,
+        results_dir=None,
+        key="",
+        protocol=None,
     ):
         error = Reached()
-        error.what = tracker, sequences, batch  # gin hands an error on without its arguments
+        error.what = tracker, sequences, batch, taxonomy  # gin hands an error on without its arguments
         raise error
 
     monkeypatch.chdir(folder)
@@ -108,8 +120,7 @@ def built(base, line=""):
             weights(model)
     for number, stage in enumerate(run.stages):
         yield course(stage)
-        with gin.config_scope(stage.scope or None):
-            data = stage.data()
+        data = stage.open_data(model, run.annotations)
         stage.check(model, processes=1)
         stage.check_targets(model, data)
         yield [dataset.describe() for dataset in data.datasets]
@@ -120,6 +131,7 @@ def built(base, line=""):
         yield plain([dataset[0, index] for index in range(4)])
         yield practised(run, stage, model, dataset)
     if run.validation is not None:
+        run.validation.data.label_by(taxonomy_of(model), run.annotations)
         yield [run.validation.is_due(epoch, 20) for epoch in range(1, 21)]
         if model.challenge is not None:
             model.challenge.classifier.bias.data[-1] += 5  # sure of one class, so that it is plain which rules apply
@@ -167,11 +179,11 @@ def tracked(track):
     """The sequences that `track` would track, how many at a time, whether compiled, and its tracker's results on the first."""
     with pytest.raises(Reached) as reached:
         track()
-    tracker, sequences, batch = reached.value.what
+    tracker, sequences, batch, taxonomy = reached.value.what
     first, *frames = map(read_image_rgb, sequences[0].frames)
     tracker.init(first, sequences[0].boxes_xywh[0])
     results = [plain(list(vars(tracker.update(frame)).values())) for frame in frames]
-    return [s.name for s in sequences], batch, tracker.compile, results
+    return [s.name for s in sequences], batch, repr(taxonomy), tracker.compile, results
 
 
 def plain(made):

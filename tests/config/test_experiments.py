@@ -10,6 +10,7 @@ from training_runs import TOY_BRANCH, TOY_MODEL, launch, run_here
 from hiptrack import config
 from hiptrack.config import REPO_ROOT
 from hiptrack.config.portable import build_component, component_text
+from hiptrack.models.weights import PARTS
 from hiptrack.tracking.tracker import Tracker
 from hiptrack.training import train  # noqa: F401  registers everything
 from hiptrack.training.log import read_metrics
@@ -43,7 +44,7 @@ def test_experiment_builds_and_its_record_is_the_same_experiment(experiment, tmp
     text = config.config_text()
     model_text = component_text("HIPTrack")
     model = gin.get_configurable("HIPTrack")()
-    rebuilt = build_component(model_text, "HIPTrack", "hiptrack.models")
+    rebuilt = build_component(model_text, "HIPTrack", PARTS)
     shapes = {name: tensor.shape for name, tensor in model.state_dict().items()}
     assert shapes == {name: tensor.shape for name, tensor in rebuilt.state_dict().items()}
     record = tmp_path / "config.gin"

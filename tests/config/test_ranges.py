@@ -24,7 +24,7 @@ TABLE = [
         CausalSampler.search_frames CausalSampler.max_gap RandomIntervalSampler.search_frames
         RandomIntervalSampler.max_gap HIPTrack.neck_width Backbone.template_size Backbone.search_size Backbone.width
         Backbone.depth Backbone.heads Backbone.patch HistoricalPrompt.key_width HistoricalPrompt.trunk_width
-        ChallengeBranch.classes ChallengeBranch.hidden_width ChallengeBranch.fusion_width AttentionFusion.heads
+        ChallengeBranch.hidden_width ChallengeBranch.fusion_width AttentionFusion.heads
         Tracker.margin MemoryPolicy.template_frames MemoryPolicy.interval MemoryPolicy.capacity World.scenes""",
     ),
     (
@@ -78,6 +78,7 @@ TABLE = [
     ([[0], [11, 3]], [[], [-1], [3, 12]], "TrackingNetDataset.chunks"),
     ([{0: ["all"]}, {0: ["neck"], 3: ["all"]}], [{}, {-1: ["all"], 0: ["neck"]}], "Stage.trainable"),
     ([{"neck": 0}, {"neck": 2.0}], [{"neck": 1.0, "backbone": -0.1}], "Stage.lr_multipliers"),
+    ([{"fog": 0}, {"fog": 2.0}, "balanced"], [{"fog": 1.0, "normal": -0.1}], "ChallengeLoss.class_weights"),
 ]
 RANGES = {name: (taken, refused) for taken, refused, names in TABLE for name in names.split()}
 

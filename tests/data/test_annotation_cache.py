@@ -46,7 +46,10 @@ def dataset(root, **options):
 
 def content(sequences):
     """Everything that sequences hold."""
-    arrays = [(s.boxes_xywh, s.visible, s.cover, *(vars(s.labels).values() if s.labels else ())) for s in sequences]
+    arrays = [
+        (s.boxes_xywh, s.visible, s.cover, *((s.labels.flags, s.labels.annotated) if s.labels else ()))
+        for s in sequences
+    ]
     return [
         (s.name, list(s.frames), s.is_still, [(a.dtype, a.tolist()) for a in own]) for s, own in zip(sequences, arrays)
     ]

@@ -6,9 +6,7 @@ import pytest
 from helpers_data import annotation, write_annotations
 
 from hiptrack.data.labels import (
-    CV_FLAGS,
     MAX_LINE_BYTES,
-    VLM_FLAGS,
     FrameLabels,
     Problem,
     draw_fixed,
@@ -16,13 +14,14 @@ from hiptrack.data.labels import (
     read_annotations,
 )
 from hiptrack.errors import DataError
+from hiptrack.taxonomy import CV, TEN, VLM
 
 NAME = "1-Ship"
 FILES = [f"{i:08d}.jpg" for i in range(1, 6)]
 
 
 def one_frame(flags):
-    return FrameLabels(np.array([flags], bool), np.array([True]))
+    return FrameLabels(np.array([flags], bool), np.array([True]), TEN)
 
 
 def possible_classes(flags):
@@ -54,20 +53,20 @@ def test_random_choice_comes_from_the_generator_given_and_is_even():
 def test_fixed_draw_depends_on_sequence_and_frame_alone():
     flags = np.zeros((60, 9), bool)
     flags[:, [2, 6, 8]] = True
-    labels = FrameLabels(flags, np.ones(60, bool))
+    labels = FrameLabels(flags, np.ones(60, bool), TEN)
     ship = [draw_fixed(labels, "1-Ship", frame) for frame in range(60)]
     assert ship == [draw_fixed(labels, "1-Ship", frame) for frame in range(60)]
     assert set(ship) == {2, 6, 8}
     assert ship != [draw_fixed(labels, "2-Ship", frame) for frame in range(60)]
 
 
-@pytest.mark.parametrize("flag", [*VLM_FLAGS, *CV_FLAGS])
+@pytest.mark.parametrize("flag", [*VLM, *CV])
 def test_each_flag_of_a_file_reaches_its_column(tmp_path, flag):
     expected = {
         "occlusion": 0, "illu_change": 1, "scale_variation": 2, "motion_blur": 3, "variance_appear": 4,
         "partial_visibility": 5, "low_res": 6, "background_clutter": 7, "low_contrast": 8,
     }  # fmt: skip
-    labels = read_annotations(write_annotations(tmp_path, NAME, [annotation(NAME, 2, [flag])]), NAME, FILES)
+    labels = read_annotations(write_annotations(tmp_path, NAME, [annotation(NAME, 2, [flag])]), NAME, FILES, TEN)
     assert np.argwhere(labels.flags).tolist() == [[1, expected[flag]]]
     assert labels.annotated.tolist() == [False, True, False, False, False]
     assert labels.draw(1, np.random.default_rng(0)) == expected[flag]
@@ -79,7 +78,7 @@ def test_image_name_decides_before_the_number(tmp_path):
         annotation(NAME, 1, ["occlusion"], frame_file="00000004.jpg"),
         annotation(NAME, 2, ["motion_blur"], frame_file="frame0002.jpg"),
     ]
-    labels = read_annotations(write_annotations(tmp_path, NAME, lines), NAME, FILES)
+    labels = read_annotations(write_annotations(tmp_path, NAME, lines), NAME, FILES, TEN)
     assert np.argwhere(labels.flags).tolist() == [[1, 3], [3, 0]]
 
 
@@ -87,7 +86,7 @@ def test_blank_lines_byte_order_mark_and_missing_newline_are_harmless(tmp_path):
     path = tmp_path / "a.jsonl"
     text = "\n\n".join(json.dumps(annotation(NAME, i)) for i in (1, 2))
     path.write_text(text, encoding="utf-8-sig")
-    assert read_annotations(path, NAME, FILES).annotated.sum() == 2
+    assert read_annotations(path, NAME, FILES, TEN).annotated.sum() == 2
 
 
 def changed(*keys, value=None, remove=False):
@@ -164,14 +163,14 @@ def test_malformed_line_names_file_line_and_reason(tmp_path, case):
     line, reason = MALFORMED[case]
     path = write_annotations(tmp_path, NAME, [annotation(NAME, 1), annotation(NAME, 2), line, annotation(NAME, 4)])
     with pytest.raises(DataError) as error:
-        read_annotations(path, NAME, FILES)
+        read_annotations(path, NAME, FILES, TEN)
     text = str(error.value)
     assert text.startswith(f"{path}:3: ")
     assert reason in text
     assert "hiptrack check-annotations" in text
     assert len(text) < 600
 
-    items = list(iter_annotations(path, NAME, FILES))
+    items = list(iter_annotations(path, NAME, FILES, TEN))
     assert [item.line for item in items if isinstance(item, Problem)] == [3]
     assert len(items) == 4
 
@@ -180,24 +179,24 @@ def test_bytes_that_are_no_text(tmp_path):
     path = tmp_path / "a.jsonl"
     path.write_bytes(b'\xff\xfe{"a": 1}\n')
     with pytest.raises(DataError, match=r"a.jsonl:1: not JSON .*'utf-8' codec can't decode byte 0xff"):
-        read_annotations(path, NAME, FILES)
+        read_annotations(path, NAME, FILES, TEN)
 
 
 def test_a_file_of_any_number_of_lines_is_not_read(tmp_path, monkeypatch):
     path = write_annotations(tmp_path, NAME, [annotation(NAME, 1), "", "", "x", annotation(NAME, 2)])
     monkeypatch.setattr("hiptrack.data.labels.MAX_LINES", 3)
-    items = list(iter_annotations(path, NAME, FILES))
+    items = list(iter_annotations(path, NAME, FILES, TEN))
     assert [str(item) for item in items[1:]] == [f"{path}: cannot be read (it has more than 3 lines)"]
     assert items[0].frame == 0
 
 
 def test_missing_file_and_folder_in_its_place(tmp_path):
     with pytest.raises(DataError, match=r"none.jsonl: cannot be read \(No such file"):
-        read_annotations(tmp_path / "none.jsonl", NAME, FILES)
+        read_annotations(tmp_path / "none.jsonl", NAME, FILES, TEN)
     with pytest.raises(DataError, match="not a regular file"):
-        read_annotations(tmp_path, NAME, FILES)
+        read_annotations(tmp_path, NAME, FILES, TEN)
 
 
 def test_without_image_names_the_number_decides(tmp_path):
     path = write_annotations(tmp_path, NAME, [annotation(NAME, 900, frame_file="00000001.jpg")])
-    assert [item.frame for item in iter_annotations(path, NAME, None)] == [899]
+    assert [item.frame for item in iter_annotations(path, NAME, None, TEN)] == [899]

@@ -5,9 +5,10 @@ from types import SimpleNamespace
 import numpy as np
 import pytest
 
-from hiptrack.data.labels import CLASSES, FrameLabels
+from hiptrack.data.labels import FrameLabels
 from hiptrack.data.sequence import Sequence
 from hiptrack.evaluation.analysis import by_challenge, by_size, by_speed, calibration, find_lost_targets, scored_frames
+from hiptrack.taxonomy import CLASSES, TEN
 
 OCCLUSION, BLUR = CLASSES.index("occlusion"), CLASSES.index("motion_blur")
 
@@ -20,7 +21,7 @@ def sequence(name, boxes, labels=(), hidden=()):
     flags = np.zeros((len(boxes), 9), bool)
     for frame, label in enumerate(labels):
         flags[frame, label] = True
-    known = FrameLabels(flags, np.arange(len(boxes)) < len(labels)) if labels else None
+    known = FrameLabels(flags, np.arange(len(boxes)) < len(labels), TEN) if labels else None
     return Sequence(name, tuple("x" * len(boxes)), boxes, cover > 0, cover, known)
 
 
@@ -32,9 +33,9 @@ def scored(sequence, ious, challenges=None):
 
 def test_frames_are_grouped_by_their_label():
     one = sequence("one", [[0, 0, 10, 10]] * 5, labels=[BLUR, BLUR, OCCLUSION, OCCLUSION])
-    frames = scored_frames([scored(one, [0.6, 0.2, 0.4, 0.9])], [one])
+    frames = scored_frames([scored(one, [0.6, 0.2, 0.4, 0.9])], [one], len(CLASSES))
     assert frames.frame.tolist() == [2, 3, 4, 5]
-    groups = by_challenge(frames)  # the last frame has no label
+    groups = by_challenge(frames, CLASSES)  # the last frame has no label
     assert groups.keys() == {"occlusion", "motion_blur"}
     assert groups["motion_blur"] == {"frames": 1, "AO": 0.6, "SR0.5": 1.0, "SR0.75": 0.0}
     assert groups["occlusion"]["frames"] == 2 and groups["occlusion"]["AO"] == pytest.approx(0.3)
@@ -43,7 +44,7 @@ def test_frames_are_grouped_by_their_label():
 def test_frames_are_grouped_by_size_and_speed():
     boxes = [[0, 0, 10, 10], [1, 0, 10, 10], [1, 0, 40, 40], [101, 0, 40, 40], [101, 0, 200, 200]]
     one = sequence("one", boxes)
-    frames = scored_frames([scored(one, [0.1, 0.2, 0.3, 0.4])], [one])
+    frames = scored_frames([scored(one, [0.1, 0.2, 0.3, 0.4])], [one], len(CLASSES))
     assert {name: group["AO"] for name, group in by_size(frames).items()} == pytest.approx(
         {"below 16 px": 0.1, "32 to 96 px": 0.25, "above 96 px": 0.4}
     )
@@ -53,7 +54,7 @@ def test_frames_are_grouped_by_size_and_speed():
 
 def test_hidden_frames_are_in_no_group_and_give_no_speed():
     one = sequence("one", [[0, 0, 20, 20]] * 4, hidden=[1])
-    frames = scored_frames([scored(one, [0.5, 0.7])], [one])
+    frames = scored_frames([scored(one, [0.5, 0.7])], [one], len(CLASSES))
     assert frames.frame.tolist() == [3, 4] and np.isnan(frames.speed).tolist() == [True, False]
     assert by_speed(frames)["below 0.05"]["frames"] == 1
 
@@ -62,9 +63,10 @@ def test_a_loss_is_a_long_run_without_overlap_or_one_at_the_end():
     ious = [0.5, 0, 0, 0.5, *[0] * 10, 0.3, 0, 0]
     one = sequence("one", [[0, 0, 20, 20]] * 18, labels=[BLUR] * 6)
     two = sequence("two", [[0, 0, 20, 20]] * 3)
-    frames = scored_frames([scored(one, ious), scored(two, [0.9, 0.8])], [one, two])
+    frames = scored_frames([scored(one, ious), scored(two, [0.9, 0.8])], [one, two], len(CLASSES))
     losses = [
-        (loss.sequence, loss.frame, loss.length, loss.challenge) for loss in find_lost_targets(frames, [one, two])
+        (loss.sequence, loss.frame, loss.length, loss.challenge)
+        for loss in find_lost_targets(frames, [one, two], CLASSES)
     ]
     assert losses == [("one", 6, 10, "motion_blur"), ("one", 17, 2, None)]
 
@@ -73,7 +75,7 @@ def test_calibration_compares_certainty_with_truth():
     one = sequence("one", [[0, 0, 20, 20]] * 5, labels=[OCCLUSION] * 5)
     sure = np.full((5, 10), 0.01)
     sure[1:, OCCLUSION], sure[1:, BLUR] = [0.91, 0.95, 0.05, 0.35], [0.0, 0.0, 0.96, 0.3]
-    frames = scored_frames([scored(one, [0.5] * 4, sure)], [one])
+    frames = scored_frames([scored(one, [0.5] * 4, sure)], [one], len(CLASSES))
     found = calibration(frames)
     top = found["bins"][9]
     assert top["frames"] == 3 and top["confidence"] == pytest.approx(0.94) and top["accuracy"] == pytest.approx(2 / 3)
@@ -84,8 +86,8 @@ def test_calibration_compares_certainty_with_truth():
 
 def test_without_labels_ground_truth_or_class_outputs_there_is_nothing_to_say():
     one = sequence("one", [[0, 0, 20, 20]] * 3)
-    frames = scored_frames([scored(one, [0.5, 0.5])], [one])
-    assert by_challenge(frames) == {} and calibration(frames) is None
+    frames = scored_frames([scored(one, [0.5, 0.5])], [one], len(CLASSES))
+    assert by_challenge(frames, CLASSES) == {} and calibration(frames) is None
     none = SimpleNamespace(ious=None, result=None)
-    frames = scored_frames([none], [one])
-    assert by_size(frames) == {} and find_lost_targets(frames, [one]) == [] and calibration(frames) is None
+    frames = scored_frames([none], [one], len(CLASSES))
+    assert by_size(frames) == {} and find_lost_targets(frames, [one], CLASSES) == [] and calibration(frames) is None

@@ -12,13 +12,14 @@ import cv2
 import numpy as np
 import pytest
 
-from hiptrack.data.labels import CLASSES, FrameLabels, draw_fixed
+from hiptrack.data.labels import FrameLabels, draw_fixed
 from hiptrack.data.sequence import Sequence
 from hiptrack.errors import DataError, HiptrackError
 from hiptrack.evaluation import score as scoring
 from hiptrack.evaluation.run_sequences import run_sequence
 from hiptrack.evaluation.score import evaluate_sequences, shard
 from hiptrack.evaluation.table import format_table
+from hiptrack.taxonomy import CLASSES, TEN
 
 LENGTHS = (7, 3, 12, 5, 4)
 
@@ -62,7 +63,7 @@ def sequences(tmp_path):
         cover = np.full(length, 8)
         if index == 2:
             cover[4:7] = 0
-        labels = FrameLabels(rng.random((length, 9)) < 0.2, rng.random(length) < 0.8)
+        labels = FrameLabels(rng.random((length, 9)) < 0.2, rng.random(length) < 0.8, TEN)
         made.append(Sequence(f"seq{index}", tuple(frames), boxes, cover > 0, cover, labels))
     return made
 
@@ -376,7 +377,7 @@ def test_no_classification_without_branch_or_labels(sequences):
     assert evaluate_sequences(Drifter(branch=False), sequences).classification is None
     unlabelled = [replace(sequence, labels=None) for sequence in sequences]
     assert evaluate_sequences(Drifter(), unlabelled).classification is None
-    blank = FrameLabels(np.zeros((7, 9), bool), np.zeros(7, bool))
+    blank = FrameLabels(np.zeros((7, 9), bool), np.zeros(7, bool), TEN)
     assert evaluate_sequences(Drifter(), [replace(sequences[0], labels=blank)]).classification is None
 
 

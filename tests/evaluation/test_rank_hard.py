@@ -12,9 +12,9 @@ import pytest
 from toy import save_toy
 
 from hiptrack.data.folders import FolderDataset
-from hiptrack.data.labels import CLASSES
 from hiptrack.errors import ConfigError
 from hiptrack.evaluation.rank import rank_frames, uncertainty
+from hiptrack.taxonomy import CLASSES
 
 SURE, EVEN = np.eye(10)[3:4], np.full((1, 10), 0.1)
 MIXED = np.array([[0.5, 0.3, 0.2, *[0] * 7]])
@@ -42,7 +42,7 @@ def test_independent_classes_are_each_present_or_absent(by):
 class Scripted:
     """Follows the true boxes, save from the frame `lost` on; the uncertainty of frame n (from 1) is doubts[n]."""
 
-    multi_label = False
+    multi_label, classes = False, CLASSES
 
     def __init__(self, sequence, doubts, lost=None):
         self.sequence, self.doubts, self.lost = sequence, doubts, lost

@@ -25,7 +25,7 @@ def details(tmp_path):
 
 
 def read(folder):
-    return read_result(folder, "a", FRAMES, GIVEN)
+    return read_result(folder, "a", FRAMES, GIVEN, 10)
 
 
 def failure(folder):

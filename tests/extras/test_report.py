@@ -20,7 +20,6 @@ from toy import toy_model
 from hiptrack.cli.report import names_of
 from hiptrack.data.benchmarks import LaSOTDataset
 from hiptrack.data.folders import FolderDataset
-from hiptrack.data.labels import CLASSES
 from hiptrack.data.sequence import GOT10K
 from hiptrack.evaluation.run_sequences import Moments
 from hiptrack.evaluation.score import evaluate_sequences, read_back
@@ -28,6 +27,7 @@ from hiptrack.extras.report.charts import draw
 from hiptrack.extras.report.page import page
 from hiptrack.extras.report.summary import summarise_run
 from hiptrack.extras.report.write import write_report
+from hiptrack.taxonomy import CLASSES
 from hiptrack.tracking.tracker import Tracker
 
 CHROMIUM = shutil.which("chromium") or shutil.which("chromium-browser") or shutil.which("google-chrome")

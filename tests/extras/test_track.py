@@ -16,12 +16,12 @@ from toy import moving_target, save_toy, toy_model
 
 from hiptrack import crops
 from hiptrack.config import REPO_ROOT
-from hiptrack.data.labels import CLASSES
 from hiptrack.errors import CheckpointError, ConfigError, DataError, HiptrackError
 from hiptrack.extras.video import outputs
 from hiptrack.extras.video.sources import FolderSource
 from hiptrack.extras.video.track import TrackRequest, parse_box, track
 from hiptrack.signals import STOP_SIGNALS
+from hiptrack.taxonomy import CLASSES
 from hiptrack.tracking.memory import MemoryPolicy
 from hiptrack.tracking.tracker import Tracker
 

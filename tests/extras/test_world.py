@@ -11,7 +11,6 @@ from hiptrack import crops
 from hiptrack.cli import make_synthetic, world_sheet
 from hiptrack.data.clips import ClipData, ClipDataset, Geometry
 from hiptrack.data.folders import FolderDataset
-from hiptrack.data.labels import CLASSES
 from hiptrack.data.loader import ShardedBatches, make_loader, shut_down
 from hiptrack.data.reading import read_image_rgb
 from hiptrack.data.sampling import CausalSampler, HardExamples
@@ -22,6 +21,7 @@ from hiptrack.extras.world.files import visible_share
 from hiptrack.extras.world.scene import render, target_mask
 from hiptrack.extras.world.vessels import Views, bounds, draw_mesh, make_vessel
 from hiptrack.extras.world.world import HIDDEN, SceneFrame, World, flags, hidden_share, visible_boxes
+from hiptrack.taxonomy import TEN
 
 SEA = pytest.mark.parametrize("sea", [0.0, 1.0], ids=["land", "sea"])
 GEOMETRY = Geometry(48, 96, 2.0, 4.0)
@@ -147,6 +147,7 @@ def test_every_effect_shows(effect, sea):
 
 
 # challenge: what brings it about, and frames of which share at least then have it
+FLAG = {name: flag for flag, name in (TEN.vlm | TEN.cv).items()}
 CAUSES = {
     "occlusion": ({"occlusion": 1.0}, 0.1),
     "illumination_change": ({"light": 1.0}, 0.2),
@@ -162,22 +163,21 @@ CAUSES = {
 @pytest.mark.parametrize("challenge", CAUSES)
 def test_a_challenge_is_there_when_it_was_asked_for_and_only_then(challenge, sea):
     cause, share = CAUSES[challenge]
-    column = CLASSES.index(challenge)
-    calm = [flags(scene)[:, column] for scene in scenes(12, **CALM, sea=sea)]
-    held = [flags(scene)[:, column] for scene in scenes(12, **{**CALM, **cause}, sea=sea)]
+    flag = FLAG[challenge]
+    calm = [flags(scene)[flag] for scene in scenes(12, **CALM, sea=sea)]
+    held = [flags(scene)[flag] for scene in scenes(12, **{**CALM, **cause}, sea=sea)]
     assert not np.concatenate(calm).any()
     assert np.concatenate(held).mean() > share
 
 
 def test_small_targets_are_of_low_resolution_and_growing_ones_vary_in_scale():
     small, large = (scenes(8, **CALM, sizes=sizes) for sizes in ((5.0, 9.0), (60.0, 100.0)))
-    column = CLASSES.index("low_resolution")
-    assert all(flags(scene)[:, column].all() for scene in small)
-    assert not any(flags(scene)[:, column].any() for scene in large)
+    assert all(flags(scene)["low_res"].all() for scene in small)
+    assert not any(flags(scene)["low_res"].any() for scene in large)
     for scene in scenes(12, **{**CALM, "camera": 1.0}):
         area = np.prod(scene.target.boxes[:, 2:] - scene.target.boxes[:, :2], 1)
         grown = np.abs(np.log(area / area[0])) / 2 > np.log(1.5)
-        assert np.array_equal(flags(scene)[:, CLASSES.index("scale_variation")], grown)
+        assert np.array_equal(flags(scene)["scale_variation"], grown)
 
 
 @SEA
@@ -227,7 +227,7 @@ def test_scenes_are_those_that_nano_was_trained_on():
         scene = World().scene(number)
         assert scene.size == size
         assert np.allclose(scene.target.boxes[[0, -1]], [first, last], atol=0.51)
-        assert flags(scene).sum(0).tolist() == challenges
+        assert [int(flags(scene)[FLAG[name]].sum()) for name in TEN.challenges] == challenges
 
 
 def test_the_share_at_sea_is_what_was_asked_for():

@@ -9,9 +9,9 @@ import numpy as np
 import pytest
 
 from hiptrack.data.folders import FolderDataset
-from hiptrack.data.labels import CLASSES, CV_FLAGS, VLM_FLAGS
 from hiptrack.errors import DataError
 from hiptrack.extras.world.files import write_world
+from hiptrack.taxonomy import CLASSES, CV, VLM
 
 SIZE = (160, 120)
 FRAMES = 12
@@ -85,7 +85,7 @@ def test_annotations_have_every_field_and_the_box_of_the_ground_truth(written):
             record = json.loads(line)
             assert (record["sequence_name"], record["frame_id"]) == (name, number)
             assert record["frame_file"] == f"{number:08d}.jpg"
-            assert set(record["cv_response"]) == set(CV_FLAGS) and set(record["vlm_response"]) == set(VLM_FLAGS)
+            assert set(record["cv_response"]) == set(CV) and set(record["vlm_response"]) == set(VLM)
             assert record["ground_truth_bbox"] == pytest.approx((x, y, x + w, y + h), abs=2e-4)
 
 

@@ -9,6 +9,7 @@ from soak.fuzz_core import Folder, Tally, check_words, damaged, damages, made, r
 
 from hiptrack.data.labels import MAX_LINE_BYTES, Problem, iter_annotations, read_annotations
 from hiptrack.errors import DataError
+from hiptrack.taxonomy import TEN
 
 NAME = "1-Ship"
 FILES = [f"{i:08d}.jpg" for i in range(1, 7)]
@@ -67,7 +68,7 @@ def _check(folder, line, field_edits, changes):
     lines = content.split(b"\n")[:-1]
     expected = _expected(lines)
 
-    found = list(iter_annotations(path, NAME, FILES))
+    found = list(iter_annotations(path, NAME, FILES, TEN))
     assert len(found) == len(expected), f"{len(found)} lines came out of {len(expected)}"
     for item, (number, label) in zip(found, expected):
         if label is None:
@@ -82,7 +83,7 @@ def _check(folder, line, field_edits, changes):
 
     wrong = [number for number, label in expected if label is None]
     try:
-        labels = read_annotations(path, NAME, FILES)
+        labels = read_annotations(path, NAME, FILES, TEN)
     except DataError as error:
         assert wrong, f"refused without a problem: {error}"
         check_words(error, f"{path}:{wrong[0]}: ")

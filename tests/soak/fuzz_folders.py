@@ -131,7 +131,7 @@ def _check_result(folder, sound, name, content):
     for file, data in files.items():
         folder.write(f"a/{file}", data)
     try:
-        result = read_result(folder.path, "a", FRAMES, RESULT.boxes_xywh[0])
+        result = read_result(folder.path, "a", FRAMES, RESULT.boxes_xywh[0], 10)
     except DataError as error:
         check_words(error, name)
         return False

@@ -7,7 +7,7 @@ import cv2
 import numpy as np
 
 from hiptrack.config import REPO_ROOT
-from hiptrack.data.labels import CV_FLAGS, VLM_FLAGS
+from hiptrack.taxonomy import CV, VLM
 
 CLIPS = REPO_ROOT.parent / "shared" / "clips"
 
@@ -44,13 +44,13 @@ def write_lines(path, lines):
 
 def annotation(sequence, frame_id, flags=(), frame_file=None, box=(1.0, 2.0, 10.0, 8.0)):
     """One annotation as a dict; `flags`: names of the set ones, as they stand in the files."""
-    assert set(flags) <= set(CV_FLAGS) | set(VLM_FLAGS)
+    assert set(flags) <= set(CV) | set(VLM)
     return {
         "sequence_name": sequence,
         "frame_id": frame_id,
         "frame_file": frame_file or f"{frame_id:08d}.jpg",
-        "cv_response": {key: int(key in flags) for key in CV_FLAGS},
-        "vlm_response": {key: {"flag": int(key in flags), "conf": 0.5} for key in VLM_FLAGS},
+        "cv_response": {key: int(key in flags) for key in CV},
+        "vlm_response": {key: {"flag": int(key in flags), "conf": 0.5} for key in VLM},
         "ground_truth_bbox": list(box),
     }
 

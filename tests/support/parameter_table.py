@@ -2,6 +2,8 @@
 
 from training_runs import TOY_BRANCH, TOY_MODEL
 
+from hiptrack.taxonomy import CLASSES, CV, VLM
+
 PLAIN = [*TOY_MODEL, "CausalSampler.search_frames=2"]
 TOY = [*PLAIN, *TOY_BRANCH, "TrackerWeights.path=None"]
 PARTS = [*(line for line in TOY_MODEL if line.startswith("Backbone.") and "depth" not in line), *TOY_BRANCH]
@@ -10,12 +12,18 @@ TIMM = ["train.initial_weights=[@TimmWeights()]", "TimmWeights.name=vit_tiny_pat
 RULES = ("Adaptation.rules=[@occlusion/Rule(), @low_score/Rule(), @scale/Rule()]", "Adaptation.size_rate=0.7")
 RULES += ("low_score/Rule.write_memory=False", "low_score/Rule.search_scale=1.3", "low_score/Rule.size_rate=None")
 
+SWAPPED = [CLASSES[1], CLASSES[0], *CLASSES[2:]]
+REVERSED = dict(zip(VLM, reversed(VLM.values()), strict=True))
+CROSSED = {**CV, "low_res": "low_contrast", "low_contrast": "low_resolution"}
+FEW = "few/Taxonomy.classes=['hidden', 'clear'] & few/Taxonomy.vlm={'occlusion': 'hidden'} & few/Taxonomy.cv={}"
+
 # {(file below experiments/, overrides): lines}, or "evaluate" for hiptrack eval. A line is NAME=VALUE, and after "&" what that
 # value needs. Where one class alone fits, a scope stands for another one: @wide/CenterHead (what scopes would hide of TOY is
 # not in PARTS). With HIPTrack.search_factor = 2 a toy target is larger than a cell, so that its heat map has a slope.
 TABLE = {
-    ("two_stage", *TOY): """
+    ("two_stage", *TOY): f"""
         train.stages=[@branch/Stage()]
+        train.annotations=data/few
         train.seed=1
         train.deterministic=False
         train.mixed_precision=bf16
@@ -47,7 +55,7 @@ TABLE = {
         Stage.batch=16
         Stage.clips=320
         branch/Stage.trainable=['challenge', 'box_head']
-        Stage.lr_multipliers={'challenge': 0.1}
+        Stage.lr_multipliers={{'challenge': 0.1}}
         finetune/Stage.layer_decay=0.5
         Stage.optimizer=@SGD
         Stage.schedule=@CosineSchedule()
@@ -80,6 +88,10 @@ TABLE = {
         CenterFocalLoss.alpha=3.0
         ChallengeLoss.weight=0.5
         ChallengeLoss.kind=focal
+        ChallengeLoss.class_weights=balanced
+        Taxonomy.classes={SWAPPED}
+        Taxonomy.vlm={REVERSED}
+        Taxonomy.cv={CROSSED}
         HIPTrack.neck_width=16
         HIPTrack.template_factor=3.0
         HIPTrack.search_factor=4.0
@@ -106,9 +118,9 @@ TABLE = {
         ChallengeBranch.momentum=0.9
     """,
     ("two_stage", *TOY, "train.validation=None"): "train.validation=@Validation()",
-    ("two_stage", *TOY, TRACKING, "HIPTrack.search_factor=2.0", "Tracker.branch=on"): """
+    ("two_stage", *TOY, TRACKING, "HIPTrack.search_factor=2.0", "Tracker.branch=on"): f"""
         CenterFocalLoss.beta=2.0
-        ChallengeBranch.classes=7
+        ChallengeBranch.taxonomy=@few/Taxonomy() & {FEW}
         ChallengeBranch.activation=sigmoid
     """,
     ("from_scratch", *PARTS): """

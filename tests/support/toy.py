@@ -28,7 +28,7 @@ BACKBONE = {
 HISTORY = {"key_width": 8, "trunk_width": 8}
 HEAD_WIDTHS = (16, 8)
 FRAMES = 9
-BRANCH = {"classes": 10, "hidden_width": 24, "fusion_width": 16}
+BRANCH = {"hidden_width": 24, "fusion_width": 16}
 
 toy_branch = functools.partial(ChallengeBranch, **BRANCH)
 
@@ -73,8 +73,8 @@ def randomise(module, seed=0):
     return module
 
 
-def toy_gin(challenge=None, neck_width=None, fusion="ResidualFusion", **backbone):
-    """The gin text of a toy; challenge: None or "ChallengeBranch"; fusion: its form, or None."""
+def toy_gin(challenge=None, neck_width=None, fusion="ResidualFusion", more=(), **backbone):
+    """The gin text of a toy; challenge: None or "ChallengeBranch"; fusion: its form, or None; more: lines."""
     lines = ["HIPTrack.backbone = @Backbone", "HIPTrack.history = @HistoricalPrompt", "HIPTrack.head = @CenterHead"]
     lines += [f"HIPTrack.challenge = @{challenge}" if challenge else "HIPTrack.challenge = None"]
     lines += [
@@ -87,7 +87,7 @@ def toy_gin(challenge=None, neck_width=None, fusion="ResidualFusion", **backbone
     if challenge:
         lines += [f"ChallengeBranch.{key} = {value!r}" for key, value in BRANCH.items()]
         lines += [f"ChallengeBranch.fusion = @{fusion}" if fusion else "ChallengeBranch.fusion = None"]
-    return "\n".join(lines)
+    return "\n".join([*lines, *more])
 
 
 def save_toy(path, seed=0, **described):

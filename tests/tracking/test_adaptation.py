@@ -7,9 +7,9 @@ import torch
 from toy import moving_target, randomise, save_toy, toy_branch, toy_model
 
 from hiptrack import config
-from hiptrack.data.labels import CLASSES
 from hiptrack.errors import ConfigError
 from hiptrack.evaluation import evaluate  # noqa: F401  registers `evaluate`
+from hiptrack.taxonomy import CLASSES
 from hiptrack.tracking.adaptation import Action, Adaptation, Rule
 from hiptrack.tracking.memory import MemoryPolicy
 from hiptrack.tracking.tracker import Tracker
@@ -23,8 +23,8 @@ pytestmark = pytest.mark.usefixtures("clean_gin")
 
 
 def probabilities(**likely):
-    """[10] of the classes named, 0 elsewhere."""
-    return np.array([likely.get(name, 0.0) for name in CLASSES])
+    """{class: probability} of all ten, 0 for those not named."""
+    return dict.fromkeys(CLASSES, 0.0) | likely
 
 
 def test_a_rule_applies_when_all_its_conditions_hold():
@@ -56,8 +56,6 @@ def test_of_each_action_the_first_rule_that_names_it_decides():
 @pytest.mark.parametrize(
     "settings, message",
     [
-        ({"challenge": "oclusion", "size_rate": 0.0}, "'oclusion' is no challenge class. Did you mean 'occlusion'"),
-        ({"challenge": "fog", "size_rate": 0.0}, "'fog' is no challenge class. Known are occlusion, "),
         ({"size_rate": 0.0}, "without condition"),
         ({"challenge": "occlusion"}, "without action"),
     ],
@@ -65,6 +63,18 @@ def test_of_each_action_the_first_rule_that_names_it_decides():
 def test_rules_that_cannot_be_are_errors(settings, message):
     with pytest.raises(ConfigError, match=message):
         Rule(**settings)
+
+
+@pytest.mark.parametrize(
+    "challenge, message",
+    [
+        ("oclusion", "'oclusion' is no challenge class of this model. Did you mean 'occlusion'"),
+        ("fog", "'fog' is no challenge class of this model. Known are occlusion, "),
+    ],
+)
+def test_a_rule_names_a_class_of_the_model(challenge, message):
+    with pytest.raises(ConfigError, match=message):
+        Tracker(trained_toy(), branch="on", adaptation=Adaptation([Rule(challenge, size_rate=0.0)]), device="cpu")
 
 
 @pytest.mark.parametrize("branch", ["off", "folded"])

@@ -15,7 +15,7 @@ from training_runs import run_here, toy_stages
 from hiptrack.config.portable import component_text
 from hiptrack.data.clips import ClipData, ClipDataset, Geometry
 from hiptrack.data.folders import FolderDataset
-from hiptrack.data.labels import CLASSES, FrameLabels
+from hiptrack.data.labels import FrameLabels
 from hiptrack.data.sampling import CausalSampler
 from hiptrack.errors import ConfigError
 from hiptrack.evaluation.metrics import summarise_multi_label
@@ -25,6 +25,7 @@ from hiptrack.models.challenge import ChallengeOutput
 from hiptrack.models.heads import HeadMaps
 from hiptrack.models.hiptrack import Prediction
 from hiptrack.models.weights import load_model, read_metadata, save_weights
+from hiptrack.taxonomy import CLASSES, TEN
 from hiptrack.tracking.tracker import Tracker
 from hiptrack.training.log import read_metrics
 from hiptrack.training.losses import MultiLabelChallengeLoss
@@ -41,7 +42,7 @@ MULTI_LABEL = [
 def test_targets_hold_every_flag_and_normal_where_there_is_none():
     flags = np.zeros((4, 9), bool)
     flags[0, [0, 7]] = flags[3, 2] = True
-    labels = FrameLabels(flags, np.array([True, True, False, True]))
+    labels = FrameLabels(flags, np.array([True, True, False, True]), TEN)
     occluded = [1, 0, 0, 0, 0, 0, 0, 1, 0, 0]
     assert labels.multi_hot([1, 0, 2]).tolist() == [[0] * 9 + [1], occluded, [-1] * 10]
     assert labels.multi_hot([3, 3]).tolist() == [[0, 0, 1] + [0] * 7] * 2

@@ -59,7 +59,11 @@ class ExportedModel:
                 settings["memory"], inspect.signature(MemoryPolicy, eval_str=True).parameters, str(path)
             )
             self.memory, self.branch = MemoryPolicy(**policy), settings["branch"]
-            self.challenge = None if self.branch != "on" else SimpleNamespace(activation=settings["activation"])
+            self.challenge = (
+                None
+                if self.branch != "on"
+                else SimpleNamespace(activation=settings["activation"], classes=settings["challenges"])
+            )
             largest = self.capacities[-1]
             files = {name: folder / graph["file"] for name, graph in graphs.items()}
         except (AttributeError, IndexError, KeyError, TypeError, ValueError) as error:

@@ -9,7 +9,6 @@ from pathlib import Path
 import torch
 
 import hiptrack
-from hiptrack.data.labels import class_names
 from hiptrack.errors import ConfigError, HiptrackError, did_you_mean
 from hiptrack.extras.export.formats import FORMATS
 from hiptrack.extras.export.graphs import Step, build_graphs, without
@@ -119,7 +118,7 @@ def tracker_settings(model, branch, capacities):
         "margin": Tracker.margin,
         "memory": vars(policy),
         "branch": branch,
-        "challenges": None if challenge is None else class_names(challenge.classifier.out_features),
+        "challenges": None if challenge is None else list(challenge.classes),
         "activation": None if challenge is None else challenge.activation,
     }
 

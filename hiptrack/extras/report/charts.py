@@ -9,8 +9,6 @@ import numpy as np
 from matplotlib import rc_context
 from matplotlib.figure import Figure
 
-from hiptrack.data.labels import CLASSES
-
 STYLE = {
     "font.sans-serif": "DejaVu Sans",
     "text.parse_math": False,  # a run may be called a$b$c
@@ -18,7 +16,6 @@ STYLE = {
     "svg.hashsalt": "hiptrack",  # the same runs, the same file
 }
 NO_METADATA = dict.fromkeys(("Creator", "Date", "Format", "Type"))
-NAMES = [name.replace("_", " ") for name in CLASSES]
 
 
 @dataclass(frozen=True)
@@ -109,8 +106,9 @@ def _draw_confusion(axes, run):
     for (row, column), count in np.ndenumerate(counts):
         colour = "white" if shares[row, column] > 0.6 else "black"
         axes.text(column, row, count, ha="center", va="center", fontsize=8, color=colour)
-    axes.set_xticks(range(len(NAMES)), NAMES, rotation=45, ha="right", fontsize=8)
-    axes.set_yticks(range(len(NAMES)), NAMES, fontsize=8)
+    names = [name.replace("_", " ") for name in run.classes]
+    axes.set_xticks(range(len(names)), names, rotation=45, ha="right", fontsize=8)
+    axes.set_yticks(range(len(names)), names, fontsize=8)
     axes.set(xlabel="predicted", ylabel="true", title=run.name)
 
 

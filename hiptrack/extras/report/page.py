@@ -4,7 +4,6 @@ import base64
 
 from jinja2 import Environment, PackageLoader, StrictUndefined
 
-from hiptrack.data.labels import CLASSES
 from hiptrack.evaluation.analysis import LOST_AFTER, SIZES, SPEEDS
 from hiptrack.extras.report.summary import OVERLAPS
 
@@ -21,7 +20,7 @@ def page(runs, title, pictures):
     )
     environment.filters["base64"] = lambda data: base64.b64encode(data).decode()
     metrics = runs[0].numbers["metrics"]
-    groups = {"challenge": CLASSES, "size": SIZES, "speed": SPEEDS}
+    groups = {"challenge": runs[0].classes, "size": SIZES, "speed": SPEEDS}
     sequences = dict.fromkeys(name for run in runs for name in run.sequences)
     return environment.get_template("report.html.j2").render(
         title=title,

@@ -5,7 +5,6 @@ from dataclasses import dataclass
 import cv2
 import numpy as np
 
-from hiptrack.data.labels import CLASSES
 from hiptrack.data.reading import read_image_rgb
 from hiptrack.evaluation.analysis import by_challenge, by_size, by_speed, calibration, find_lost_targets, scored_frames
 from hiptrack.evaluation.score import as_dict
@@ -30,11 +29,12 @@ class Moment:
 class RunSummary:
     """One evaluation under its name; numbers as in report.json (`score.as_dict`).
 
-    sequences: {name: {"frames", "AO", "SR0.5", "SR0.75", the benchmark's own metrics, "lost"}}; groups: {"challenge" |
+    classes: the names of the challenges; sequences: {name: {"frames", "AO", "SR0.5", "SR0.75", the benchmark's own metrics, "lost"}}; groups: {"challenge" |
     "size" | "speed": {group: {"frames", "AO", "SR0.5", "SR0.75"}}}; losses: of `analysis.find_lost_targets`.
     """
 
     name: str
+    classes: tuple
     numbers: dict
     sequences: dict
     groups: dict
@@ -47,8 +47,8 @@ def summarise_run(name, report, sequences):
     """RunSummary of a score.Report of these Sequences; those that failed have no row."""
     by_name = {sequence.name: sequence for sequence in sequences}
     tracked = [by_name[score.result.name] for score in report.scores]
-    frames = scored_frames(report.scores, tracked)
-    losses = find_lost_targets(frames, tracked)
+    frames = scored_frames(report.scores, tracked, len(report.taxonomy.classes))
+    losses = find_lost_targets(frames, tracked, report.taxonomy.classes)
     numbers = as_dict(report)
     lost = {}
     for loss in losses:
@@ -60,9 +60,13 @@ def summarise_run(name, report, sequences):
         }
         for sequence, row in numbers["sequences"].items()
     }
-    groups = {"challenge": by_challenge(frames), "size": by_size(frames), "speed": by_speed(frames)}
+    groups = {
+        "challenge": by_challenge(frames, report.taxonomy.classes),
+        "size": by_size(frames),
+        "speed": by_speed(frames),
+    }
     moments = [_picture(*moment) for moment in _worst(report, tracked, frames, losses)]
-    return RunSummary(name, numbers, rows, groups, losses, calibration(frames), moments)
+    return RunSummary(name, report.taxonomy.classes, numbers, rows, groups, losses, calibration(frames), moments)
 
 
 def _worst(report, sequences, frames, losses):
@@ -75,7 +79,7 @@ def _worst(report, sequences, frames, losses):
     lost = {place for place, *_ in found}
     for row in _lowest(frames):
         if frames.sequence[row] not in lost and frames.iou[row] < POOR:
-            challenge = CLASSES[frames.challenge[row]] if frames.challenge[row] >= 0 else None
+            challenge = report.taxonomy.classes[frames.challenge[row]] if frames.challenge[row] >= 0 else None
             found.append((frames.sequence[row], frames.frame[row], f"IoU {frames.iou[row]:.2f}", challenge))
     for place, frame, what, challenge in found[:MOMENTS]:
         text = f"{sequences[place].name}, frame {frame}: {what}" + (

@@ -2,7 +2,6 @@
 
 import numpy as np
 
-from hiptrack.data.labels import CLASSES
 from hiptrack.errors import HiptrackError
 from hiptrack.extras.report.charts import charts, draw
 from hiptrack.extras.report.page import page
@@ -65,8 +64,10 @@ def branch_csv(runs):
     """Confusion (row: true, column: predicted class) and calibration (row: a bin's lower end) of runs with a branch."""
     rows = []
     for run in (run for run in runs if run.numbers["classification"]):
-        for name, counts in zip(CLASSES, run.numbers["classification"]["confusion"], strict=True):
-            rows += [[run.name, "confusion", name, other, count] for other, count in zip(CLASSES, counts, strict=True)]
+        for name, counts in zip(run.classes, run.numbers["classification"]["confusion"], strict=True):
+            rows += [
+                [run.name, "confusion", name, other, count] for other, count in zip(run.classes, counts, strict=True)
+            ]
         for found in run.calibration["bins"] if run.calibration else []:
             rows += [
                 [run.name, "calibration", found["from"], key, found[key]]

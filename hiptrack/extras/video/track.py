@@ -15,7 +15,6 @@ from pathlib import Path
 import numpy as np
 from tqdm import tqdm
 
-from hiptrack.data.labels import class_names
 from hiptrack.errors import ConfigError, DataError
 from hiptrack.extras.export.tracker import exported_tracker
 from hiptrack.extras.video import outputs
@@ -132,7 +131,9 @@ def track_frames(
         started = time.perf_counter()
         result = tracker.update(frame)
         seconds = time.perf_counter() - started
-        challenge = None if result.challenge is None else _named(result.challenge)
+        challenge = (
+            None if result.challenge is None else dict(zip(tracker.classes, map(float, result.challenge), strict=True))
+        )
         yield Tracked(number, frame, result.box, result.score, challenge, tracker.target.search_xywh, seconds)
 
 
@@ -206,11 +207,6 @@ def _fps(source):
     if source.fps is None:
         _say(f"{source.name}: no frame rate is known; {DEFAULT_FPS} frames/s are written")
     return source.fps or DEFAULT_FPS
-
-
-def _named(probabilities):
-    """Class probabilities [C] -> {name: probability}."""
-    return dict(zip(class_names(len(probabilities)), map(float, probabilities), strict=True))
 
 
 def _say(text):

@@ -12,11 +12,11 @@ import zlib
 import cv2
 import numpy as np
 
-from hiptrack.data.labels import CV_FLAGS, VLM_FLAGS
 from hiptrack.errors import DataError
 from hiptrack.extras.world import shapes, textures
 from hiptrack.extras.world.scene import Scene, render, target_mask
 from hiptrack.extras.world.world import World, flags, inside_share, visible_boxes
+from hiptrack.taxonomy import CV, VLM
 
 VERSION = 1  # of the world: raise it when its pictures change
 SMALLEST_SIDE = 96
@@ -155,7 +155,7 @@ def _write_sequence(scene, name, folder, annotation_folder):
         boxes.append(f"{x1:.4f},{y1:.4f},{x2 - x1:.4f},{y2 - y1:.4f}")
         covers.append(round(8 * visible_share(scene, frame)))
         cuts.append(int(box != whole.round(4).tolist()))
-        lines.append(json.dumps(_annotation(name, frame, file, held[frame], box)))
+        lines.append(json.dumps(_annotation(name, frame, file, held, box)))
     _write_text(os.path.join(folder, "groundtruth.txt"), boxes)
     _write_text(os.path.join(folder, "cover.label"), covers)
     _write_text(os.path.join(folder, "absence.label"), [int(cover == 0) for cover in covers])
@@ -164,15 +164,13 @@ def _write_sequence(scene, name, folder, annotation_folder):
     _write_text(os.path.join(annotation_folder, f"{name}.jsonl"), lines)
 
 
-def _annotation(name, frame, file, active, box_xyxy):
+def _annotation(name, frame, file, held, box_xyxy):
     return {
         "sequence_name": name,
         "frame_id": frame + 1,
         "frame_file": file,
-        "cv_response": {key: int(active[index]) for key, index in CV_FLAGS.items()},
-        "vlm_response": {
-            key: {"flag": int(active[index]), "conf": float(active[index])} for key, index in VLM_FLAGS.items()
-        },
+        "cv_response": {flag: int(held[flag][frame]) for flag in CV},
+        "vlm_response": {flag: {"flag": int(held[flag][frame]), "conf": float(held[flag][frame])} for flag in VLM},
         "ground_truth_bbox": box_xyxy,
     }
 

@@ -9,15 +9,16 @@ import numpy as np
 from annotated_types import Ge
 
 from hiptrack import crops
-from hiptrack.data.labels import CLASSES, NORMAL, FrameLabels
+from hiptrack.data.labels import FrameLabels
 from hiptrack.data.reading import nearest_name
-from hiptrack.errors import ConfigError
+from hiptrack.errors import ConfigError, did_you_mean
 from hiptrack.extras.world import shapes as shape_families
 from hiptrack.extras.world import textures as texture_families
 from hiptrack.extras.world.scene import Scene, SceneDifficulty, blacken, crop_view, make_scene, render, smears
 from hiptrack.extras.world.sea import make_sea_scene
 from hiptrack.extras.world.textures import open_bank
 from hiptrack.ranges import Count, Index, Share
+from hiptrack.taxonomy import TEN, Taxonomy
 
 
 @gin.register
@@ -72,6 +73,7 @@ class World(SceneDifficulty):
     def __post_init__(self):
         if self.sizes[0] > self.sizes[1]:
             raise ConfigError(f"World.sizes = {tuple(self.sizes)}: (smallest, largest) was expected.")
+        self.taxonomy = TEN
         self.textures = _families("textures", self.textures, texture_families)
         self.shapes = _families("shapes", self.shapes, shape_families)
 
@@ -92,6 +94,19 @@ class World(SceneDifficulty):
 
     def share(self, read: dict) -> None:
         """Nothing is read."""
+
+    def label_by(self, taxonomy: Taxonomy, annotations: str | None = None) -> None:
+        """Label frames by a taxonomy; annotations are not read. Raises ConfigError for a flag that no scene shows."""
+        known = TEN
+        for parameter in ("vlm", "cv"):
+            flags = getattr(known, parameter)
+            for flag in getattr(taxonomy, parameter):
+                if flag not in flags:
+                    raise ConfigError(
+                        f"Taxonomy.{parameter}: the procedural world shows no '{flag}'. Expected flags of "
+                        f"{', '.join(flags)}.{did_you_mean(flag, flags)}"
+                    )
+        self.taxonomy = taxonomy
 
     def missing_paths(self) -> list[str]:
         return []
@@ -120,7 +135,7 @@ class Scenes:
         return self._world.scenes
 
     def __getitem__(self, number):
-        return SceneSequence(f"scene_{number:08d}", self._world.scene(int(number)))
+        return SceneSequence(f"scene_{number:08d}", self._world.scene(int(number)), self._world.taxonomy)
 
 
 class SceneSequence:
@@ -128,8 +143,8 @@ class SceneSequence:
 
     is_still = False
 
-    def __init__(self, name: str, scene: Scene):
-        self.name, self.scene = name, scene
+    def __init__(self, name: str, scene: Scene, taxonomy: Taxonomy):
+        self.name, self.scene, self.taxonomy = name, scene, taxonomy
         self.boxes_xywh, self.visible = visible_boxes(scene)
         self.frames = [SceneFrame(scene, frame) for frame in range(scene.frames)]
 
@@ -138,7 +153,11 @@ class SceneSequence:
 
     @cached_property
     def labels(self) -> FrameLabels:
-        return FrameLabels(flags(self.scene), np.ones(len(self), bool))
+        held, taxonomy = flags(self.scene), self.taxonomy
+        columns = np.zeros((len(self), len(taxonomy.challenges)), bool)
+        for flag, column in (taxonomy.vlm_columns | taxonomy.cv_columns).items():
+            columns[:, column] |= held[flag]
+        return FrameLabels(columns, np.ones(len(self), bool), taxonomy)
 
 
 @dataclass(frozen=True)
@@ -196,27 +215,26 @@ def hidden_share(scene: Scene) -> np.ndarray:
     return hidden
 
 
-def flags(scene: Scene) -> np.ndarray:
-    """[n, 9] bool, columns in the order of CLASSES without "normal"; several may hold at once."""
+def flags(scene: Scene) -> dict[str, np.ndarray]:
+    """{flag of an annotation file: [n] bool}; several may hold at once."""
     effects, track, frames = scene.effects, scene.target.track, scene.frames
     size = np.sqrt(np.maximum(_area(scene.target.boxes), 1.0))
     smeared = np.hypot(*smears(scene, scene.target).T)
     distances = [np.hypot(*(like.track.position - track.position).T) / size for like in scene.likes]
     centres = [bystander.centres for bystander in scene.bystanders]
     beside = sum((np.hypot(*(centre - track.position).T) < NEAR * size).astype(int) for centre in centres)
-    held = {
+    return {
         "occlusion": hidden_share(scene) > HIDDEN,
-        "illumination_change": (np.abs(np.log(effects.gain)).max(1) > DIMMED) | (effects.glare[:, 2] > GLARING),
+        "illu_change": (np.abs(np.log(effects.gain)).max(1) > DIMMED) | (effects.glare[:, 2] > GLARING),
         "scale_variation": np.abs(np.log(size / size[0])) > np.log(GROWN),
         "motion_blur": (smeared > SMEARED * size) & (smeared > 2) | (effects.defocus > DEFOCUSED * size),
-        "appearance_variation": np.maximum(_turned(track.angle), _turned(track.yaw)) > TURNED,
+        "variance_appear": np.maximum(_turned(track.angle), _turned(track.yaw)) > TURNED,
         "partial_visibility": inside_share(scene) < 1 - OUTSIDE,
-        "low_resolution": (size**2 < SMALL) | (effects.coarse * FEW_CELLS > size),
+        "low_res": (size**2 < SMALL) | (effects.coarse * FEW_CELLS > size),
         "background_clutter": (np.min(distances, 0) < NEAR if distances else np.zeros(frames, bool))
         | (beside >= CROWD),
         "low_contrast": (effects.fog > FOGGY) | scene.is_camouflaged,
     }
-    return np.column_stack([held[name] for name in CLASSES[:NORMAL]])
 
 
 def _turned(angle):
