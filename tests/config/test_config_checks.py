@@ -102,7 +102,7 @@ def test_unknown_and_unused_macro():
         'command line: "DATA_ROT=/data": nothing uses the macro DATA_ROT; the nearest used one is DATA_ROOT.'
     )
     assert error("toy_train.stages = [@ToyStage()]\nepochs = 3\n") == (
-        "exp.gin:2: nothing uses the macro epochs; a parameter is written Name.parameter."
+        "exp.gin:2: nothing uses the macro epochs; let it reach what is in use: ToyStage.epochs = %epochs."
     )
     assert error("toy_train.stages = [@ToyStage()]\nToyStage.epochs = %A\nA = %B\nB = [%A]\n") == (
         "exp.gin:3: the macro %A is defined by itself."

@@ -165,7 +165,7 @@ def damaged(folder, change):
         ({"memory": {"interval": 0}}, "memory: interval = 0: at least 1 was expected"),
         ({"memory": {"capacity": 10**9}}, "capacity = 1000000000: whole numbers up to 16384"),
         ({"adaptation": {}}, 'adaptation: the setting "rules" is missing'),
-        ({"adaptation": {"rules": [{"challenge": "fog"}]}}, "Rule.challenge = 'fog' is no challenge class"),
+        ({"adaptation": {"rules": [{"challenge": "fog"}]}}, "A Rule without action"),
         ({"adaptation": {"rules": [{"above": 1.5}]}}, "above = 1.5: a number from 0 to 1 was expected"),
         ({"adaptation": {"rules": [7]}}, r"adaptation: rules expects .*not \[7\]"),
     ],
