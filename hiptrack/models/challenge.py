@@ -135,6 +135,16 @@ class AttentionFusion(nn.Module):
         return tokens.unflatten(2, (self.heads, -1)).transpose(1, 2)
 
 
+def mean_of_kept(features):
+    """The mean of the kept search tokens, [B, C]. Eliminated ones are zero: their number must not count."""
+    return features.search.sum(1) / features.kept.sum(1, keepdim=True)
+
+
+def max_of_kept(features):
+    """The largest value of each channel among the kept search tokens, [B, C], negative where all of them are."""
+    return features.search.masked_fill(~features.kept[:, :, None], -torch.inf).amax(1)
+
+
 def taxonomy_of(model) -> Taxonomy:
     """The classes of a HIPTrack's branch; the ten where it has none."""
     return TEN if model.challenge is None else model.challenge.taxonomy
@@ -159,7 +169,8 @@ class ChallengeBranch(nn.Module):
         grid_width: width of the grid ahead of the box head.
         taxonomy: the classes; None: the ten of a Taxonomy as it is. It goes into the weights file.
         hidden_width, fusion_width, dropout: sizes of the branch and the rate of its dropout.
-        feature: the mean over the kept search tokens, or the backbone's class token.
+        feature: of the kept search tokens the mean, the largest value of each channel, or both side by side (2C wide);
+            or the backbone's class token.
         fusion: form of the fusion (hiptrack/models/challenge.py), called with (fusion_width, grid_width); None trains
             the branch without telling the head.
         momentum: step of the running mean of what a foldable fusion adds to the grid.
@@ -174,7 +185,7 @@ class ChallengeBranch(nn.Module):
         hidden_width: Count = 512,
         fusion_width: Count = 256,
         dropout: ShareBelowOne = 0.1,
-        feature: Literal["mean", "class_token"] = "mean",
+        feature: Literal["mean", "max", "mean_max", "class_token"] = "mean",
         fusion: Callable | None = ResidualFusion,
         momentum: Share = 0.01,
         activation: Literal["softmax", "sigmoid"] = "softmax",
@@ -183,7 +194,8 @@ class ChallengeBranch(nn.Module):
         self.taxonomy = taxonomy or TEN
         self.feature, self.activation = feature, activation
         self.momentum = momentum
-        self.projection = nn.Sequential(nn.Linear(feature_width, hidden_width), nn.ReLU(), nn.Dropout(dropout))
+        pooled_width = 2 * feature_width if feature == "mean_max" else feature_width
+        self.projection = nn.Sequential(nn.Linear(pooled_width, hidden_width), nn.ReLU(), nn.Dropout(dropout))
         self.classifier = nn.Linear(hidden_width, len(self.taxonomy.classes))
         self.fusion = self.to_grid = None
         if fusion is not None:
@@ -200,15 +212,23 @@ class ChallengeBranch(nn.Module):
 
     def forward(self, features):
         """backbone.Features of B rows -> ChallengeOutput."""
-        if self.feature == "class_token":
-            pooled = features.class_token
-        else:  # eliminated places are zero: their number must not count
-            pooled = features.search.sum(1) / features.kept.sum(1, keepdim=True)
-        hidden = self.projection(pooled)
+        hidden = self.projection(self.pool(features))
         fusion = None if self.fusion is None else self.fusion(hidden)
         logits = self.classifier(hidden)
         probabilities = logits.float().softmax(-1) if self.activation == "softmax" else logits.float().sigmoid()
         return ChallengeOutput(logits, probabilities, hidden, fusion)
+
+    def pool(self, features):
+        """backbone.Features of B rows -> the global feature [B, C], of "mean_max" [B, 2C]."""
+        match self.feature:
+            case "mean":
+                return mean_of_kept(features)
+            case "max":
+                return max_of_kept(features)
+            case "mean_max":
+                return torch.cat((mean_of_kept(features), max_of_kept(features)), 1)
+            case "class_token":
+                return features.class_token
 
     def fuse(self, grid, output):
         """Grid [B, W, S, S] with the fusion added; in training the running mean of what a foldable one adds is kept."""

@@ -1,5 +1,6 @@
 """The tracker as files: what they compute, what a program sees of them, and what cannot be exported."""
 
+import functools
 import json
 import re
 import shutil
@@ -34,7 +35,9 @@ CASES = {  # format, branch, model, sizes of memory
     "onnx": ("onnx", "off", branch_model, (2, 3)),
     "onnx on": ("onnx", "on", branch_model, (3,)),
     "onnx special": ("onnx", "on", special_model, (3,)),
+    "onnx mean and max": ("onnx", "on", functools.partial(branch_model, feature="mean_max"), (3,)),
     "torch folded": ("torch", "folded", branch_model, (2, 3)),
+    "torch max": ("torch", "on", functools.partial(branch_model, feature="max"), (3,)),
     "torch special": ("torch", "on", special_model, (3,)),
 }
 

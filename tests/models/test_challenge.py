@@ -1,5 +1,6 @@
 """The challenge branch: its size, its forms of fusion, what it reads, and what is folded of it."""
 
+import copy
 import functools
 
 import pytest
@@ -7,6 +8,7 @@ import torch
 from toy import BRANCH, randomise, toy_branch, toy_model
 
 from hiptrack.errors import ConfigError
+from hiptrack.models.backbone import Features
 from hiptrack.models.challenge import AttentionFusion, ChallengeBranch, DirectFusion, GatedFusion, ResidualFusion
 from hiptrack.tracking.tracker import Tracker
 
@@ -47,6 +49,12 @@ def test_parameter_count_at_the_briefs_widths():
     branch = ChallengeBranch(feature_width=768, grid_width=768)
     assert parameter_count(branch) - parameter_count(branch.to_grid) == 530_186
     assert parameter_count(branch.to_grid) == 256 * 768 + 768
+
+
+@pytest.mark.parametrize(("feature", "more"), [("max", 0), ("mean_max", 768 * 512)])
+def test_only_mean_and_max_together_need_more_parameters(feature, more):
+    branch = ChallengeBranch(feature_width=768, grid_width=768, feature=feature)
+    assert parameter_count(branch) - parameter_count(branch.to_grid) == 530_186 + more
 
 
 def test_output_shapes():
@@ -160,15 +168,106 @@ def test_without_fusion_the_branch_only_classifies():
     assert names == {"projection.0.weight", "projection.0.bias", "classifier.weight", "classifier.bias"}
 
 
-def test_mean_feature_counts_kept_tokens_only():
-    model = toy_model(challenge=toy_branch)
+POOLINGS = {
+    "mean": lambda tokens: tokens.mean(0),
+    "max": lambda tokens: tokens.max(0).values,
+    "mean_max": lambda tokens: torch.cat((tokens.mean(0), tokens.max(0).values)),
+}
+every_pooling = pytest.mark.parametrize("feature", POOLINGS)
+
+
+def reading(feature):
+    return functools.partial(toy_branch, feature=feature)
+
+
+def some_features(rows=3, places=16, kept=9, width=32):
+    """Features each row of which has lost other places; those of the last rows are negative throughout."""
+    generator = torch.Generator().manual_seed(2)
+    search = torch.randn(rows, places, width, generator=generator)
+    search[1:] -= 4
+    order = torch.rand(rows, places, generator=generator).argsort(1)
+    mask = torch.zeros(rows, places, dtype=torch.bool).scatter(1, order[:, :kept], True)
+    return Features(None, search * mask[:, :, None], mask, None, ())
+
+
+@every_pooling
+def test_the_feature_counts_kept_tokens_only(feature):
+    model = toy_model(challenge=reading(feature))
     template, search = images()
     with torch.no_grad():
         features = model.backbone(model.backbone.embed_template(template), search[:, 0], BOX)
         assert 0 < features.kept.sum() < 64
-        mean = features.search[features.kept].mean(0)
-        hidden = model.challenge.projection[0](mean).relu()
+        pooled = POOLINGS[feature](features.search[features.kept])
+        hidden = model.challenge.projection[0](pooled).relu()
         torch.testing.assert_close(model.challenge(features).hidden[0], hidden, rtol=0, atol=1e-5)
+
+
+@every_pooling
+def test_an_eliminated_token_changes_nothing(feature):
+    """As if it had never been there, though all others may be below its zero."""
+    branch, features = reading(feature)(32, 32), some_features()
+    pooled = branch.pool(features)
+    expected = torch.stack(
+        [POOLINGS[feature](row[kept]) for row, kept in zip(features.search, features.kept, strict=True)]
+    )
+    torch.testing.assert_close(pooled, expected, rtol=0, atol=1e-6)
+    assert (pooled[1:] < 0).all()
+
+
+@every_pooling
+def test_the_order_of_the_places_does_not_matter(feature):
+    branch, features = reading(feature)(32, 32), some_features()
+    order = torch.randperm(16, generator=torch.Generator().manual_seed(0))
+    shuffled = Features(None, features.search[:, order], features.kept[:, order], None, ())
+    torch.testing.assert_close(branch.pool(shuffled), branch.pool(features), rtol=0, atol=1e-5)
+
+
+@every_pooling
+def test_the_gradient_goes_to_the_kept_tokens_alone(feature):
+    """Of the mean to all of them alike, of the maximum to the largest of each channel."""
+    branch, features = reading(feature)(32, 32), some_features()
+    features.search.requires_grad_()
+    branch.pool(features).sum().backward()
+    mean = features.kept[:, :, None] / 9
+    largest = features.search.detach().masked_fill(~features.kept[:, :, None], -1e9)
+    largest = (largest == largest.amax(1, keepdim=True)).float()
+    expected = {"mean": mean.expand(-1, -1, 32), "max": largest, "mean_max": mean + largest}[feature]
+    gradient = features.search.grad * features.kept[:, :, None]
+    torch.testing.assert_close(gradient, expected, rtol=0, atol=1e-6)
+
+
+def test_mean_and_max_together_are_both():
+    features = some_features()
+    mean, largest, both = (reading(feature)(32, 32).pool(features) for feature in POOLINGS)
+    assert both.shape == (3, 64) and torch.equal(both, torch.cat((mean, largest), 1))
+
+
+@every_pooling
+@pytest.mark.parametrize("dtype", [torch.bfloat16, torch.float16])
+def test_half_precision_pools_close_to_float32(feature, dtype):
+    branch, features = randomise(reading(feature)(32, 32)).eval(), some_features()
+    half = Features(None, features.search.to(dtype), features.kept, None, ())
+    with torch.no_grad():
+        found, expected = copy.deepcopy(branch).to(dtype)(half).probabilities, branch(features).probabilities
+    assert found.isfinite().all() and (found - expected).abs().max() < 0.03
+
+
+@every_pooling
+def test_the_compiled_branch_is_one_graph_and_answers_alike(feature):
+    branch, features = randomise(reading(feature)(32, 32)).eval(), some_features()
+    compiled = torch.compile(branch, backend="aot_eager", fullgraph=True)
+    with torch.no_grad():
+        torch.testing.assert_close(compiled(features).logits, branch(features).logits, rtol=0, atol=1e-5)
+
+
+@pytest.mark.parametrize("feature", ["max", "mean_max"])
+def test_all_of_a_wider_branch_learns(feature):
+    model = toy_model(challenge=reading(feature)).train()
+    logits = model.track_clip(*images(2), BOX)[1][1].challenge.logits
+    logits.logsumexp(1).sum().backward()
+    weight = model.challenge.projection[0].weight.grad
+    assert weight.shape == model.challenge.projection[0].weight.shape and (weight.abs().sum(0) > 0).all()
+    assert model.backbone.search_position.grad.abs().sum() > 0
 
 
 def test_class_token_feature():

@@ -20,7 +20,7 @@ pytestmark = pytest.mark.usefixtures("clean_gin")
 @pytest.fixture
 def full(tmp_path):
     path = tmp_path / "full.safetensors"
-    save_toy(path, challenge="ChallengeBranch", seed=4)
+    save_toy(path, challenge="ChallengeBranch", feature="mean_max", seed=4)
     return path
 
 

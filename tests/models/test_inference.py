@@ -1,6 +1,7 @@
 """The model as it tracks: the same answers as the trained one, which is left as it was."""
 
 import copy
+import functools
 
 import gin
 import numpy as np
@@ -77,10 +78,10 @@ def test_a_tracker_does_not_depend_on_the_layout_of_training():
     assert np.array_equal(*tracks)
 
 
-@pytest.mark.parametrize("branch", ["off", "on"])
-def test_bfloat16_tracks_close_to_float32(branch):
+@pytest.mark.parametrize(("branch", "feature"), [("off", "mean"), ("on", "mean"), ("on", "mean_max")])
+def test_bfloat16_tracks_close_to_float32(branch, feature):
     # Without elimination: of near-equal scores another token would be removed.
-    model = toy_model(challenge=toy_branch, seed=3, elimination_blocks=())
+    model = toy_model(challenge=functools.partial(toy_branch, feature=feature), seed=3, elimination_blocks=())
     randomise(model.challenge, seed=5)
     half = Tracker(model, branch=branch, precision="bf16", device="cpu").model
     difference = (outputs(half, branch == "on") - outputs(model, branch == "on")).abs()

@@ -21,7 +21,11 @@ from hiptrack.tracking.tracker import Tracker
 
 TOOL = REPO_ROOT / "tools" / "strip_cls.py"
 BRANCH = {"challenge": "ChallengeBranch", "seed": 4}
-FORMS = {"residual": BRANCH, "direct": {**BRANCH, "neck_width": 16, "fusion": "DirectFusion"}}
+FORMS = {
+    "residual": BRANCH,
+    "direct": {**BRANCH, "neck_width": 16, "fusion": "DirectFusion"},
+    "mean and max": {**BRANCH, "feature": "mean_max"},
+}
 
 
 @pytest.fixture(autouse=True)

@@ -42,6 +42,7 @@ FORMS = {
     "residual": {"challenge": "ChallengeBranch"},
     "direct": {"challenge": "ChallengeBranch", "neck_width": 16, "fusion": "DirectFusion"},
     "no fusion": {"challenge": "ChallengeBranch", "fusion": None},
+    "mean and max": {"challenge": "ChallengeBranch", "feature": "mean_max"},
     "class token": {"class_token": True, "elimination_template": "all", "keep_ratio": 0.5},
 }
 

@@ -7,7 +7,7 @@ from hiptrack.models.challenge import AttentionFusion
 
 def branch_model(**changes):
     """A toy whose branch is no longer idle."""
-    model = toy_model(challenge=lambda **widths: toy_branch(**widths, **changes), seed=3, class_token=bool(changes))
+    model = toy_model(challenge=lambda **widths: toy_branch(**widths, **changes), seed=3)
     randomise(model.challenge, seed=5)
     return model
 

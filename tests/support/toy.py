@@ -73,8 +73,8 @@ def randomise(module, seed=0):
     return module
 
 
-def toy_gin(challenge=None, neck_width=None, fusion="ResidualFusion", more=(), **backbone):
-    """The gin text of a toy; challenge: None or "ChallengeBranch"; fusion: its form, or None; more: lines."""
+def toy_gin(challenge=None, neck_width=None, fusion="ResidualFusion", feature="mean", more=(), **backbone):
+    """The gin text of a toy; challenge: None or "ChallengeBranch", with this fusion (None: none) and feature; more: lines."""
     lines = ["HIPTrack.backbone = @Backbone", "HIPTrack.history = @HistoricalPrompt", "HIPTrack.head = @CenterHead"]
     lines += [f"HIPTrack.challenge = @{challenge}" if challenge else "HIPTrack.challenge = None"]
     lines += [
@@ -87,6 +87,7 @@ def toy_gin(challenge=None, neck_width=None, fusion="ResidualFusion", more=(), *
     if challenge:
         lines += [f"ChallengeBranch.{key} = {value!r}" for key, value in BRANCH.items()]
         lines += [f"ChallengeBranch.fusion = @{fusion}" if fusion else "ChallengeBranch.fusion = None"]
+        lines += [f"ChallengeBranch.feature = {feature!r}"]
     return "\n".join([*lines, *more])
 
 
