@@ -25,7 +25,7 @@ from hiptrack.data.folders import FolderDataset
 KINDS = ("Ship", "Boat", "Sailboat", "USV")
 TESTED = 2  # sequences of test/
 LABELS = ("absence.label", "cover.label", "cut_by_image.label")  # of train/ alone
-HELD = 10  # frames for which a flag drawn by a hash stays as it is
+RUN = 10  # frames for which a flag drawn by a hash stays as it is
 
 
 @dataclass(frozen=True)
@@ -71,10 +71,10 @@ def is_fast(frame):
 
 
 def drawn(flag, share):
-    """A rule that draws the flag for a share of all runs of HELD frames, by a hash of flag, sequence and run."""
+    """A rule that draws the flag for a share of all runs of RUN frames, by a hash of flag, sequence and run."""
 
     def rule(frame):
-        run = f"{flag} {frame.sequence} {frame.number // HELD}"
+        run = f"{flag} {frame.sequence} {frame.number // RUN}"
         return zlib.crc32(run.encode()) % 1000 < 1000 * share
 
     return rule
