@@ -1,10 +1,14 @@
 """The list of what can be configured, and where a value comes from."""
 
+import re
+
 import pytest
 
 import hiptrack.evaluation.evaluate
 import hiptrack.training.train  # noqa: F401  both register their names
+from hiptrack.config import REPO_ROOT
 from hiptrack.config.catalogue import catalogue, explain
+from hiptrack.config.meaning import parameters, registered
 from hiptrack.errors import ConfigError
 
 TWO_STAGE = ["experiments/two_stage.gin"]
@@ -94,3 +98,14 @@ def test_explain_refuses_what_training_refuses(override, words):
 def test_explain_takes_the_files_of_an_evaluation():
     told = explain("Tracker.branch", ["gin/eval/branch_on.gin"], ["Tracker.margin=5"])
     assert told.startswith("Tracker.branch = 'on'  from gin/eval/branch_on.gin:2")
+
+
+def test_the_page_for_users_of_the_yaml_files_names_what_there_is():
+    known = {entry.name: parameters(entry) for entry in registered()}
+    page = (REPO_ROOT / "docs" / "from_yaml.md").read_text()
+    code = "\n".join(re.findall("`([^`]+)`", page))
+    named = {found for found in re.findall(r"(?<![/\w])(\w+)\.(\w+)", code) if found[0] in known}
+    assert len(named) > 50
+    assert {f"{part}.{name}" for part, name in named if name not in known[part]} == set()
+    files = set(re.findall(r"(?:gin|experiments|tools)/\w+(?:/\w+)?\.\w+", page))
+    assert len(files) > 5 and {file for file in files if not (REPO_ROOT / file).exists()} == set()
