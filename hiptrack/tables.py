@@ -1,10 +1,26 @@
-"""Tables of results as CSV, Markdown or aligned text. pandas, which is slow to load, is loaded when a table is made."""
+"""Tables of results as CSV, Markdown, LaTeX or aligned text. pandas, which is slow to load, is loaded when a table is made."""
 
 import csv
 import io
+import math
 from collections.abc import Iterable, Sequence
 
 FORMULA_STARTS = ("=", "+", "-", "@", "\t", "\r")
+LATEX = str.maketrans(
+    {
+        **{character: f"\\{character}" for character in "&%$#_{}"},
+        "\\": r"\textbackslash{}",
+        "~": r"\textasciitilde{}",
+        "^": r"\textasciicircum{}",
+        "<": r"\textless{}",
+        ">": r"\textgreater{}",
+        "|": r"\textbar{}",
+        "±": r"$\pm$",
+        # At the start of a line both would be taken for arguments of the command that ends the line before it.
+        "[": "{[}",
+        "*": "{*}",
+    }
+)
 
 
 def as_csv(columns: Sequence[str], rows: Iterable[Sequence[object]]) -> str:
@@ -42,3 +58,57 @@ def as_text(columns: Sequence[str], rows: Iterable[Sequence[object]]) -> str:
         has_number = any(cell.lstrip("+-.")[:1].isdigit() for cell in cells[1:])
         aligned.append([cell.rjust(width) if place and has_number else cell.ljust(width) for cell in cells])
     return "\n".join("  ".join(line).rstrip() for line in zip(*aligned))
+
+
+def as_latex(columns: Sequence[str], blocks: Iterable[Sequence[Sequence[object]]], best: Sequence[str] = ()) -> str:
+    """A tabular of the package booktabs, for `\\input` in a document, with a rule between the blocks of rows.
+
+    Text is escaped. The first column and those with text are aligned to the left, those of numbers ("-": none) to the
+    right. best: the columns whose highest number is bold in each block, unless all of its numbers are equal. The number
+    of a cell "0.540 ± 0.046" is its mean.
+    """
+    blocks = [[[str(cell) for cell in row] for row in block] for block in blocks]
+    cells = list(zip(columns, *(row for block in blocks for row in block)))
+    numeric = [
+        place > 0 and all(cell == "-" or _number(cell) is not None for cell in column[1:])
+        for place, column in enumerate(cells)
+    ]
+    bold = [place for place, name in enumerate(columns) if name in best]
+    lines = [
+        f"\\begin{{tabular}}{{{''.join('r' if right else 'l' for right in numeric)}}}",
+        r"\toprule",
+        _latex_line(map(_latex, columns)),
+    ]
+    for block in blocks:
+        highest = {place: _highest([row[place] for row in block]) for place in bold}
+        lines.append(r"\midrule")
+        for row in block:
+            texts = [_latex(cell) for cell in row]
+            for place, most in highest.items():
+                if most is not None and _number(row[place]) == most:
+                    texts[place] = f"\\textbf{{{texts[place]}}}"
+            lines.append(_latex_line(texts))
+    return "\n".join([*lines, r"\bottomrule", r"\end{tabular}", ""])
+
+
+def _latex(cell):
+    return " ".join(str(cell).split()).translate(LATEX)
+
+
+def _latex_line(texts):
+    return " & ".join(texts) + r" \\"
+
+
+def _highest(cells):
+    """The highest number of some cells, None where fewer than two differ."""
+    numbers = {_number(cell) for cell in cells} - {None}
+    return max(numbers) if len(numbers) > 1 else None
+
+
+def _number(cell):
+    """The number that a cell begins with, or None."""
+    try:
+        number = float(cell.partition(" ± ")[0])
+    except ValueError:
+        return None
+    return number if math.isfinite(number) else None

@@ -2,13 +2,15 @@
 
 import io
 import math
+import shutil
 import subprocess
 import sys
 
 import pandas
 import pytest
+from latex_tables import bold_cells, plain_rows, read_latex
 
-from hiptrack.tables import as_csv, as_markdown, as_text
+from hiptrack.tables import as_csv, as_latex, as_markdown, as_text
 
 
 def test_numbers_read_back_as_numbers():
@@ -45,6 +47,52 @@ def test_text_is_aligned_to_the_left():
 
 def test_columns_are_aligned():
     assert as_text(["name", "AO"], [["long name", 0.5], ["b", 12]]) == "name        AO\nlong name  0.5\nb           12"
+
+
+STRANGE = [r"a_b & 50% $x$ #1 {c} ~d^e \f", "[0.5] x", "*star", "<b>|", "two\nlines", "ümlaut", r"\\", "_best", ""]
+
+
+def test_a_latex_table_has_rules_and_columns_that_fit():
+    text = as_latex(
+        ["run", "n", "AO", "state"], [[["a", 3, "0.500", "x"], ["b", 12, "-", ""]], [["c", 1, "0.100", "-"]]]
+    )
+    alignments, (head, first, second) = read_latex(text)
+    assert alignments == "lrrl" and len(head) == 1 and len(first) == 2 and len(second) == 1
+    assert plain_rows(text) == [
+        ["run", "n", "AO", "state"],
+        ["a", "3", "0.500", "x"],
+        ["b", "12", "-", ""],
+        ["c", "1", "0.100", "-"],
+    ]
+    assert not bold_cells(text)
+
+
+def test_any_text_is_escaped_in_latex():
+    text = as_latex([*STRANGE[:1], "x"], [[[name, "1"] for name in STRANGE]])
+    assert [row[0] for row in plain_rows(text)[1:]] == [" ".join(name.split()) for name in STRANGE]
+    assert plain_rows(text)[0][0] == STRANGE[0]
+
+
+def test_the_best_number_of_a_column_is_bold_in_each_block():
+    blocks = [
+        [["a", "0.5", "0.540 ± 0.046", "9"], ["b", "0.7", "0.600 ± 0.100", "1"], ["c", "0.7", "-", "2"]],
+        [["a", "0.1", "0.3", "3"], ["b", "0.1", "-", "4"]],  # equal, and alone: nothing to compare
+    ]
+    text = as_latex(["run", "AO", "accuracy", "n"], blocks, best=["AO", "accuracy"])
+    assert bold_cells(text) == {(1, 1): "0.7", (2, 1): "0.7", (1, 2): "0.600 ± 0.100"}
+
+
+@pytest.mark.skipif(shutil.which("pdflatex") is None, reason="pdflatex is not installed")
+def test_pdflatex_takes_the_tables(tmp_path):
+    rows = [[name, "0.5 ± 0.1", "-"] for name in STRANGE]
+    (tmp_path / "table.tex").write_text(as_latex(["[*", "AO", "P_norm"], [rows, rows[1:], rows[2:]], best=["AO"]))
+    document = r"\documentclass{article} \usepackage{booktabs} \begin{document} \input{table.tex} \end{document}"
+    (tmp_path / "document.tex").write_text(document)
+    command = ["pdflatex", "-draftmode", "-interaction=nonstopmode", "-halt-on-error", "document.tex"]
+    done = subprocess.run(
+        command, cwd=tmp_path, capture_output=True, text=True, errors="replace", timeout=120, check=False
+    )
+    assert done.returncode == 0, done.stdout[-2000:]
 
 
 def test_pandas_and_scikit_learn_are_loaded_when_used_only():
