@@ -26,20 +26,22 @@ def main():
     dataset = open_benchmark(args.dataset, args.root, args.split, args.annotations)
     found = evaluate(EvaluationOptions(args.checkpoint, dataset, args.out))
     # the others wait: the first to exit with 1 has all of them killed
-    on_main(found.accelerator, lambda: show(found, args.checkpoint, dataset), f"The report in {found.folder}")
+    on_main(
+        found.accelerator, lambda: show(found, args.checkpoint, dataset, args.dataset), f"The report in {found.folder}"
+    )
     found.accelerator.end_training()
     return 1 if found.report.failures else 0
 
 
-def show(found, checkpoint, dataset):
+def show(found, checkpoint, dataset, benchmark):
     """Print an Evaluation's table and write its page; for a test split that a server scores, the zip to hand in too."""
-    from hiptrack.evaluation.submission import SUBMISSION, expected_of, write_submission
+    from hiptrack.evaluation.submission import FORMS, SUBMISSION, expected_of, write_submission
     from hiptrack.evaluation.table import format_table
     from hiptrack.extras.report.write import write_report
 
     print(format_table(found.report))
     write_report({checkpoint_name(checkpoint): found.report}, found.sequences, found.folder, dataset.name)
     print(f"results: {found.folder} (report.html shows them)")
-    if dataset.is_handed_in and not found.report.failures:
-        write_submission(found.folder, expected_of(found.sequences), found.folder / SUBMISSION)
+    if benchmark in FORMS and dataset.split == "test" and not found.report.failures:
+        write_submission(found.folder, expected_of(found.sequences), found.folder / SUBMISSION, FORMS[benchmark])
         print(f"to hand in: {found.folder / SUBMISSION}")

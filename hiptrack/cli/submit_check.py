@@ -1,22 +1,23 @@
-"""Check a zip before it is handed in to GOT-10k's server: `hiptrack submit-check submission.zip --root data/got10k`."""
+"""Check a zip before it is handed in to a benchmark's server: `hiptrack submit-check submission.zip --root data/got10k`."""
 
 import argparse
 from pathlib import Path
 
-from hiptrack.data.folders import FolderDataset
-from hiptrack.evaluation.submission import check_zip, expected_of, listed
+from hiptrack.data.benchmarks import open_benchmark
+from hiptrack.evaluation.submission import FORMS, check_zip, expected_of, listed
 
 
 def main():
     parser = argparse.ArgumentParser(description=__doc__)
     parser.add_argument("zip", type=Path)
+    parser.add_argument("--dataset", choices=FORMS, default="got10k", help="whose server (got10k)")
     parser.add_argument("--root", help="folder of the data: also check names, frame counts and first boxes against it")
     parser.add_argument("--split", default="test", help="split below --root (test)")
     args = parser.parse_args()
     expected = None
     if args.root:
-        expected = expected_of(FolderDataset(args.root, args.split).sequences)
-    problems = check_zip(args.zip, expected)
+        expected = expected_of(open_benchmark(args.dataset, args.root, args.split).sequences)
+    problems = check_zip(args.zip, FORMS[args.dataset], expected)
     if problems:
         print(f"{args.zip}: {len(problems)} problems:{listed(problems, 50)}")
         return 1

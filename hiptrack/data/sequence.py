@@ -100,7 +100,6 @@ class SequenceDataset:
     name: str | None = None
 
     is_endless = False  # whether its sequences are made as they are asked for
-    is_handed_in = False  # whether results are sent to GOT-10k's server
     LAYOUT = "a folder of sequences"
     SPLITS: ClassVar[tuple[str, ...] | None] = ()
     PLACE = ("root",)

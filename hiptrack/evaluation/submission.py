@@ -1,9 +1,20 @@
-"""The file one hands in to GOT-10k's server: a zip of result files, looked through before it is written.
+"""The file one hands in to a benchmark's server: a zip of result files, looked through before it is written.
+
+GOT-10k's server expects at the top of the zip (GOT-10k toolkit, ExperimentGOT10k.report)
 
     <seq>/<seq>_001.txt    a box a line, x,y,w,h in pixels, the first one as it was given
     <seq>/<seq>_time.txt   the seconds of each frame, all above 0
 
-at the top of the zip, as the server expects it (GOT-10k toolkit, ExperimentGOT10k.report). Raw results are only read.
+and TrackingNet's
+
+    <seq>.txt              a box a line, x,y,w,h in pixels
+
+The server runs metrics.py of github.com/SilvioGiancola/TrackingNet-devkit. It looks for a file of each sequence's name,
+reads four columns separated by commas, rounds them to whole pixels and puts the given box in the place of the first. A
+sequence without a file counts as lost throughout. Its author says in issue 12 there: commas, a box a line, no folder
+around the files. pytracking's util_scripts/pack_trackingnet_results.py (github.com/visionml/pytracking) writes the same.
+
+Raw results are only read.
 """
 
 import io
@@ -12,6 +23,7 @@ import re
 import zipfile
 import zlib
 from collections import Counter
+from collections.abc import Callable
 from dataclasses import dataclass
 from pathlib import Path, PurePosixPath
 
@@ -22,6 +34,7 @@ SUBMISSION = "submission.zip"  # its name in a results folder
 BOXES, TIMES = "_001.txt", "_time.txt"
 TEST_SEQUENCE = re.compile(r"GOT-10k_Test_\d{6}")
 TEST_SEQUENCES = 180
+TRACKINGNET_SEQUENCES = 511
 MAX_BYTES = 2**28  # of a zip, of what it unpacks to, and of a result file
 SAME_BOX = 0.01  # pixels between the first box and the given one: results are rounded
 EPOCH = (1980, 1, 1, 0, 0, 0)  # of every entry, so that equal results make equal zips
@@ -35,22 +48,40 @@ class Expected:
     first_xywh: tuple[float, float, float, float]
 
 
+@dataclass(frozen=True)
+class Form:
+    """What a server takes: for each ending of a result file its path in the zip, with {0} for the sequence's name.
+
+    place: matches such a path, and its first group the name; missing: called with the set of names to say what is missing
+    of the test split, a line each.
+    """
+
+    paths: dict[str, str]
+    place: re.Pattern
+    missing: Callable[[set[str]], list[str]]
+
+    def name_of(self, path):
+        """The sequence of a path in the zip; None where it is not in its place."""
+        found = self.place.fullmatch(path)
+        return found and found[1]
+
+
 def expected_of(sequences):
     return {s.name: Expected(len(s), tuple(map(float, s.boxes_xywh[0]))) for s in sequences}
 
 
-def write_submission(results_dir, expected, path):
-    """Zip the result files of all sequences of {name: Expected}, unless they have problems.
+def write_submission(results_dir, expected, path, form):
+    """Zip the result files of all sequences of {name: Expected} in a Form, unless they have problems.
 
     Raises DataError that lists them; nothing is written then.
     """
     files = {}
     for name in expected:
-        for ending in (BOXES, TIMES):
+        for ending, place in form.paths.items():
             source = Path(results_dir) / name / f"{name}{ending}"
             if source.exists():  # what is missing is among the problems
-                files[f"{name}/{name}{ending}"] = _read(source)
-    problems = find_problems(files, expected)
+                files[place.format(name)] = _read(source)
+    problems = find_problems(files, form, expected)
     if problems:
         raise DataError(f"{results_dir} cannot be handed in: {listed(problems)}")
     buffer = io.BytesIO()
@@ -63,11 +94,11 @@ def write_submission(results_dir, expected, path):
         raise DataError(f"{path} cannot be written: {error}.") from error
 
 
-def check_zip(path, expected=None):
-    """What is wrong with a zip, one line each; an empty list: nothing.
+def check_zip(path, form, expected=None):
+    """What is wrong with a zip that should have a Form, one line each; an empty list: nothing.
 
     expected: {name: Expected}; without it the sequences are taken as they are. A zip of GOT-10k test sequences
-    must hold all 180 in any case. Raises NotFoundError, or DataError for what is no zip.
+    must hold all 180 in any case, one for TrackingNet all 511. Raises NotFoundError, or DataError for what is no zip.
     """
     if not Path(path).is_file():
         raise NotFoundError(f"not found: {path} (a zip file was expected)", str(path))
@@ -81,21 +112,23 @@ def check_zip(path, expected=None):
     except (OSError, ValueError, RuntimeError, EOFError, zipfile.BadZipFile, zlib.error, NotImplementedError) as error:
         raise DataError(f"{path} cannot be read as a zip: {excerpt(str(error))}.") from error
     twice = [name for name, count in Counter(entry.filename for entry in entries).items() if count > 1]
-    return [f"{excerpt(name)}: stands in the zip more than once" for name in twice] + find_problems(files, expected)
+    return [f"{excerpt(name)}: stands in the zip more than once" for name in twice] + find_problems(
+        files, form, expected
+    )
 
 
-def find_problems(files, expected=None):
+def find_problems(files, form, expected=None):
     """What is wrong with result files {path in the zip: bytes}, one line each, as `check_zip` takes it."""
-    names = {PurePosixPath(path).parts[0] for path in files if _is_in_place(path)}
-    problems = [_misplaced(path) for path in sorted(files) if not _is_in_place(path)]
+    names = {form.name_of(path) for path in files} - {None}
+    problems = [_misplaced(path, form) for path in sorted(files) if form.name_of(path) is None]
     if expected is not None:
         problems += [f"{name}: no such sequence in the data" for name in sorted(names - expected.keys())]
         problems += [f"{name}: missing" for name in sorted(expected.keys() - names)]
-    problems += [line for line in _missing_test_sequences(names) if line not in problems]  # the data may lack some, too
+    problems += [line for line in form.missing(names) if line not in problems]  # the data may lack some, too
     if not names and not problems:
         problems.append("it holds no result")
     for name in sorted(names):
-        problems += _sequence_problems(name, files, None if expected is None else expected.get(name))
+        problems += _sequence_problems(name, files, form, None if expected is None else expected.get(name))
     return problems
 
 
@@ -104,26 +137,23 @@ def listed(problems, most=20):
     return "".join(f"\n  {line}" for line in problems[:most] + more)
 
 
-def _is_in_place(path):
-    parts = PurePosixPath(path).parts
-    return len(parts) == 2 and parts[1] in (parts[0] + BOXES, parts[0] + TIMES)
-
-
-def _misplaced(path):
+def _misplaced(path, form):
+    wanted = [place.format("<sequence>") for place in form.paths.values()]
+    depth = wanted[0].count("/") + 1
     parts = PurePosixPath(path.replace("\\", "/")).parts
-    inner = "/".join(parts[-2:])
+    inner = "/".join(parts[-depth:])
     shown = excerpt(path)
     if "\\" in path:
         return f"{shown}: folders must be separated by /"
-    if len(parts) > 2 and _is_in_place(inner):
-        return f"{shown}: {len(parts) - 2} folder levels too deep; {inner} was expected"
-    if len(parts) == 1 and parts[0].endswith((BOXES, TIMES)):
-        name = parts[0].removesuffix(BOXES).removesuffix(TIMES)
+    if len(parts) > depth and form.name_of(inner):
+        return f"{shown}: {len(parts) - depth} folder levels too deep; {inner} was expected"
+    name = path.removesuffix(BOXES).removesuffix(TIMES)
+    if form.name_of(f"{name}/{path}"):
         return f"{shown}: not in its sequence's folder; {name}/{shown} was expected"
-    return f"{shown}: no result file; <sequence>/<sequence>{BOXES} and <sequence>/<sequence>{TIMES} were expected"
+    return f"{shown}: no result file; {' and '.join(wanted)} {'were' if len(wanted) > 1 else 'was'} expected"
 
 
-def _missing_test_sequences(names):
+def _missing_of_got10k(names):
     if not any(TEST_SEQUENCE.fullmatch(name) for name in names):
         return []
     test = {f"GOT-10k_Test_{number:06d}" for number in range(1, TEST_SEQUENCES + 1)}
@@ -132,10 +162,28 @@ def _missing_test_sequences(names):
     ]
 
 
-def _sequence_problems(name, files, expected):
+def _missing_of_trackingnet(names):
+    if len(names) == TRACKINGNET_SEQUENCES:
+        return []
+    return [
+        f"{len(names)} sequences; the test split has {TRACKINGNET_SEQUENCES}, and one that is missing counts as lost"
+    ]
+
+
+FORMS = {
+    "got10k": Form(
+        {BOXES: "{0}/{0}_001.txt", TIMES: "{0}/{0}_time.txt"},
+        re.compile(r"([^/]+)/\1_(?:001|time)\.txt"),
+        _missing_of_got10k,
+    ),
+    "trackingnet": Form({BOXES: "{0}.txt"}, re.compile(r"([^/]+)\.txt"), _missing_of_trackingnet),
+}
+
+
+def _sequence_problems(name, files, form, expected):
     problems, counts = [], {}
-    for ending, columns in ((BOXES, 4), (TIMES, 1)):
-        path = f"{name}/{name}{ending}"
+    for ending, place in form.paths.items():
+        path, columns = place.format(name), 1 if ending == TIMES else 4
         if path not in files:
             problems.append(f"{path}: missing")
             continue

@@ -7,15 +7,18 @@ import sys
 import zipfile
 
 import numpy as np
+import pandas
 import pytest
 from toy import save_toy
 
 from hiptrack.config import REPO_ROOT
 from hiptrack.data.folders import FolderDataset
 from hiptrack.errors import DataError, NotFoundError
+from hiptrack.evaluation import submission
 from hiptrack.evaluation.results import SequenceResult, write_result
-from hiptrack.evaluation.submission import Expected, check_zip, expected_of, find_problems, write_submission
+from hiptrack.evaluation.submission import FORMS, Expected, check_zip, expected_of, find_problems, write_submission
 
+GOT10K, TRACKINGNET = FORMS["got10k"], FORMS["trackingnet"]
 EXPECTED = {"a": Expected(3, (1.0, 2.0, 30.0, 40.5)), "b": Expected(2, (5.0, 6.0, 7.0, 8.0))}
 
 
@@ -50,9 +53,9 @@ def accepted_by_the_servers_rules(path, expected):
 def test_a_zip_of_good_results_passes_and_is_the_same_each_time(results, tmp_path):
     before = {path: path.read_bytes() for path in results.rglob("*") if path.is_file()}
     for name in ("one.zip", "two.zip"):
-        write_submission(results, EXPECTED, tmp_path / name)
+        write_submission(results, EXPECTED, tmp_path / name, GOT10K)
     accepted_by_the_servers_rules(tmp_path / "one.zip", {"a": (3, (1, 2, 30, 40.5)), "b": (2, (5, 6, 7, 8))})
-    assert check_zip(tmp_path / "one.zip", EXPECTED) == [] and check_zip(tmp_path / "one.zip") == []
+    assert check_zip(tmp_path / "one.zip", GOT10K, EXPECTED) == [] and check_zip(tmp_path / "one.zip", GOT10K) == []
     assert (tmp_path / "one.zip").read_bytes() == (tmp_path / "two.zip").read_bytes()
     assert before == {path: path.read_bytes() for path in results.rglob("*") if path.is_file()}  # raw results stay
 
@@ -79,7 +82,7 @@ def spoilt(results, name, old, new):
 def test_results_that_would_be_rejected_are_named_and_nothing_is_written(results, tmp_path, name, old, new, words):
     spoilt(results, name, old, new)
     with pytest.raises(DataError) as raised:
-        write_submission(results, EXPECTED, tmp_path / "out.zip")
+        write_submission(results, EXPECTED, tmp_path / "out.zip", GOT10K)
     assert words in str(raised.value)
     assert not (tmp_path / "out.zip").exists()
 
@@ -89,7 +92,7 @@ def test_a_missing_file_and_a_missing_sequence_are_named(results, tmp_path):
     for path in (results / "b").iterdir():
         path.unlink()
     with pytest.raises(DataError, match=r"\n  b: missing\n  a/a_time.txt: missing"):
-        write_submission(results, EXPECTED, tmp_path / "out.zip")
+        write_submission(results, EXPECTED, tmp_path / "out.zip", GOT10K)
 
 
 GOOD = {"a/a_001.txt": b"1,2,3,4\n", "a/a_time.txt": b"0.1\n"}
@@ -106,27 +109,30 @@ GOOD = {"a/a_001.txt": b"1,2,3,4\n", "a/a_time.txt": b"0.1\n"}
     ],
 )
 def test_files_at_the_wrong_place(path, words):
-    problems = find_problems({**GOOD, path: b"1,2,3,4\n"})
+    problems = find_problems({**GOOD, path: b"1,2,3,4\n"}, GOT10K)
     assert len(problems) == 1 and words in problems[0]
 
 
 def test_sequences_are_checked_against_the_data_or_the_test_split():
-    assert find_problems(GOOD) == []
-    assert find_problems({}) == ["it holds no result"]
-    assert find_problems(GOOD, {"c": Expected(1, (1, 2, 3, 4))})[:2] == [
+    assert find_problems(GOOD, GOT10K) == []
+    assert find_problems({}, GOT10K) == ["it holds no result"]
+    assert find_problems(GOOD, GOT10K, {"c": Expected(1, (1, 2, 3, 4))})[:2] == [
         "a: no such sequence in the data",
         "c: missing",
     ]
     one = {"GOT-10k_Test_000007/GOT-10k_Test_000007_001.txt": b"1,2,3,4\n"}
     one["GOT-10k_Test_000007/GOT-10k_Test_000007_time.txt"] = b"0.1\n"
-    problems = find_problems(one)
+    problems = find_problems(one, GOT10K)
     assert len(problems) == 179 and problems[0] == "GOT-10k_Test_000001: missing"
     data = {f"GOT-10k_Test_{number:06d}": Expected(1, (1, 2, 3, 4)) for number in (7, 8)}  # half a download
-    assert find_problems(one, data)[0] == "GOT-10k_Test_000008: missing" and len(find_problems(one, data)) == 179
+    assert (
+        find_problems(one, GOT10K, data)[0] == "GOT-10k_Test_000008: missing"
+        and len(find_problems(one, GOT10K, data)) == 179
+    )
 
 
 def test_files_of_unequal_length_are_named_without_data_too():
-    assert find_problems({**GOOD, "a/a_time.txt": b"0.1\n0.1\n"}) == ["a: 1 boxes, but 2 times"]
+    assert find_problems({**GOOD, "a/a_time.txt": b"0.1\n0.1\n"}, GOT10K) == ["a: 1 boxes, but 2 times"]
 
 
 @pytest.mark.parametrize("content", [b"", b"no zip", b"PK\x03\x04" + bytes(50)])
@@ -134,16 +140,16 @@ def test_what_is_no_zip_is_an_error(tmp_path, content):
     path = tmp_path / "x.zip"
     path.write_bytes(content)
     with pytest.raises(DataError, match="cannot be read as a zip"):
-        check_zip(path)
+        check_zip(path, GOT10K)
     with pytest.raises(NotFoundError):
-        check_zip(tmp_path / "absent.zip")
+        check_zip(tmp_path / "absent.zip", GOT10K)
 
 
 def test_a_zip_that_unpacks_to_too_much_is_refused(tmp_path):
     with zipfile.ZipFile(tmp_path / "bomb.zip", "w", zipfile.ZIP_DEFLATED) as archive:
         archive.writestr("a/a_001.txt", bytes(2**28 + 1))
     with pytest.raises(DataError, match="would unpack to more than"):
-        check_zip(tmp_path / "bomb.zip")
+        check_zip(tmp_path / "bomb.zip", GOT10K)
 
 
 def test_a_file_twice_in_a_zip_is_named(tmp_path):
@@ -152,11 +158,67 @@ def test_a_file_twice_in_a_zip_is_named(tmp_path):
             archive.writestr(path, text)
         with pytest.warns(UserWarning, match="Duplicate name"):
             archive.writestr("a/a_001.txt", b"1,2,3,4\n")
-    assert check_zip(tmp_path / "x.zip") == ["a/a_001.txt: stands in the zip more than once"]
+    assert check_zip(tmp_path / "x.zip", GOT10K) == ["a/a_001.txt: stands in the zip more than once"]
+
+
+@pytest.fixture
+def complete(results, monkeypatch):
+    """As if TrackingNet had as many test sequences as there are results."""
+    monkeypatch.setattr(submission, "TRACKINGNET_SEQUENCES", len(EXPECTED))
+    return results
+
+
+def test_trackingnet_gets_a_text_file_a_sequence(complete, tmp_path):
+    for name in ("one.zip", "two.zip"):
+        write_submission(complete, EXPECTED, tmp_path / name, TRACKINGNET)
+    with zipfile.ZipFile(tmp_path / "one.zip") as archive:
+        assert archive.namelist() == ["a.txt", "b.txt"]
+        for name, expected in EXPECTED.items():  # as the server's metrics.py reads it
+            with archive.open(f"{name}.txt") as file:
+                table = pandas.read_csv(file, sep=",", names=["x", "y", "w", "h"])
+            assert table.shape == (expected.frames, 4) and table.loc[0].tolist() == list(expected.first_xywh)
+            assert table.loc[1].tolist() == [3.1, 4.2, 10, 11]
+    assert (tmp_path / "one.zip").read_bytes() == (tmp_path / "two.zip").read_bytes()
+    assert check_zip(tmp_path / "one.zip", TRACKINGNET, EXPECTED) == check_zip(tmp_path / "one.zip", TRACKINGNET) == []
+    assert len(check_zip(tmp_path / "one.zip", GOT10K)) == 2  # neither file is in GOT-10k's place
+
+
+@pytest.mark.parametrize(
+    "name, old, new, words",
+    [
+        ("a_001.txt", "3.100,4.200", "3.100 4.200", "a.txt:2: is '3.100 4.200,10.000,11.000'; x,y,w,h: four"),
+        ("a_001.txt", "10.000", "-1", "a.txt:2: width and height must be above 0"),
+        ("b_001.txt", "5.000,6.000,7.000,8.000\n", "", "b.txt: has 1 lines; the sequence has 2 frames"),
+    ],
+)
+def test_trackingnet_results_that_are_wrong_are_named_and_nothing_is_written(complete, tmp_path, name, old, new, words):
+    spoilt(complete, name, old, new)
+    with pytest.raises(DataError) as raised:
+        write_submission(complete, EXPECTED, tmp_path / "out.zip", TRACKINGNET)
+    assert words in str(raised.value) and not (tmp_path / "out.zip").exists()
+
+
+def test_a_part_of_trackingnets_test_split_is_not_handed_in(results, tmp_path):
+    with pytest.raises(DataError, match="2 sequences; the test split has 511"):
+        write_submission(results, EXPECTED, tmp_path / "out.zip", TRACKINGNET)
+    assert not (tmp_path / "out.zip").exists()
+
+
+@pytest.mark.parametrize(
+    "path, words",
+    [
+        ("results/b.txt", "1 folder levels too deep; b.txt was expected"),
+        ("readme", "no result file; <sequence>.txt was expected"),
+        ("a_time.txt", "a_time: no such sequence in the data"),
+    ],
+)
+def test_files_at_the_wrong_place_for_trackingnet(path, words):
+    problems = find_problems({"a.txt": b"1,2,3,4\n", path: b"1,2,3,4\n"}, TRACKINGNET, {"a": Expected(1, (1, 2, 3, 4))})
+    assert any(words in problem for problem in problems)
 
 
 def test_the_tool_says_what_is_wrong(results, tmp_path):
-    write_submission(results, EXPECTED, tmp_path / "good.zip")
+    write_submission(results, EXPECTED, tmp_path / "good.zip", GOT10K)
     with zipfile.ZipFile(tmp_path / "bad.zip", "w") as archive:
         archive.writestr("a/a_001.txt", b"1;2;3;4\n")
     command = [sys.executable, "-m", "hiptrack", "submit-check"]
@@ -167,6 +229,9 @@ def test_the_tool_says_what_is_wrong(results, tmp_path):
     assert good.returncode == 0 and "in order" in good.stdout
     assert bad.returncode == 1 and "2 problems:\n  a/a_001.txt:1: is '1;2;3;4'; x,y,w,h: four" in bad.stdout
     assert "\n  a/a_time.txt: missing" in bad.stdout
+    command += ["--dataset", "trackingnet", str(tmp_path / "good.zip")]
+    other = subprocess.run(command, capture_output=True, text=True, timeout=120, check=False)
+    assert other.returncode == 1 and "0 sequences; the test split has 511" in other.stdout
 
 
 def test_evaluating_a_test_split_leaves_the_zip_to_hand_in_and_a_report(synthetic, tmp_path):
@@ -187,7 +252,10 @@ def test_evaluating_a_test_split_leaves_the_zip_to_hand_in_and_a_report(syntheti
         [*command, "--root", str(root), "--split", "test"], capture_output=True, text=True, timeout=300, check=False
     )
     assert done.returncode == 0, done.stderr
-    assert check_zip(tmp_path / "out" / "submission.zip", expected_of(FolderDataset(str(root), "test").sequences)) == []
+    assert (
+        check_zip(tmp_path / "out" / "submission.zip", GOT10K, expected_of(FolderDataset(str(root), "test").sequences))
+        == []
+    )
     given = {}
     for path in root.glob("test/*/groundtruth.txt"):
         frames = len(list(path.parent.glob("*.jpg")))
