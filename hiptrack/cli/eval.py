@@ -5,7 +5,7 @@ import logging
 from pathlib import Path
 
 from hiptrack import config
-from hiptrack.cli.options import add_benchmark, add_checkpoint
+from hiptrack.cli.options import add_benchmark, add_checkpoint, attribute_sequences
 from hiptrack.data.benchmarks import open_benchmark
 from hiptrack.nano import checkpoint_name, checkpoint_path
 
@@ -14,9 +14,12 @@ def main():
     parser = argparse.ArgumentParser(description=__doc__)
     config.add_arguments(parser)
     add_checkpoint(parser, "weights file (.safetensors), tracker's folder, or nano", path=checkpoint_path)
-    add_benchmark(parser, annotations="folder of challenge annotations, to report the branch's accuracy")
+    add_benchmark(
+        parser, annotations="folder of challenge annotations: results by challenge, and the branch's accuracy"
+    )
     parser.add_argument("--out", type=Path, metavar="DIR", help="folder for the result files")
     args = config.parse_args(parser)
+    choice = attribute_sequences(args)
 
     from hiptrack.evaluation.evaluate import EvaluationOptions, evaluate
     from hiptrack.processes import on_main
@@ -24,7 +27,7 @@ def main():
     logging.basicConfig(level=logging.INFO, format="%(message)s")
     config.load(["gin/eval/tracker.gin", *args.gin], args.overrides, root="evaluate")
     dataset = open_benchmark(args.dataset, args.root, args.split, args.annotations)
-    found = evaluate(EvaluationOptions(args.checkpoint, dataset, args.out))
+    found = evaluate(EvaluationOptions(args.checkpoint, dataset, args.out, choice))
     # the others wait: the first to exit with 1 has all of them killed
     on_main(
         found.accelerator, lambda: show(found, args.checkpoint, dataset, args.dataset), f"The report in {found.folder}"

@@ -1,6 +1,8 @@
 """The options that several commands have."""
 
 from hiptrack.data.benchmarks import BENCHMARKS
+from hiptrack.errors import ConfigError
+from hiptrack.evaluation.analysis import ATTRIBUTE_SEQUENCES
 from hiptrack.nano import weights_path
 
 
@@ -17,9 +19,26 @@ def add_data(parser, annotations, split="train, val or test; without it the sequ
 
 
 def add_benchmark(parser, annotations):
-    """`--dataset`, and the options of `add_data`, for `open_benchmark`."""
+    """`--dataset` and the options of `add_data`, for `open_benchmark`; `--attribute-sequences`, for the function below."""
     parser.add_argument(
         "--dataset", choices=BENCHMARKS, default="got10k", help="layout of the data, and the benchmark's own metrics"
     )
     split = "train, val or test; without it test, or for got10k, folder and tnl2k the sequences in the root itself"
     add_data(parser, annotations, split)
+    parser.add_argument(
+        "--attribute-sequences",
+        choices=ATTRIBUTE_SEQUENCES,
+        help="AUC, P and the like by challenge: over the sequences that have it in the majority of their annotated frames, or in any "
+        "(majority)",
+    )
+
+
+def attribute_sequences(args):
+    """The choice of `--attribute-sequences`. Raises ConfigError where there are no numbers of sequences by challenge."""
+    if args.attribute_sequences is None:
+        return "majority"
+    if not args.annotations:
+        raise ConfigError("--attribute-sequences: there are no results by challenge without --annotations.")
+    if not BENCHMARKS[args.dataset].PROTOCOL.is_one_pass:
+        raise ConfigError(f"--attribute-sequences: {args.dataset} counts frames, not sequences; leave it out.")
+    return args.attribute_sequences

@@ -3,7 +3,7 @@
 import argparse
 from pathlib import Path
 
-from hiptrack.cli.options import add_benchmark
+from hiptrack.cli.options import add_benchmark, attribute_sequences
 from hiptrack.data.benchmarks import open_benchmark
 from hiptrack.errors import ConfigError
 
@@ -14,8 +14,10 @@ def main():
     add_benchmark(parser, annotations="folder of challenge annotations: results by challenge")
     parser.add_argument("--out", type=Path, default=Path("report"), metavar="DIR", help="folder of the files (report)")
     args = parser.parse_args()
+    choice = attribute_sequences(args)
 
     from hiptrack.evaluation.score import read_back
+    from hiptrack.evaluation.table import challenge_table, compare_table
     from hiptrack.extras.report.write import write_report
 
     dataset = open_benchmark(args.dataset, args.root, args.split, args.annotations)
@@ -23,8 +25,11 @@ def main():
     for folder, name in zip(args.results, names_of(args.results), strict=True):
         if name in reports:
             raise ConfigError(f"{folder} is named twice.")
-        reports[name] = read_back(folder, dataset)
+        reports[name] = read_back(folder, dataset, choice)
     files = write_report(reports, dataset.sequences, args.out, dataset.name)
+    print(compare_table(reports))
+    if any(report.by_challenge for report in reports.values()):
+        print(f"\n{challenge_table(reports)}")
     print(f"written: {', '.join(files)} in {args.out}")
     return 0
 

@@ -7,12 +7,14 @@ from dataclasses import dataclass
 import numpy as np
 
 from hiptrack.data.labels import draw_fixed
-from hiptrack.evaluation.metrics import summarise
+from hiptrack.data.sequence import GOT10K
+from hiptrack.evaluation.metrics import ONE_PASS_NUMBERS, mean_curves, summarise
 
 LOST_AFTER = 10  # scored frames without overlap in a row; the first of them is where the box was lost
 SIZES = {"below 16 px": 16, "16 to 32 px": 32, "32 to 96 px": 96, "above 96 px": np.inf}  # sqrt(w h)
 SPEEDS = {"below 0.05": 0.05, "0.05 to 0.2": 0.2, "above 0.2": np.inf}  # of the target's size per frame
 BINS = 10
+ATTRIBUTE_SEQUENCES = {"majority": 0.5, "any": 0.0}  # a sequence has what a greater share of its annotated frames has
 
 
 @dataclass(frozen=True)
@@ -56,8 +58,7 @@ def scored_frames(scores, sequences, classes):
 
 
 def _of_sequence(number, score, sequence, classes):
-    scored = np.flatnonzero(sequence.cover > 0)
-    scored = scored[scored > 0]  # as metrics.frame_ious has them
+    scored = _scored(sequence)
     boxes = sequence.boxes_xywh
     size = np.sqrt(boxes[:, 2:].prod(1))
     centre = boxes[:, :2] + boxes[:, 2:] / 2
@@ -83,13 +84,51 @@ def _of_sequence(number, score, sequence, classes):
     )
 
 
-def by_challenge(frames, names):
-    """{class: {"frames", "AO", "SR0.5", "SR0.75"}} of the classes, by their names, that occur."""
-    return _grouped(frames, {name: frames.challenge == number for number, name in enumerate(names)})
+def _scored(sequence):
+    """The scored frames (from 0) of a Sequence with ground truth, as metrics.frame_ious has them."""
+    return np.flatnonzero(sequence.cover[1:] > 0) + 1
+
+
+def by_challenge(scores, sequences, protocol, classes, attribute_sequences="majority"):
+    """{class: {"frames", "sequences", "AO", "SR0.5", "SR0.75"}} of SequenceScores: every class, in class order.
+
+    sequences: the Sequences that may have been scored; protocol: a Protocol; classes: their names; attribute_sequences: a
+    key of ATTRIBUTE_SEQUENCES. None where no scored sequence is annotated.
+
+    A scored frame counts for each of its flags, one that is annotated and has none for the last class. AO and SR are over
+    these frames, and `frames` is their number. `sequences` is the number of sequences that they are from.
+
+    In one-pass evaluation the numbers of OnePass.numbers are there too: of the mean of the curves of the sequences that
+    have the challenge, each over all of its frames and counting alike, as in the attribute tables of OTB (Wu et al.,
+    TPAMI 2015) and LaSOT (Fan et al., CVPR 2019). These give a sequence its attributes; here it has those that more than
+    half of its annotated frames have ("majority"), or any of them ("any"). `sequences` is their number then.
+
+    A number of nothing is None.
+    """
+    named = {sequence.name: sequence for sequence in sequences}
+    pairs = [(score, named[score.result.name]) for score in scores if score.ious is not None]
+    pairs = [(score, of) for score, of in pairs if of.labels is not None and of.labels.annotated.any()]
+    if not pairs:
+        return None
+    flags = [of.labels.multi_hot(_scored(of)) > 0 for _, of in pairs]
+    shares = [(of.labels.multi_hot(np.flatnonzero(of.labels.annotated)) > 0).mean(0) for _, of in pairs]
+    least, table = ATTRIBUTE_SEQUENCES[attribute_sequences], {}
+    for number, name in enumerate(classes):
+        ious = [score.ious[mask[:, number]] for (score, _), mask in zip(pairs, flags, strict=True)]
+        ious = [values for values in ious if len(values)]
+        row = {"frames": sum(map(len, ious)), "sequences": len(ious)}
+        row |= summarise(ious) if ious else dict.fromkeys(GOT10K.metrics)
+        if protocol.is_one_pass:
+            having = [score.one_pass for (score, _), share in zip(pairs, shares, strict=True) if share[number] > least]
+            having = [curves for curves in having if curves is not None]
+            row["sequences"] = len(having)
+            row |= mean_curves(having).numbers() if having else dict.fromkeys(ONE_PASS_NUMBERS)
+        table[name] = row
+    return table
 
 
 def by_size(frames):
-    """The same by the size of the target, sqrt(w h)."""
+    """{size: {"frames", "AO", "SR0.5", "SR0.75"}} by the size of the target, sqrt(w h), of the sizes that occur."""
     return _grouped(frames, _ranges(frames.size, SIZES))
 
 

@@ -27,11 +27,13 @@ from hiptrack.tracking.tracker import Tracker, parts_of
 
 @dataclass(frozen=True)
 class EvaluationOptions:
-    """What the command line says: the weights file or tracker's folder, the data set, and where results go."""
+    """What the command line says: the weights file or tracker's folder, the data set, where results go, and which
+    sequences count for a challenge (`analysis.by_challenge`)."""
 
     checkpoint: Path
     dataset: SequenceDataset
     out: Path | None = None
+    attribute_sequences: str = "majority"
 
 
 @dataclass(frozen=True)
@@ -90,6 +92,7 @@ def evaluate(
         protocol=options.dataset.PROTOCOL,
         batch=batch,
         taxonomy=labels,
+        attribute_sequences=options.attribute_sequences,
     )
 
     def write():

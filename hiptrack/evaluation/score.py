@@ -21,6 +21,7 @@ from hiptrack.data.labels import draw_fixed
 from hiptrack.data.sequence import GOT10K, Protocol
 from hiptrack.errors import DataError, HiptrackError, NotFoundError
 from hiptrack.evaluation import metrics, results
+from hiptrack.evaluation.analysis import ATTRIBUTE_SEQUENCES, by_challenge
 from hiptrack.evaluation.metrics import ONE_PASS_NUMBERS, OnePass, mean_curves, one_pass_curves
 from hiptrack.evaluation.results import SequenceResult, is_finished, read_key
 from hiptrack.evaluation.run_sequences import run_sequences
@@ -57,13 +58,15 @@ class Report:
     scores: of the sequences that finished; failures: (name, message) of each that did not; protocol: the benchmark's;
     taxonomy: of labels and class outputs.
     The overall numbers are those of the finished ones: AO and SR over all frames, those of one-pass evaluation over
-    sequences.
+    sequences. by_challenge: of `analysis.by_challenge`, where attribute_sequences is explained, too.
     """
 
     scores: tuple[SequenceScore, ...]
     failures: tuple[tuple[str, str], ...]
     protocol: Protocol = GOT10K
     taxonomy: Taxonomy = TEN
+    by_challenge: dict[str, dict] | None = None
+    attribute_sequences: str = "majority"
 
     @property
     def ious(self) -> list[np.ndarray]:
@@ -131,6 +134,7 @@ def evaluate_sequences(
     protocol: Protocol = GOT10K,
     batch: int = 1,
     taxonomy: Taxonomy | None = None,
+    attribute_sequences: str = "majority",
 ) -> Report:
     """Track and score all sequences; with several processes every one calls this and gets the same Report.
 
@@ -140,6 +144,7 @@ def evaluate_sequences(
     protocol: which numbers the benchmark reports; AO and SR are always among them.
     taxonomy: the names of the tracker's class outputs, and what the sequences' labels were read by; None: the ten.
     batch: how many sequences each process tracks side by side; more than one needs a tracker of several targets.
+    attribute_sequences: which sequences one-pass evaluation counts for a challenge, see `analysis.by_challenge`.
     A sequence that fails is logged and stands in the report's failures; the others finish. Scores are of the
     boxes as the files hold them (%.3f), whether or not files are written.
 
@@ -150,6 +155,8 @@ def evaluate_sequences(
         raise ValueError("gather is needed with more than one process")
     if (results_dir is None) != (key is None):
         raise ValueError("results_dir and key go together")
+    if attribute_sequences not in ATTRIBUTE_SEQUENCES:
+        raise ValueError(f"attribute_sequences is {attribute_sequences!r}, none of {', '.join(ATTRIBUTE_SEQUENCES)}")
     names = [sequence.name for sequence in sequences]
     if not names:
         raise DataError("There is no sequence to evaluate: the data set is empty, or all of it is excluded.")
@@ -176,11 +183,14 @@ def evaluate_sequences(
             f"{len(outcomes)} outcomes came back for {len(names)} sequences: the processes do not work on "
             "the same list, or gather does not join their lists."
         )
+    scores = tuple(score for _, score, _ in outcomes if score is not None)
     report = Report(
-        tuple(score for _, score, _ in outcomes if score is not None),
+        scores,
         tuple((names[index], message) for index, score, message in outcomes if score is None),
         protocol,
         taxonomy,
+        by_challenge(scores, sequences, protocol, taxonomy.classes, attribute_sequences),
+        attribute_sequences,
     )
     resumed = sum(score.resumed for score in report.scores)
     if resumed and process_index == 0:
@@ -294,6 +304,7 @@ def as_dict(report) -> dict:
         confusion = report.confusion.tolist()
         classification = {"classes": list(report.taxonomy.classes), **report.classification, "confusion": confusion}
     multi_label = {"classes": list(report.taxonomy.classes), **report.multi_label} if report.multi_label else None
+    counts_sequences = report.by_challenge and report.protocol.is_one_pass
     return {
         "overall": report.overall,
         "complete": not report.failures,
@@ -301,6 +312,8 @@ def as_dict(report) -> dict:
         "metrics": list(report.protocol.metrics),
         "taxonomy": {**arguments_of(report.taxonomy), "classes": list(report.taxonomy.classes)},
         "success_curve": None if report.success_curve is None else report.success_curve.tolist(),
+        "by_challenge": report.by_challenge,
+        "attribute_sequences": report.attribute_sequences if counts_sequences else None,
         "one_pass": None if report.one_pass is None else {k: v.tolist() for k, v in vars(report.one_pass).items()},
         "classification": classification,
         "multi_label": multi_label,
@@ -342,9 +355,10 @@ def _stored_taxonomy(folder):
         ) from error
 
 
-def read_back(folder, dataset):
+def read_back(folder, dataset, attribute_sequences="majority"):
     """The score.Report of a results folder on a data set; sequences without files are its failures.
 
+    attribute_sequences: see `analysis.by_challenge`.
     Raises NotFoundError or DataError for a folder that holds no results of it.
     """
     if not Path(folder).is_dir():
@@ -358,5 +372,11 @@ def read_back(folder, dataset):
             "was made with."
         )
     return evaluate_sequences(
-        _Absent(), sequences, results_dir=folder, key=key, protocol=dataset.PROTOCOL, taxonomy=taxonomy
+        _Absent(),
+        sequences,
+        folder,
+        key,
+        protocol=dataset.PROTOCOL,
+        taxonomy=taxonomy,
+        attribute_sequences=attribute_sequences,
     )

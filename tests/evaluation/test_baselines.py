@@ -12,6 +12,7 @@ from toy import save_toy
 from hiptrack.cli import compare_opencv
 from hiptrack.config import REPO_ROOT
 from hiptrack.data.folders import FolderDataset
+from hiptrack.data.sequence import GOT10K
 from hiptrack.errors import DataError, HiptrackError
 from hiptrack.evaluation.baselines import MIL, OpenCVTracker, StillBox, pixels_inside
 from hiptrack.evaluation.run_sequences import run_sequence
@@ -144,7 +145,7 @@ def test_the_command_sets_five_trackers_side_by_side(moving_square, tmp_path, mo
     monkeypatch.setattr(sys, "argv", ["hiptrack compare-opencv", *given])
     assert compare_opencv.main() == 0
     lines = capsys.readouterr().out.splitlines()
-    assert lines[0].split() == ["tracker", "AO", "SR0.5", "SR0.75", "frames/s", "end", "to", "end"]
+    assert lines[0].split() == ["tracker", "sequences", "frames", *GOT10K.metrics, "frames/s", "end", "to", "end"]
     assert [line.split("  ")[0] for line in lines[1:]] == ["still box", "MIL", "KCF", "CSRT", name]
 
 

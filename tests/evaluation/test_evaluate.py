@@ -373,6 +373,35 @@ def test_classification_counts_labelled_frames_that_were_classified(sequences):
     assert all(name in table for name in CLASSES) and "balanced accuracy" in table
 
 
+def test_the_numbers_by_challenge_are_in_json_and_table(sequences):
+    low_contrast = CLASSES.index("low_contrast")
+    for sequence in sequences:
+        sequence.labels.flags[:, low_contrast] = False
+    report = evaluate_sequences(Drifter(), sequences)
+    values = json.loads(json.dumps(scoring.as_dict(report), allow_nan=False))
+    assert list(values["by_challenge"]) == list(CLASSES) and values["attribute_sequences"] is None
+    blurred = CLASSES.index("motion_blur")
+    ious = np.concatenate(
+        [
+            score.ious[(sequence.labels.flags[:, blurred] & sequence.labels.annotated)[1:][sequence.cover[1:] > 0]]
+            for score, sequence in zip(report.scores, sequences, strict=True)
+        ]
+    )
+    row = values["by_challenge"]["motion_blur"]
+    assert row["frames"] == len(ious) > 0 and row["AO"] == pytest.approx(ious.mean())
+    assert row["SR0.5"] == pytest.approx((ious > 0.5).mean()) and 0 < row["sequences"] <= 5
+    printed = [line.split() for line in format_table(report).splitlines()]
+    assert ["motion", "blur", str(len(ious)), str(row["sequences"]), f"{row['AO']:.3f}"] in [
+        line[:5] for line in printed
+    ]
+    assert ["low", "contrast", "0", "0", "-", "-", "-"] in printed
+    plain = evaluate_sequences(Drifter(), [replace(sequence, labels=None) for sequence in sequences])
+    assert scoring.as_dict(plain)["by_challenge"] is None and "challenge" not in format_table(plain)
+    assert plain.overall == report.overall
+    with pytest.raises(ValueError, match="attribute_sequences is 'all', none of majority, any"):
+        evaluate_sequences(Drifter(), sequences, attribute_sequences="all")
+
+
 def test_no_classification_without_branch_or_labels(sequences):
     assert evaluate_sequences(Drifter(branch=False), sequences).classification is None
     unlabelled = [replace(sequence, labels=None) for sequence in sequences]

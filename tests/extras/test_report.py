@@ -15,15 +15,18 @@ import cv2
 import numpy as np
 import pytest
 import torch
+from latex_tables import bold_cells, plain_rows
+from matplotlib.projections.polar import PolarAxes
 from toy import toy_model
 
 from hiptrack.cli.report import names_of
 from hiptrack.data.benchmarks import LaSOTDataset
-from hiptrack.data.folders import FolderDataset
+from hiptrack.data.folders import FolderDataset, MVTDDataset
 from hiptrack.data.sequence import GOT10K
 from hiptrack.evaluation.run_sequences import Moments
 from hiptrack.evaluation.score import evaluate_sequences, read_back
-from hiptrack.extras.report.charts import draw
+from hiptrack.evaluation.table import challenge_table, what_counts
+from hiptrack.extras.report.charts import challenges, draw
 from hiptrack.extras.report.page import page
 from hiptrack.extras.report.summary import summarise_run
 from hiptrack.extras.report.write import write_report
@@ -61,6 +64,18 @@ def sequences(synthetic):
     return FolderDataset(str(synthetic), "val", f"{synthetic}/annotations").sequences
 
 
+@pytest.fixture
+def annotated(sequences):
+    """The same; in the first sequence each frame has three flags, in the second the first of them until frame 10."""
+    made = []
+    for sequence, flags in zip(sequences, ([0, 3, 8], [0]), strict=True):
+        table = np.zeros_like(sequence.labels.flags)
+        table[: None if len(flags) > 1 else 10, flags] = True
+        labels = replace(sequence.labels, flags=table, annotated=np.ones(len(sequence), bool))
+        made.append(replace(sequence, labels=labels))
+    return made
+
+
 def evaluated(sequences, lost, folder=None, protocol=GOT10K):
     key = None if folder is None else "key"
     return evaluate_sequences(Wandering(sequences, lost), sequences, folder, key, protocol=protocol)
@@ -95,7 +110,7 @@ class Reader(HTMLParser):
 
 def page_of(reports, sequences, title="val"):
     runs = [summarise_run(name, report, sequences) for name, report in reports.items()]
-    return page(runs, title, draw(runs))
+    return page(runs, title, draw(runs), what_counts(next(iter(reports.values()))))
 
 
 def test_the_page_stands_alone_and_holds_the_numbers(sequences):
@@ -207,7 +222,7 @@ def test_two_runs_stand_side_by_side_in_page_csv_and_png(sequences, tmp_path):
     table = table_of(tmp_path / "report.csv")
     mine = next(row for row in table if row["run"] == "bad" and row["row"] == sequences[0].name)
     assert mine["lost at"] == "4" and float(mine["AO"]) == pytest.approx(reports["bad"].scores[0].ious.mean())
-    assert {row["row"] for row in table if row["table"] == "challenge"} <= set(CLASSES)
+    assert [row["row"] for row in table if row["table"] == "challenge"] == [*CLASSES, *CLASSES]
     whole = next(row for row in table if row["run"] == "good" and row["table"] == "all")
     assert float(whole["AO"]) == pytest.approx(reports["good"].overall["AO"]) and whole["frames"] == "28"
     losses = [(row["row"], row["lost at"], row["frames"]) for row in table if row["table"] == "lost"]
@@ -254,6 +269,77 @@ def test_a_benchmark_is_reported_by_its_own_numbers(sequences, tmp_path):
     assert float(whole["AUC"]) == pytest.approx(report.overall["AUC"])
 
 
+def test_the_table_by_challenge_is_the_same_in_page_csv_and_latex(annotated, tmp_path):
+    reports = {"good_1": evaluated(annotated, 99), "bad": evaluated(annotated, 4)}
+    names = write_report(reports, annotated, tmp_path, "val")
+    assert {"report.tex", "by_challenge.tex", "by_challenge.png"} <= set(names)
+    page_rows = Reader((tmp_path / "report.html").read_text()).rows
+    latex, table = plain_rows((tmp_path / "by_challenge.tex").read_text()), table_of(tmp_path / "report.csv")
+    assert latex[0] == ["challenge", "tracker", "frames", "sequences", "AO", "SR0.5", "SR0.75"]
+    empty = []
+    for place, name in enumerate(CLASSES):
+        rows = [report.by_challenge[name] for report in reports.values()]
+        cells = [
+            [str(row["frames"]), str(row["sequences"])]
+            + ["-" if row[metric] is None else f"{row[metric]:.3f}" for metric in GOT10K.metrics]
+            for row in rows
+        ]
+        words = name.replace("_", " ")
+        assert next(row for row in page_rows if row[:1] == [words])[1:] == cells[0] + cells[1]
+        assert latex[1 + 2 * place : 3 + 2 * place] == [[words, "good_1", *cells[0]], ["", "bad", *cells[1]]]
+        written = [row for row in table if row["table"] == "challenge" and row["row"] == name]
+        assert [(row["frames"], row["sequences"]) for row in written] == [(cell[0], cell[1]) for cell in cells]
+        assert [row["AO"] for row in written] == ["" if row["AO"] is None else str(row["AO"]) for row in rows]
+        empty += [words] if rows[0]["frames"] == 0 else []
+    assert len(empty) == len(CLASSES) - 4
+    bold = bold_cells((tmp_path / "by_challenge.tex").read_text())
+    assert bold and all(row % 2 == 0 for row, _ in bold)  # good_1 is never the worse
+    whole = plain_rows((tmp_path / "report.tex").read_text())
+    assert whole[1][:4] == ["good_1", "2", "28", f"{reports['good_1'].overall['AO']:.3f}"]
+    assert set(bold_cells((tmp_path / "report.tex").read_text())) == {(0, 3), (0, 4), (0, 5)}
+    printed = challenge_table(reports).splitlines()
+    assert [line.split()[-5:] for line in printed[1:-1]] == [row[2:] for row in latex[1:]]
+
+
+def test_of_a_single_run_no_challenge_is_the_best(sequences, tmp_path):
+    write_report({"mine": evaluated(sequences, 8)}, sequences, tmp_path, "val")
+    text = (tmp_path / "by_challenge.tex").read_text()
+    assert plain_rows(text)[0][:3] == ["challenge", "frames", "sequences"] and len(plain_rows(text)) == 1 + len(CLASSES)
+    assert not bold_cells(text) and "By challenge" in (tmp_path / "report.html").read_text()
+
+
+def test_the_radar_plot_has_the_classes_with_numbers_and_names_the_others(annotated):
+    protocol = MVTDDataset.PROTOCOL
+    reports = {"good": evaluated(annotated, 99, protocol=protocol), "bad": evaluated(annotated, 4, protocol=protocol)}
+    runs = [summarise_run(name, report, annotated) for name, report in reports.items()]
+    shown, left_out = challenges(runs)
+    assert shown == [CLASSES[0], CLASSES[3], CLASSES[8]]  # normal: 4 of 14 frames of the second
+    assert left_out == [name for name in CLASSES if name not in shown]
+    plot = draw(runs)["by_challenge"]
+    assert "left out for lack of sequences: " + ", ".join(name.replace("_", " ") for name in left_out) in plot.svg
+    assert all(f"[{report.overall['AUC']:.3f}] {name}" in plot.svg for name, report in reports.items())
+    assert all(f">{name.replace('_', ' ')}</text>" in plot.svg for name in shown)
+    assert cv2.imdecode(np.frombuffer(plot.png, np.uint8), cv2.IMREAD_COLOR).std() > 5
+    assert plot.svg in page_of(reports, annotated)
+
+
+def test_the_corners_of_a_polygon_are_the_run_s_numbers(annotated, monkeypatch):
+    lines = []
+    plot = PolarAxes.plot
+    monkeypatch.setattr(PolarAxes, "plot", lambda axes, x, y, **more: lines.append(y) or plot(axes, x, y, **more))
+    reports = {"good": evaluated(annotated, 99), "bad": evaluated(annotated, 4)}
+    draw([summarise_run(name, report, annotated) for name, report in reports.items()])
+    for report, line in zip(reports.values(), lines, strict=True):
+        values = [report.by_challenge[CLASSES[number]]["AO"] for number in (0, 3, 8, 9)]
+        assert line == [*values, values[0]]
+
+
+def test_two_classes_make_no_polygon(annotated, tmp_path):
+    files = write_report({"mine": evaluated(annotated[1:], 8)}, annotated[1:], tmp_path, "val")
+    assert "by_challenge.tex" in files and "by_challenge.png" not in files
+    assert "radar" not in (tmp_path / "report.html").read_text()
+
+
 @pytest.mark.parametrize(
     "folders, names",
     [
@@ -286,6 +372,10 @@ def test_the_tool_reads_results_back(synthetic, sequences, tmp_path):
     assert done.returncode == 0, done.stderr
     text = (tmp_path / "out" / "report.html").read_text()
     assert f"two: {sequences[1].name}: it has no result files here" in text and "frame 8: lost" in text
+    printed = [line.split() for line in done.stdout.splitlines()]
+    assert ["tracker", "sequences", "frames", "AO", "SR0.5", "SR0.75"] in [line[:6] for line in printed]
+    assert ["two", "(1", "failed)", "1", "14"] in [line[:5] for line in printed]
+    assert ["challenge", "tracker", "frames", "sequences", "AO", "SR0.5", "SR0.75"] in printed
     absent = subprocess.run([*command, "nowhere", *data], capture_output=True, text=True, timeout=120, check=False)
     assert absent.returncode == 1 and "not found: nowhere" in absent.stderr
     shutil.rmtree(tmp_path / "two" / sequences[0].name)

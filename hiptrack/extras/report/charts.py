@@ -64,13 +64,16 @@ def _chart(name, threshold, most, lines, number):
 def draw(runs):
     """Pictures of some RunSummary, where there is something to show.
 
-    {"success": the charts, "branch": confusion and calibration}
+    {"success": the charts, "by_challenge": a radar plot, "branch": confusion and calibration}
     """
     pictures, curves = {}, charts(runs)
+    shown, left_out = challenges(runs)
     known = [run for run in runs if run.numbers["classification"]]
     with rc_context(STYLE):
         if curves:
             pictures["success"] = _picture("success", _curves(curves))
+        if len(shown) > 2:  # fewer corners make no polygon
+            pictures["by_challenge"] = _picture("by_challenge", _radar(runs, shown, left_out))
         if known:
             pictures["branch"] = _picture("branch", _branch(known))
     return pictures
@@ -88,6 +91,47 @@ def _curves(charts):
         axes.grid(alpha=0.3)
         axes.legend(fontsize=8)
     return figure
+
+
+def challenges(runs):
+    """(the classes in which each labelled RunSummary has the benchmark's first number, those in which one has none)."""
+    metric = runs[0].numbers["metrics"][0]
+    tables = [run.groups["challenge"] for run in runs if run.groups["challenge"]]
+    names = list(tables[0]) if tables else []
+    shown = [name for name in names if all(table[name][metric] is not None for table in tables)]
+    return shown, [name for name in names if name not in shown]
+
+
+def _radar(runs, names, left_out):
+    """The benchmark's first number by challenge, a polygon for each run."""
+    metric = runs[0].numbers["metrics"][0]
+    figure = Figure(figsize=(8, 5.2), layout="constrained")
+    axes = figure.add_subplot(projection="polar")
+    angles = np.linspace(0, 2 * np.pi, len(names), endpoint=False)
+    for number, run in enumerate(runs):
+        if run.groups["challenge"]:
+            values = [run.groups["challenge"][name][metric] for name in names]
+            label = f"[{run.numbers['overall'][metric]:.3f}] {run.name}"
+            axes.plot([*angles, 0], [*values, values[0]], color=f"C{number}", label=label)
+            axes.fill(angles, values, color=f"C{number}", alpha=0.1)
+    axes.set_xticks(angles, [_words(name) for name in names], fontsize=8)
+    for label, angle in zip(axes.get_xticklabels(), angles, strict=True):
+        across = np.cos(angle)
+        label.set_horizontalalignment("center" if abs(across) < 0.2 else "left" if across > 0 else "right")
+    axes.set_rlabel_position(np.degrees(angles[1] / 2))
+    axes.tick_params(axis="y", labelsize=7)
+    axes.set_ylim(bottom=0)
+    figure.legend(loc="outside right upper", fontsize=8)
+    words = f"{metric} by challenge; in brackets over all"
+    if left_out:
+        lack = "sequences" if runs[0].numbers["one_pass"] else "frames"
+        words += f"\nleft out for lack of {lack}: {', '.join(map(_words, left_out))}"
+    axes.set_title(words, fontsize=8, pad=18)
+    return figure
+
+
+def _words(name):
+    return name.replace("_", " ")
 
 
 def _branch(runs):

@@ -8,8 +8,11 @@ from hiptrack.evaluation.analysis import LOST_AFTER, SIZES, SPEEDS
 from hiptrack.extras.report.summary import OVERLAPS
 
 
-def page(runs, title, pictures):
-    """The page of some RunSummary as text; the first leads the tables. pictures: what `charts.draw` gives."""
+def page(runs, title, pictures, counted):
+    """The page of some RunSummary as text; the first leads the tables.
+
+    pictures: what `charts.draw` gives; counted: a sentence on what the numbers by challenge are over.
+    """
     environment = Environment(
         loader=PackageLoader(__package__, ""),
         autoescape=True,
@@ -20,7 +23,8 @@ def page(runs, title, pictures):
     )
     environment.filters["base64"] = lambda data: base64.b64encode(data).decode()
     metrics = runs[0].numbers["metrics"]
-    groups = {"challenge": runs[0].classes, "size": SIZES, "speed": SPEEDS}
+    groups = {"size": SIZES, "speed": SPEEDS}
+    challenges = [run.groups["challenge"] for run in runs]
     sequences = dict.fromkeys(name for run in runs for name in run.sequences)
     return environment.get_template("report.html.j2").render(
         title=title,
@@ -29,6 +33,8 @@ def page(runs, title, pictures):
         metrics=metrics,
         overlaps=list(OVERLAPS),
         best=_best([run.numbers["overall"] or {} for run in runs], metrics),
+        challenges=_compare(challenges, dict.fromkeys(name for table in challenges for name in table), metrics),
+        counted=counted,
         groups={kind: _compare([run.groups[kind] for run in runs], groups[kind], OVERLAPS) for kind in groups},
         sequences=_compare([run.sequences for run in runs], sequences, metrics),
         lost_after=LOST_AFTER,

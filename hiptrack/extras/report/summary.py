@@ -6,7 +6,7 @@ import cv2
 import numpy as np
 
 from hiptrack.data.reading import read_image_rgb
-from hiptrack.evaluation.analysis import by_challenge, by_size, by_speed, calibration, find_lost_targets, scored_frames
+from hiptrack.evaluation.analysis import by_size, by_speed, calibration, find_lost_targets, scored_frames
 from hiptrack.evaluation.score import as_dict
 from hiptrack.pictures import PREDICTED_COLOUR, TRUTH_COLOUR, draw_box, score_overlay
 
@@ -29,8 +29,9 @@ class Moment:
 class RunSummary:
     """One evaluation under its name; numbers as in report.json (`score.as_dict`).
 
-    classes: the names of the challenges; sequences: {name: {"frames", "AO", "SR0.5", "SR0.75", the benchmark's own metrics, "lost"}}; groups: {"challenge" |
-    "size" | "speed": {group: {"frames", "AO", "SR0.5", "SR0.75"}}}; losses: of `analysis.find_lost_targets`.
+    classes: the names of the challenges; sequences: {name: {"frames", "AO", "SR0.5", "SR0.75", the benchmark's own metrics,
+    "lost"}}; groups: {"challenge": `analysis.by_challenge`, {} without labels; "size" | "speed": {group: {"frames", "AO",
+    "SR0.5", "SR0.75"}}}; losses: of `analysis.find_lost_targets`.
     """
 
     name: str
@@ -60,11 +61,7 @@ def summarise_run(name, report, sequences):
         }
         for sequence, row in numbers["sequences"].items()
     }
-    groups = {
-        "challenge": by_challenge(frames, report.taxonomy.classes),
-        "size": by_size(frames),
-        "speed": by_speed(frames),
-    }
+    groups = {"challenge": report.by_challenge or {}, "size": by_size(frames), "speed": by_speed(frames)}
     moments = [_picture(*moment) for moment in _worst(report, tracked, frames, losses)]
     return RunSummary(name, report.taxonomy.classes, numbers, rows, groups, losses, calibration(frames), moments)
 

@@ -1,25 +1,30 @@
-"""Writes a report: the page, its numbers as CSV, its charts as PNG."""
+"""Writes a report: the page, its numbers as CSV and LaTeX, its charts as PNG."""
 
 import numpy as np
 
 from hiptrack.errors import HiptrackError
+from hiptrack.evaluation.table import challenge_rows, compare_rows, what_counts
 from hiptrack.extras.report.charts import charts, draw
 from hiptrack.extras.report.page import page
 from hiptrack.extras.report.summary import OVERLAPS, summarise_run
 from hiptrack.files import write_atomically
-from hiptrack.tables import as_csv
+from hiptrack.tables import as_csv, as_latex
 
 
 def write_report(reports, sequences, folder, title):
     """Write the report of {name: score.Report} over the same Sequences into a folder.
 
-    report.html and report.csv; where there is ground truth, success.csv and success.png; where the branch was on and
-    there are labels, branch.csv and branch.png. Returns the files' names. Raises HiptrackError where they cannot be
-    written.
+    report.html, report.csv and report.tex; where there is ground truth, success.csv and success.png, and where there are
+    labels besides, by_challenge.tex and by_challenge.png; where the branch was on and there are labels, branch.csv and
+    branch.png. Returns the files' names. Raises HiptrackError where they cannot be written.
     """
     runs = [summarise_run(name, report, sequences) for name, report in reports.items()]
     pictures = draw(runs)
-    files = {"report.html": page(runs, title, pictures).encode(), "report.csv": tables_csv(runs).encode()}
+    counted = what_counts(next(iter(reports.values())))
+    files = {"report.html": page(runs, title, pictures, counted).encode(), "report.csv": tables_csv(runs).encode()}
+    files |= {name: text.encode() for name, text in tables_latex(reports).items()}
+    if "by_challenge" in pictures:
+        files["by_challenge.png"] = pictures["by_challenge"].png
     for name, as_table in (("success", curves_csv), ("branch", branch_csv)):
         if name in pictures:
             files |= {f"{name}.csv": as_table(runs).encode(), f"{name}.png": pictures[name].png}
@@ -31,6 +36,18 @@ def write_report(reports, sequences, folder, title):
     return list(files)
 
 
+def tables_latex(reports):
+    """{file: table} of {name: score.Report}: all of them side by side, and by challenge where there are labels."""
+    metrics = next(iter(reports.values())).protocol.metrics
+    columns, rows = compare_rows(reports)
+    texts = {"report.tex": as_latex(columns, [rows], best=metrics)}
+    tables = {name: report.by_challenge for name, report in reports.items()}
+    if any(tables.values()):
+        columns, blocks = challenge_rows(tables, metrics)
+        texts["by_challenge.tex"] = as_latex(columns, blocks, best=metrics if len(reports) > 1 else ())
+    return texts
+
+
 def tables_csv(runs):
     """One line for each evaluation, sequence, group and loss of each RunSummary; a loss stands at its first frame."""
     metrics = list(dict.fromkeys([*OVERLAPS, *runs[0].numbers["metrics"]]))
@@ -38,15 +55,17 @@ def tables_csv(runs):
     for run in runs:
         overall = run.numbers["overall"] or {}
         frames = sum(row["frames"] for row in run.sequences.values())
-        tables = {"all": {"": {"frames": frames, **overall}}, "sequence": run.sequences, **run.groups}
+        whole = {"frames": frames, "sequences": len(run.sequences), **overall}
+        tables = {"all": {"": whole}, "sequence": run.sequences, **run.groups}
         for table, named in tables.items():
             for name, row in named.items():
                 numbers = [row.get(metric) for metric in metrics]
-                rows.append([run.name, table, name, row["frames"], *numbers, row.get("lost")])
+                rows.append([run.name, table, name, row["frames"], row.get("sequences"), *numbers, row.get("lost")])
         rows += [
-            [run.name, "lost", loss.sequence, loss.length, *[None] * len(metrics), loss.frame] for loss in run.losses
+            [run.name, "lost", loss.sequence, loss.length, None, *[None] * len(metrics), loss.frame]
+            for loss in run.losses
         ]
-    return as_csv(["run", "table", "row", "frames", *metrics, "lost at"], rows)
+    return as_csv(["run", "table", "row", "frames", "sequences", *metrics, "lost at"], rows)
 
 
 def curves_csv(runs):
