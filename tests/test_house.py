@@ -27,7 +27,7 @@ MAY_IMPORT = {
     "extras.report": "data evaluation",
     "extras.export": "config models data tracking",
     "extras.video": "models data tracking extras.export",
-    "extras.sweep": "config models data training",
+    "extras.sweep": "config models data evaluation training",
     "extras.benchmark": "nano config models data tracking evaluation training extras.world",
     "extras": "",
 }

@@ -13,7 +13,7 @@ def main():
         "--out",
         metavar="DIR",
         type=Path,
-        help="for compare.csv, .md and .png (default: the sweep, or beside the first run)",
+        help="for compare.csv, .md, .tex and .png (default: the sweep, or beside the first run)",
     )
     args = parser.parse_args()
 
@@ -25,6 +25,5 @@ def main():
     print(as_text(comparison))
     first = args.runs[0]
     out = args.out or (first if (first / PLAN).exists() else first.absolute().parent)
-    write(comparison, out)
-    print(f"written: compare.csv, compare.md, compare.png in {out}")
+    print(f"written: {', '.join(write(comparison, out))} in {out}")
     return 0

@@ -10,10 +10,21 @@ import cv2
 import pytest
 import safetensors.torch
 import torch
+from latex_tables import bold_cells, plain_rows
 
 from hiptrack import config
 from hiptrack.errors import ConfigError, DataError, HiptrackError, NotFoundError
-from hiptrack.extras.sweep.compare import as_csv, as_picture, as_text, compare, read_runs, rows, write
+from hiptrack.extras.sweep.compare import (
+    as_csv,
+    as_latex,
+    as_markdown,
+    as_picture,
+    as_text,
+    compare,
+    read_runs,
+    rows,
+    write,
+)
 from hiptrack.extras.sweep.plan import check_runs, claim, make_plan
 from hiptrack.models.weights import content_hash
 from hiptrack.training import train  # noqa: F401  registers everything
@@ -59,6 +70,17 @@ def evaluation(ao, accuracy=None, fps=50.0, complete=True, data="0123456789", **
     }
 
 
+def in_mvtd(auc, occlusion, frames=12, sequences=1):
+    """An evaluation by AUC and P; occlusion: its AUC there. No frame is blurred."""
+    table = {
+        "occlusion": {"frames": frames, "sequences": sequences, "AO": 0.9, "AUC": occlusion, "P": 1.0},
+        "motion_blur": {"frames": 0, "sequences": 0, "AO": None, "AUC": None, "P": None},
+    }
+    report = evaluation(0.9) | {"metrics": ["AUC", "P"], "by_challenge": table}
+    report["overall"] |= {"AUC": auc, "P": 1.0, "P_norm": 0.8}
+    return report
+
+
 def comparison_of(*folders):
     return compare(*read_runs(folders))
 
@@ -99,6 +121,65 @@ def test_the_evaluation_counts_before_the_validation(tmp_path):
     head, best, other = rows(comparison)
     place = head.index("balanced accuracy")
     assert (best[place], other[place]) == ("-", "0.150")
+
+
+def test_a_benchmark_is_compared_by_its_own_numbers_and_by_challenge(tmp_path):
+    for name, weight, seed, auc, occlusion in (
+        ("a", 1.0, 0, 0.50, 0.3),
+        ("b", 1.0, 1, 0.54, 0.5),
+        ("c", 2.0, 0, 0.40, 0.6),
+    ):
+        more = [f"ChallengeLoss.weight={weight}", f"train.seed={seed}"]
+        make_run(tmp_path / name, *more, evaluation=in_mvtd(auc, occlusion))
+    comparison = comparison_of(*sorted(tmp_path.iterdir()))
+    assert comparison.numbers == ["AUC", "P", "frames/s", "s/step"] and not comparison.notes
+    assert [variant.mean("AUC") for variant in comparison.variants] == pytest.approx([0.52, 0.4])
+    names = set(write(comparison, tmp_path / "out"))
+    assert names == {path.name for path in (tmp_path / "out").iterdir()}
+    latex = (tmp_path / "out" / "compare_by_challenge.tex").read_text()
+    # the mean of 0.3 and 0.5, and their sample standard deviation, 0.2 / sqrt(2)
+    assert plain_rows(latex) == [
+        ["challenge", "tracker", "frames", "sequences", "AUC", "P"],
+        ["occlusion", "weight=1.0 (n=2)", "12", "1", "0.400 ± 0.141", "1.000 ± 0.000"],
+        ["", "weight=2.0 (n=1)", "12", "1", "0.600", "1.000"],
+        ["motion blur", "weight=1.0 (n=2)", "0", "0", "-", "-"],
+        ["", "weight=2.0 (n=1)", "0", "0", "-", "-"],
+    ]
+    assert bold_cells(latex) == {(1, 4): "0.600"}
+    assert "occlusion    weight=1.0 (n=2)      12          1  0.400 ± 0.141" in as_text(comparison)
+    assert "| occlusion | weight=1.0 (n=2) | 12 | 1 | 0.400 ± 0.141 | 1.000 ± 0.000 |" in as_markdown(comparison)
+    first, *_, last = csv.DictReader((tmp_path / "out" / "compare_by_challenge.csv").open())
+    assert float(first["AUC std"]) == pytest.approx(statistics.stdev([0.3, 0.5])) and first["challenge"] == "occlusion"
+    assert last["variant"] == "weight=2.0 (n=1)" and last["frames"] == "0" and last["AUC"] == ""
+
+
+def test_challenges_that_count_other_frames_are_not_compared(tmp_path):
+    """As with other annotations, or another choice of sequences."""
+    a = make_run(tmp_path / "a", "ChallengeLoss.weight=1.0", evaluation=in_mvtd(0.5, 0.3))
+    for name, counts in (("b", {"frames": 13}), ("c", {"sequences": 2})):
+        other = make_run(tmp_path / name, "ChallengeLoss.weight=2.0", evaluation=in_mvtd(0.5, 0.3, **counts))
+        comparison = comparison_of(a, other)
+        assert comparison.by_challenge is None and comparison.notes[0].startswith("no table by challenge: ")
+        assert "compare_by_challenge.tex" not in write(comparison, tmp_path / "out")
+
+
+def test_runs_without_challenges_are_named_and_unfinished_ones_left_out(tmp_path):
+    for weight, report in ((1.0, in_mvtd(0.5, 0.3)), (2.0, in_mvtd(0.4, 0.4) | {"by_challenge": None})):
+        make_run(tmp_path / f"{weight}", f"ChallengeLoss.weight={weight}", evaluation=report)
+    make_run(tmp_path / "3.0", "ChallengeLoss.weight=3.0", evaluation=in_mvtd(0.3, 0.9) | {"complete": False})
+    comparison = comparison_of(*sorted(tmp_path.iterdir()))
+    assert list(comparison.by_challenge.rows) == ["weight=1.0 (n=1)"]
+    assert comparison.notes == ["without numbers by challenge: weight=2.0 (n=1)"]
+
+
+def test_the_latex_table_is_the_table_with_the_best_in_bold(tmp_path):
+    for weight, ao in ((1.0, 0.5), (2.0, 0.6)):
+        make_run(tmp_path / f"{weight}", f"ChallengeLoss.weight={weight}", evaluation=evaluation(ao))
+    comparison = comparison_of(*sorted(tmp_path.iterdir()))
+    assert plain_rows(as_latex(comparison)) == rows(comparison)
+    assert bold_cells(as_latex(comparison)) == {(0, 2): "0.600", (0, 3): "0.300", (0, 4): "0.150"}  # best on top
+    make_run(tmp_path / "3.0", "ChallengeLoss.weight=3.0", evaluation=evaluation(0.9, data="other"))
+    assert not bold_cells(as_latex(comparison_of(*sorted(tmp_path.iterdir()))))  # not of the same frames
 
 
 def test_results_of_different_frames_are_neither_averaged_nor_silent(tmp_path):
@@ -284,6 +365,8 @@ def test_what_cannot_be_compared(tmp_path):
         ("evaluation/report.json", json.dumps(evaluation(0.5) | {"made_with": 3}), DataError),
         ("evaluation/report.json", json.dumps(evaluation(0.5) | {"made_with": {"data": 3}}), DataError),
         ("evaluation/report.json", "[" * 9999, DataError),
+        ("evaluation/report.json", json.dumps(in_mvtd(0.5, "high")), DataError),
+        ("evaluation/report.json", json.dumps(evaluation(0.5) | {"by_challenge": {"occlusion": 3}}), DataError),
         ("evaluation/report.json", '{"overall": [], "classification": 3, "speed": {}, "sequences": []}', DataError),
     ],
 )
@@ -312,7 +395,12 @@ def test_the_tool_prints_the_table_and_writes_beside_the_first_run(tmp_path):
     assert done.returncode == 0, done.stderr
     comparison = comparison_of(tmp_path / "runs/a", tmp_path / "runs/b")
     assert as_text(comparison) in done.stdout and done.stdout.startswith("lr   n     AO")
-    assert {path.name for path in (tmp_path / "runs").glob("compare*")} == {"compare.csv", "compare.md", "compare.png"}
+    assert {path.name for path in (tmp_path / "runs").glob("compare*")} == {
+        "compare.csv",
+        "compare.md",
+        "compare.png",
+        "compare.tex",
+    }
     failed = tool("runs/a", "runs/c")
     assert failed.returncode == 1 and "Traceback" not in failed.stderr
     assert failed.stderr.startswith("error: not found: runs/c")

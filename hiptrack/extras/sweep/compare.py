@@ -11,6 +11,7 @@ from matplotlib.figure import Figure
 
 from hiptrack import tables
 from hiptrack.errors import DataError, HiptrackError, NotFoundError, nearest
+from hiptrack.extras.sweep.challenges import ChallengeTable, by_challenge, with_spread
 from hiptrack.extras.sweep.plan import PLAN, read_plan
 from hiptrack.extras.sweep.records import EVALUATION, RESULTS, SPEEDS, UNBOUND, RunRecord, read_run, short_names
 from hiptrack.files import excerpt, write_atomically
@@ -53,12 +54,16 @@ class Variant:
 
 @dataclass(frozen=True)
 class Comparison:
-    """The variants, best first; names of the bindings that differ and of the numbers there are; what must be told."""
+    """The variants, best first; names of the bindings that differ and of the numbers there are; what must be told.
+
+    by_challenge: of those whose evaluation is complete and up to date; None where they have no such numbers.
+    """
 
     variants: list[Variant]
     bindings: list[str]
     numbers: list[str]
     notes: list[str]
+    by_challenge: ChallengeTable | None
 
 
 def read_runs(paths: Sequence[Path]) -> tuple[list[RunRecord], list[str]]:
@@ -114,7 +119,9 @@ def compare(runs: Sequence[RunRecord], idle: Sequence[str] = ()) -> Comparison:
     variants.sort(key=lambda variant: -variant.mean(first) if variant.numbers(first) else 1)
     shown = [name for name in (*RESULTS, *SPEEDS) if any(variant.numbers(name) for variant in variants)]
     shown.sort(key=lambda name: name != first)
-    return Comparison(variants, columns, shown, _notes(variants, idle, tracked))
+    short = short_names(columns)
+    table, told = by_challenge([(_told(variant, short), variant.runs) for variant in variants if not variant.state])
+    return Comparison(variants, columns, shown, _notes(variants, idle, tracked) + told, table)
 
 
 def _tracked_otherwise(runs):
@@ -164,15 +171,27 @@ def rows(comparison: Comparison) -> list[list[str]]:
 
 
 def as_text(comparison: Comparison) -> str:
-    """The table in aligned columns, and the notes."""
+    """The table in aligned columns, the one by challenge, and the notes."""
     head, *body = rows(comparison)
-    return "\n".join([tables.as_text(head, body), *comparison.notes])
+    parts = [tables.as_text(head, body)]
+    if comparison.by_challenge:
+        parts += ["", tables.as_text(*comparison.by_challenge.lines()), ""]
+    return "\n".join([*parts, *comparison.notes])
 
 
 def as_markdown(comparison: Comparison) -> str:
     head, *body = rows(comparison)
-    notes = (f"- {note}" for note in comparison.notes)
-    return "\n".join([tables.as_markdown(head, body), "", "![the results](compare.png)", "", *notes, ""])
+    parts = [tables.as_markdown(head, body), "", "![the results](compare.png)", ""]
+    if comparison.by_challenge:
+        parts += [tables.as_markdown(*comparison.by_challenge.lines()), ""]
+    return "\n".join([*parts, *(f"- {note}" for note in comparison.notes), ""])
+
+
+def as_latex(comparison: Comparison) -> str:
+    """The table for a paper; the best numbers are bold where all results are of the same frames."""
+    head, *body = rows(comparison)
+    alike = len({variant.source for variant in comparison.variants}) == 1
+    return tables.as_latex(head, [body], [name for name in comparison.numbers if alike and name != "s/step"])
 
 
 def as_csv(comparison: Comparison) -> str:
@@ -208,21 +227,30 @@ def as_picture(comparison: Comparison) -> bytes:
     return buffer.getvalue()
 
 
-def write(comparison: Comparison, folder: Path) -> None:
-    """Write compare.csv, compare.md and compare.png. Raises HiptrackError where that cannot be done."""
+def write(comparison: Comparison, folder: Path) -> list[str]:
+    """Write compare.csv, .md, .tex and .png, and where there is a table by challenge, compare_by_challenge.csv and .tex.
+
+    Returns the files' names. Raises HiptrackError where they cannot be written.
+    """
+    texts = {
+        "compare.csv": as_csv(comparison),
+        "compare.md": as_markdown(comparison),
+        "compare.tex": as_latex(comparison),
+    }
+    if comparison.by_challenge:
+        texts["compare_by_challenge.csv"] = comparison.by_challenge.as_csv()
+        texts["compare_by_challenge.tex"] = comparison.by_challenge.as_latex()
+    files = {name: text.encode() for name, text in texts.items()} | {"compare.png": as_picture(comparison)}
     try:
-        write_atomically(folder / "compare.csv", as_csv(comparison).encode())
-        write_atomically(folder / "compare.md", as_markdown(comparison).encode())
-        write_atomically(folder / "compare.png", as_picture(comparison))
+        for name, content in files.items():
+            write_atomically(folder / name, content)
     except OSError as error:
         raise HiptrackError(f"{folder} cannot be written: {error}; choose another folder with --out DIR.") from error
+    return list(files)
 
 
 def _number(variant: Variant, name: str) -> str:
-    value, spread, digits = variant.mean(name), variant.spread(name), 1 if name == "frames/s" else 3
-    if value is None:
-        return "-"
-    return f"{value:.{digits}f}" + ("" if spread is None else f" ± {spread:.{digits}f}")
+    return with_spread(variant.mean(name), variant.spread(name), 1 if name == "frames/s" else 3)
 
 
 def _run_names(variant: Variant) -> str:
@@ -230,6 +258,11 @@ def _run_names(variant: Variant) -> str:
 
 
 def _label(variant: Variant, short: dict[str, str]) -> str:
-    told = ", ".join(f"{short[name]}={excerpt(value, 30)}" for name, value in variant.values.items())
-    text = f"{told or _run_names(variant)} (n={len(variant.runs)})"
+    text = _told(variant, short, 30)
     return f"{text}\n{variant.state}" if variant.state else text
+
+
+def _told(variant: Variant, short: dict[str, str], most: int | None = None) -> str:
+    """What a variant is called: its values, each cut after `most` characters; without any the names of its runs."""
+    told = ", ".join(f"{short[name]}={excerpt(value, most or len(value))}" for name, value in variant.values.items())
+    return f"{told or _run_names(variant)} (n={len(variant.runs)})"

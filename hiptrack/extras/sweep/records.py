@@ -15,7 +15,8 @@ from hiptrack.files import excerpt, read_text
 from hiptrack.models.weights import content_hash, read_metadata
 from hiptrack.training.log import METRICS, read_metrics
 
-RESULTS = ("AO", "SR0.5", "SR0.75", "accuracy", "balanced accuracy", "mean average precision", "macro f1")
+BRANCH = ("accuracy", "balanced accuracy", "mean average precision", "macro f1")
+RESULTS = ("AO", "SR0.5", "SR0.75", "AUC", "OP50", "OP75", "P", "P_norm", "P_norm0.2", *BRANCH)
 SPEEDS = ("frames/s", "s/step")
 EVALUATION = "evaluation"  # folder of the evaluation, in the run's own
 REPORT = Path(EVALUATION) / "report.json"
@@ -30,8 +31,9 @@ class RunRecord:
 
     bindings: {name: value as gin text}, without the seed and what changes no result; implied: {name: value} that holds
     where a name is not bound; numbers: of RESULTS and SPEEDS, those there are; source: where the RESULTS are from;
-    tracking: {name: value} with which they were tracked, {} where they are of a validation; state: what is unfinished
-    or out of date, "" for nothing; versions: of versions.json.
+    tracking: {name: value} with which they were tracked, {} where they are of a validation; by_challenge: {class:
+    {"frames", "sequences", the benchmark's own numbers}}, {} for none; state: what is unfinished or out of date, "" for
+    nothing; versions: of versions.json.
     """
 
     folder: Path
@@ -41,6 +43,7 @@ class RunRecord:
     numbers: dict[str, float]
     source: str
     tracking: dict[str, str]
+    by_challenge: dict[str, dict]
     state: str
     versions: dict[str, object]
 
@@ -59,7 +62,7 @@ def read_run(folder: Path) -> RunRecord | None:
     curves = _curves(folder)
     if not curves:
         return None
-    results, source, tracking, state = _evaluation(folder)
+    results, source, tracking, by_challenge, state = _evaluation(folder)
     if not results:
         results, source = _validation(curves)
     speeds = {"s/step": _seconds_per_step(curves), **results}
@@ -74,6 +77,7 @@ def read_run(folder: Path) -> RunRecord | None:
         numbers={name: value for name, value in speeds.items() if value is not None},
         source=source,
         tracking=tracking,
+        by_challenge=by_challenge,
         state=state,
         versions=_versions(folder),
     )
@@ -128,7 +132,7 @@ def _last_step(curves):
 
 
 def _results(values):
-    named = {name.replace("_", " "): value for name, value in values.items()}
+    named = {name if name in RESULTS else name.replace("_", " "): value for name, value in values.items()}
     return {name: named[name] for name in RESULTS if named.get(name) is not None}
 
 
@@ -145,16 +149,25 @@ def _read_report(folder):
 
 
 def _evaluation(folder):
-    """(numbers, source, tracking, state) of evaluation/report.json, ({}, "", {}, "") where there is none."""
+    """(numbers, source, tracking, by challenge, state) of evaluation/report.json, all empty where there is none."""
     path = folder / REPORT
     if not path.exists():
-        return {}, "", {}, ""
+        return {}, "", {}, {}, ""
     try:
         report = _read_report(folder)
-        parts = (report["overall"], report["classification"], report.get("multi_label"))
-        numbers = _results({name: value for part in parts for name, value in (part or {}).items()})
+        metrics = report.get("metrics", RESULTS)  # an older hiptrack names none
+        parts = (report["classification"], report.get("multi_label"))
+        numbers = {name: value for name, value in (report["overall"] or {}).items() if name in metrics}
+        numbers = _results({name: value for part in (numbers, *parts) for name, value in (part or {}).items()})
         if not numbers:  # frames without ground truth
-            return {}, "", {}, ""
+            return {}, "", {}, {}, ""
+        by_challenge = {
+            name: {
+                **{count: int(row[count]) for count in ("frames", "sequences")},
+                **{metric: None if row[metric] is None else float(row[metric]) for metric in metrics},
+            }
+            for name, row in (report.get("by_challenge") or {}).items()
+        }
         numbers["frames/s"] = report["speed"]["fps_model"]
         made_with = report.get("made_with", {"data": "unknown", "tracking": {}})  # of an older hiptrack
         frames = sum(sequence["frames"] for sequence in report["sequences"].values())
@@ -165,7 +178,8 @@ def _evaluation(folder):
             state = "evaluation of unknown weights"
         else:
             state = "" if is_evaluated(folder) else "evaluation of other weights"
-        return numbers, source, {name: str(value) for name, value in made_with["tracking"].items()}, state
+        tracking = {name: str(value) for name, value in made_with["tracking"].items()}
+        return numbers, source, tracking, by_challenge, state
     except (OSError, ValueError, KeyError, TypeError, AttributeError, RecursionError) as error:
         raise DataError(
             f"{path} is no report of hiptrack eval: {excerpt(repr(error))}. Move it away, or evaluate again."
