@@ -9,6 +9,7 @@ import textwrap
 from pathlib import Path
 
 import pytest
+from latex_tables import plain_rows
 from mvtd_form import RULES, drawn, make_mvtd_form
 
 ROOT = Path(__file__).parents[1]
@@ -56,6 +57,8 @@ def test_the_experiment_on_mvtd_from_the_folders_to_the_table(tmp_path):
     stored = json.loads((tmp_path / "results" / "report.json").read_text())
     assert list(stored["sequences"]) == ["7-Sailboat", "8-USV"] and 0.3 < stored["overall"]["AUC"] < 0.9
     assert not (tmp_path / "results" / "submission.zip").exists()
+    for table in (tmp_path / "results" / "report.tex", tmp_path / "results-report" / "by_challenge.tex"):
+        assert len(plain_rows(table.read_text())) > 1  # columns, braces and escapes are checked on the way
     assert (tmp_path / "run" / "8-USV.mp4").stat().st_size > 1000
 
 
