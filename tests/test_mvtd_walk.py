@@ -63,7 +63,7 @@ def test_the_experiment_on_mvtd_from_the_folders_to_the_table(tmp_path):
 
 
 def test_the_same_with_six_classes_of_ones_own(tmp_path):
-    variables = commands(0).lstrip().split("\n\n")[0]
+    variables = commands(0).lstrip("\n").split("\n\n")[0]
     printed = run(f"{variables}\n{commands(1)}", tmp_path, HARBOUR)
     stored = json.loads((tmp_path / "results" / "report.json").read_text())
     assert stored["classification"]["classes"] == ["hidden", "glare", "spray", "small", "faint", "easy"]
