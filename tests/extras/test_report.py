@@ -272,7 +272,9 @@ def test_a_benchmark_is_reported_by_its_own_numbers(sequences, tmp_path):
 def test_the_table_by_challenge_is_the_same_in_page_csv_and_latex(annotated, tmp_path):
     reports = {"good_1": evaluated(annotated, 99), "bad": evaluated(annotated, 4)}
     names = write_report(reports, annotated, tmp_path, "val")
-    assert {"report.tex", "by_challenge.tex", "by_challenge.png"} <= set(names)
+    assert {"report.md", "report.tex", "by_challenge.tex", "by_challenge.png"} <= set(names)
+    lines = (tmp_path / "report.md").read_text().splitlines()
+    assert lines[0].startswith("| tracker |") and any(line.startswith("| occlusion |") for line in lines)
     page_rows = Reader((tmp_path / "report.html").read_text()).rows
     latex, table = plain_rows((tmp_path / "by_challenge.tex").read_text()), table_of(tmp_path / "report.csv")
     assert latex[0] == ["challenge", "tracker", "frames", "sequences", "AO", "SR0.5", "SR0.75"]

@@ -1,4 +1,4 @@
-"""Writes a report: the page, its numbers as CSV and LaTeX, its charts as PNG."""
+"""Writes a report: the page, its numbers as CSV, Markdown and LaTeX, its charts as PNG."""
 
 import numpy as np
 
@@ -8,13 +8,13 @@ from hiptrack.extras.report.charts import charts, draw
 from hiptrack.extras.report.page import page
 from hiptrack.extras.report.summary import OVERLAPS, summarise_run
 from hiptrack.files import write_atomically
-from hiptrack.tables import as_csv, as_latex
+from hiptrack.tables import as_csv, as_latex, as_markdown
 
 
 def write_report(reports, sequences, folder, title):
     """Write the report of {name: score.Report} over the same Sequences into a folder.
 
-    report.html, report.csv and report.tex; where there is ground truth, success.csv and success.png, and where there are
+    report.html, report.csv, report.md and report.tex; where there is ground truth, success.csv and success.png, and where there are
     labels besides, by_challenge.tex and by_challenge.png; where the branch was on and there are labels, branch.csv and
     branch.png. Returns the files' names. Raises HiptrackError where they cannot be written.
     """
@@ -22,7 +22,7 @@ def write_report(reports, sequences, folder, title):
     pictures = draw(runs)
     counted = what_counts(next(iter(reports.values())))
     files = {"report.html": page(runs, title, pictures, counted).encode(), "report.csv": tables_csv(runs).encode()}
-    files |= {name: text.encode() for name, text in tables_latex(reports).items()}
+    files |= {name: text.encode() for name, text in tables_for_papers(reports).items()}
     if "by_challenge" in pictures:
         files["by_challenge.png"] = pictures["by_challenge"].png
     for name, as_table in (("success", curves_csv), ("branch", branch_csv)):
@@ -36,15 +36,16 @@ def write_report(reports, sequences, folder, title):
     return list(files)
 
 
-def tables_latex(reports):
-    """{file: table} of {name: score.Report}: all of them side by side, and by challenge where there are labels."""
+def tables_for_papers(reports):
+    """{file: Markdown or LaTeX} of {name: score.Report}: all of them side by side, and by challenge where there are labels."""
     metrics = next(iter(reports.values())).protocol.metrics
     columns, rows = compare_rows(reports)
-    texts = {"report.tex": as_latex(columns, [rows], best=metrics)}
+    texts = {"report.tex": as_latex(columns, [rows], best=metrics), "report.md": as_markdown(columns, rows) + "\n"}
     tables = {name: report.by_challenge for name, report in reports.items()}
     if any(tables.values()):
         columns, blocks = challenge_rows(tables, metrics)
         texts["by_challenge.tex"] = as_latex(columns, blocks, best=metrics if len(reports) > 1 else ())
+        texts["report.md"] += f"\n{as_markdown(columns, [row for block in blocks for row in block])}\n"
     return texts
 
 
