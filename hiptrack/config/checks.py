@@ -20,6 +20,7 @@ from hiptrack.config.meaning import (
     macro_keys,
     macro_name,
     matching,
+    order,
     parameters,
     references,
     resolve,
@@ -52,9 +53,20 @@ def checked(bindings: list[Binding], root: Configurable) -> list[Binding]:
             raise
         raise ConfigError(f"{error} What leads to this is {culprit.where}.") from error
     if replaced:
-        names = ", ".join(f"{label(binding.key)} ({binding.where})" for binding in replaced)
-        _log.info("Not used, because what comes later replaces their readers: %s.", names)
+        _log.info("Not used, because what comes later replaces their readers:%s", _by_component(replaced))
     return in_force
+
+
+def _by_component(bindings: list[Binding]) -> str:
+    """A line for each component, and one for the macros, in the canonical order: `Name: parameter (file:line), ...`."""
+    lines = {}
+    for binding in sorted(bindings, key=lambda binding: order(binding.key)):
+        scope, selector, parameter = binding.key
+        component, name = label(binding.key).removesuffix(f".{parameter}"), parameter
+        if selector == MACRO:
+            component, name = "macros", scope
+        lines.setdefault(component, []).append(f"{name} ({binding.where})")
+    return "".join(f"\n  {component}: {', '.join(names)}" for component, names in lines.items())
 
 
 def _culprit(error: str, bindings: list[Binding], root: Configurable) -> Binding | None:

@@ -1,5 +1,7 @@
 """Lines that a later include, file, line or override leaves without a reader."""
 
+import re
+
 import pytest
 from toy_config import repository, toy_train  # noqa: F401  the first is an autouse fixture
 
@@ -53,7 +55,20 @@ def test_a_line_may_lose_its_reader_to_what_comes_later(files, overrides, texts,
     assert all(stage.losses == [] for stage in toy_train())
     assert "ToyIoU" not in config.config_text() and "WEIGHT" not in config.config_text()
     (told,) = caplog.messages
-    assert "ToyIoU.weight (base.gin:4), WEIGHT (base.gin:5)" in told and "lr" not in told
+    assert told.splitlines()[1:] == ["  macros: WEIGHT (base.gin:5)", "  ToyIoU: weight (base.gin:4)"]
+
+
+def test_what_lost_its_reader_is_told_by_component_in_a_fixed_order(caplog):
+    stages = "toy_train.stages = [@warmup/ToyStage(), @finetune/ToyStage()]\n"
+    lines = ["finetune/ToyStage.lr = 1e-2", "finetune/ToyStage.epochs = 3", "warmup/ToyStage.lr = 1e-3"]
+    told = set()
+    for number, order in enumerate((lines, lines[::-1])):
+        text = stages + "".join(f"{line}\n" for line in order)
+        with caplog.at_level("INFO", "hiptrack"):
+            load_files("base none", base=text, none="toy_train.stages = []\n")
+        told.add(re.sub(r"base.gin:\d", "base.gin", caplog.messages[number]))
+    ((_, *components),) = [message.splitlines() for message in told]
+    assert components == ["  finetune/ToyStage: epochs (base.gin), lr (base.gin)", "  warmup/ToyStage: lr (base.gin)"]
 
 
 def test_a_later_line_may_leave_out_or_shadow_a_whole_scope():
