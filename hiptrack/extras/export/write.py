@@ -7,11 +7,13 @@ import tempfile
 from pathlib import Path
 
 import torch
+from tqdm import tqdm
 
 import hiptrack
 from hiptrack.errors import ConfigError, HiptrackError, did_you_mean
 from hiptrack.extras.export.formats import FORMATS
 from hiptrack.extras.export.graphs import Step, build_graphs, without
+from hiptrack.progress import progress
 from hiptrack.tracking.memory import MemoryPolicy
 from hiptrack.tracking.tracker import Tracker
 
@@ -20,7 +22,7 @@ WINDOW = "outer product with itself of 0.5 * (1 - cos(2 * pi * k / (grid_side + 
 MAX_CAPACITY = 1000  # slots; 1 GiB of keys and values at B/384
 
 
-def export(model, out, form="onnx", capacities=(150,), branch="off", say=print):
+def export(model, out, form="onnx", capacities=(150,), branch="off", say=tqdm.write):
     """Write a HIPTrack on the CPU as a folder of graphs and `tracker.json` (docs/export.md).
 
     form: "onnx" or "torch". capacities: frames that the memory holds, a step graph for each. branch: "off", "on" or
@@ -44,7 +46,8 @@ def export(model, out, form="onnx", capacities=(150,), branch="off", say=print):
 def write_folder(model, folder, form, capacities, branch, say):
     graphs = build_graphs(model, capacities)
     tensors = example_tensors(graphs)
-    entries = {graph.name: write_graph(graph, form, folder, tensors, say) for graph in graphs}
+    with progress(sum(1 + len(slots_checked(graph)) for graph in graphs), "part") as bar:
+        entries = {graph.name: write_graph(graph, form, folder, tensors, say, bar) for graph in graphs}
     settings = {"hiptrack": hiptrack.__version__, "format": form, **tracker_settings(model, branch, capacities)}
     (folder / SETTINGS).write_text(json.dumps({**settings, "graphs": entries}, indent=1) + "\n")
 
@@ -76,12 +79,19 @@ def with_branch(model, branch):
     return model
 
 
-def write_graph(graph, form, folder, tensors, say):
-    """Write and check one graph; returns its entry in the settings. Raises HiptrackError."""
+def write_graph(graph, form, folder, tensors, say, bar):
+    """Write and check one graph; returns its entry in the settings. bar: moves on with each part of it.
+
+    Raises HiptrackError.
+    """
     inputs = step_inputs(graph, tensors, graph.capacity) if isinstance(graph, Step) else inputs_of(graph, tensors)
     path = folder / f"{graph.name}{FORMATS[form].suffix}"
+    bar.set_description(f"writing {path.name}")
     FORMATS[form].write(graph, inputs, path)
+    bar.update()
+    bar.set_description(f"comparing {path.name} with PyTorch")
     for what, differences in check_graph(graph, FORMATS[form].load(path), tensors):
+        bar.update()
         worst = max(differences, key=lambda name: differences[name] if differences[name] >= 0 else float("inf"))
         say(f"{what}: differs from PyTorch by at most {differences[worst]:.1e} ({worst})")
         if not differences[worst] <= TOLERANCE:
@@ -172,6 +182,13 @@ def step_inputs(step, tensors, frames):
     return inputs_of(step, {**tensors, "keys": keys, "values": values, "frames": torch.tensor([frames])})
 
 
+def slots_checked(graph):
+    """How many slots of the memory are used in the comparisons of a Step; [None] for another graph's one comparison."""
+    if not isinstance(graph, Step):
+        return [None]
+    return sorted({*(n for n in FRAMES_CHECKED if n < graph.capacity), graph.capacity})
+
+
 def check_graph(graph, run, tensors):
     """Yields (what, {output: difference}) of a graph and what runs its file; a Step once for each number of used slots.
 
@@ -182,7 +199,7 @@ def check_graph(graph, run, tensors):
         inputs = inputs_of(graph, tensors)
         yield graph.name, differences(graph, run(*inputs), graph(*inputs))
         return
-    for frames in sorted({*(n for n in FRAMES_CHECKED if n < graph.capacity), graph.capacity}):
+    for frames in slots_checked(graph):
         search_grid, keys, values, _, *pooled = inputs = step_inputs(graph, tensors, frames)
         places = frames * search_grid.shape[1]
         exact = graph.read(search_grid, keys[:, :places], values[:, :places], *pooled)

@@ -22,6 +22,7 @@ from hiptrack.extras.video.outputs import JsonLines, VideoOutput, codec_of, json
 from hiptrack.extras.video.sources import open_source
 from hiptrack.models.weights import load_model
 from hiptrack.pictures import caption, draw_tracked
+from hiptrack.progress import progress
 from hiptrack.signals import StopSignals
 from hiptrack.tracking.tracker import Tracker, parts_of
 
@@ -166,7 +167,7 @@ def _run(request, source, tracked_frames):
     stop = video = lines = shown = None
     with contextlib.ExitStack() as stack:
         stack.callback(lambda: _tell(video, lines))  # first in, last out: the files are complete, the bar stands above
-        bar = stack.enter_context(tqdm(total=_expected(request, source), unit="frame", mininterval=0.5))
+        bar = stack.enter_context(progress(_expected(request, source), "frame", "tracking"))
         for tracked in tracked_frames:
             if not stop:  # only now, since until here nothing is lost when a signal ends it at once
                 stop = stack.enter_context(StopSignals())

@@ -16,6 +16,7 @@ from hiptrack.errors import DataError
 from hiptrack.extras.world import shapes, textures
 from hiptrack.extras.world.scene import Scene, render, target_mask
 from hiptrack.extras.world.world import World, flags, inside_share, visible_boxes
+from hiptrack.progress import progress
 from hiptrack.taxonomy import CV, VLM
 
 VERSION = 1  # of the world: raise it when its pictures change
@@ -64,9 +65,12 @@ def write_world(
             return
         partial = os.path.join(out, f".{split}.partial")
         shutil.rmtree(partial, ignore_errors=True)
-        for index, name in enumerate(names):
-            scene = clear_scene(world, index, size)
-            _write_sequence(scene, name, os.path.join(partial, split, name), _annotation_folder(partial, name))
+        with progress(sequences * frames, "frame", f"writing {split}") as bar:
+            for index, name in enumerate(names):
+                scene = clear_scene(world, index, size)
+                folders = os.path.join(partial, split, name), _annotation_folder(partial, name)
+                _write_sequence(scene, name, *folders, bar.update)
+                bar.set_postfix_str(f"{index + 1} of {sequences} sequences", refresh=False)
         _write_text(os.path.join(partial, split, "list.txt"), names)
         _write_text(os.path.join(partial, split, PARAMETERS_FILE), [json.dumps(parameters)])
         _move_into_place(partial, out, split, names)
@@ -143,7 +147,8 @@ def _annotation_folder(out, name):
     return os.path.join(out, ANNOTATIONS, name)
 
 
-def _write_sequence(scene, name, folder, annotation_folder):
+def _write_sequence(scene, name, folder, annotation_folder, written):
+    """written: called after each picture."""
     os.makedirs(folder)
     os.makedirs(annotation_folder)
     edges, held = np.array((*scene.size, *scene.size), np.float64), flags(scene)
@@ -156,6 +161,7 @@ def _write_sequence(scene, name, folder, annotation_folder):
         covers.append(round(8 * visible_share(scene, frame)))
         cuts.append(int(box != whole.round(4).tolist()))
         lines.append(json.dumps(_annotation(name, frame, file, held, box)))
+        written()
     _write_text(os.path.join(folder, "groundtruth.txt"), boxes)
     _write_text(os.path.join(folder, "cover.label"), covers)
     _write_text(os.path.join(folder, "absence.label"), [int(cover == 0) for cover in covers])
