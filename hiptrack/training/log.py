@@ -4,6 +4,7 @@ import ast
 import json
 import math
 import os
+import time
 from contextlib import contextmanager
 from pathlib import Path
 
@@ -12,9 +13,11 @@ from tqdm import tqdm
 from hiptrack.boxes import cxcywh_to_xyxy, xyxy_to_xywh
 from hiptrack.errors import DataError, HiptrackError
 from hiptrack.pictures import draw_box, score_overlay
+from hiptrack.progress import progress
 
 METRICS = "metrics.jsonl"
 TABLED = ("Loss/total", "IoU", "Accuracy", "Validation/AO", "Validation/SR0.5", "Validation/balanced_accuracy")
+SHOWN = ("IoU", "Accuracy")  # beside the losses, in the lines of epochs
 REJECTED = "rejected.jsonl"  # the draws that gave no clip
 
 
@@ -141,24 +144,52 @@ class NoLog:
 
 
 @contextmanager
-def epoch_bar(stage, at, accelerator):
-    """A progress bar over the steps of a Position's epoch; yields what moves it on, with a step's scalars."""
-    with tqdm(
-        total=stage.steps_per_epoch,
-        initial=at.epoch_step,
-        desc=f"{stage.name} {at.epoch + 1}/{stage.epochs}",
-        disable=not accelerator.is_main_process,
-        leave=False,
-        mininterval=1.0,
-    ) as bar:
+def run_bar(stages, at, accelerator):
+    """A RunBar over the steps of a run from a Position to the end of the last stage."""
+    left = sum(stage.epochs * stage.steps_per_epoch for stage in stages[at.stage :])
+    if left:
+        left -= at.epoch * stages[at.stage].steps_per_epoch + at.epoch_step
+    with progress(at.step + left, "step", done=at.step, shown=accelerator.is_main_process) as bar:
+        yield RunBar(bar)
 
-        def show(scalars):
-            bar.update()
-            bar.set_postfix(
-                {"loss": f"{scalars['Loss/total']:.3f}", "iou": f"{scalars.get('IoU', 0):.3f}"}, refresh=False
-            )
 
-        yield show
+class RunBar:
+    """Shows how far a run is, and sums up each epoch in a line."""
+
+    def __init__(self, bar):
+        self._bar = bar
+
+    def begin_epoch(self, stage, at):
+        self._bar.set_description(f"{stage.name} {at.epoch + 1}/{stage.epochs}", refresh=False)
+        self._began, self._seen = time.monotonic(), []
+
+    def step(self, scalars):
+        """A step was taken, with these scalars."""
+        told = {_word(name): value for name, value in scalars.items() if name.startswith("Loss/") or name in SHOWN}
+        self._seen.append(told)
+        brief = {name: f"{value:.3f}" for name, value in told.items() if name in ("loss", "IoU", "accuracy")}
+        self._bar.set_postfix(brief, refresh=False)
+        self._bar.update()
+
+    def end_epoch(self, stage, at, validation):
+        """A line on the epoch: means over the steps that this process took, the validation's values if there was one."""
+        names = dict.fromkeys(name for told in self._seen for name in told)
+        values = {name: [told[name] for told in self._seen if name in told] for name in names}
+        parts = [_listed({name: sum(own) / len(own) for name, own in values.items()})] if names else []
+        parts += [f"validation {_listed(validation)}"] if validation else []
+        parts.append(tqdm.format_interval(time.monotonic() - self._began))
+        if len(self._seen) < stage.steps_per_epoch:
+            parts.append(f"resumed, with {len(self._seen)} of its {stage.steps_per_epoch} steps left")
+        return f"{stage.name} epoch {at.epoch + 1}/{stage.epochs}: {'; '.join(parts)}"
+
+
+def _word(name):
+    """A scalar's name in a line."""
+    return "loss" if name == "Loss/total" else name.removeprefix("Loss/").replace("Accuracy", "accuracy")
+
+
+def _listed(values):
+    return ", ".join(f"{name} {value:.3f}" for name, value in values.items())
 
 
 def read_metrics(run_dir):

@@ -121,10 +121,8 @@ class RunFolder:
         self.say(faults)
         self.say(f"finished: {self.path / 'model.safetensors'}")
 
-    def tell_validation(self, stage, at, values):
+    def log_validation(self, at, values):
         self.log.scalars(at.step, {f"Validation/{name}": value for name, value in values.items()})
-        text = ", ".join(f"{name} {value:.3f}" for name, value in values.items())
-        self.say(f"{stage} epoch {at.epoch + 1}: {text}")
 
     def leave_marker(self, number, step):
         """Leave word that the run was asked to stop. number: the signal, None where another process got it."""

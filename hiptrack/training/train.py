@@ -25,7 +25,7 @@ from hiptrack.training.checkpoint import Position, save_checkpoint
 from hiptrack.training.difficulty import Difficulty
 from hiptrack.training.dry_run import check_run, print_pipeline
 from hiptrack.training.guard import DataFaults, Guard, require_finite_scalars
-from hiptrack.training.log import epoch_bar
+from hiptrack.training.log import run_bar
 from hiptrack.training.resume import checkpoint_to_resume, run_state, take_up
 from hiptrack.training.run_folder import run_folder
 from hiptrack.training.stage import Stage, read_data, unwrap
@@ -85,7 +85,8 @@ class Training:
         with device_faults(), Preemption() as self.signals, run_folder(request, accelerator) as self.folder:
             try:
                 self.start(request)
-                self.train()
+                with run_bar(self.stages, self.at, accelerator) as self.bar:
+                    self.train()
             except Preempted:
                 self.folder.leave_marker(self.signals.signal, self.at.step)
                 return exit_code()
@@ -131,17 +132,18 @@ class Training:
             ):
                 while at.epoch < stage.epochs:
                     self.begin_epoch(stage, clips)
-                    with epoch_bar(stage, at, self.accelerator) as show:
-                        for batches, error, seconds in loader.steps(at.epoch, at.epoch_step):
-                            guard.agree(batches, error, stage, at, self.save)
-                            show(self.take_step(stage, clips, batches, seconds))
+                    self.bar.begin_epoch(stage, at)
+                    for batches, error, seconds in loader.steps(at.epoch, at.epoch_step):
+                        guard.agree(batches, error, stage, at, self.save)
+                        self.bar.step(self.take_step(stage, clips, batches, seconds))
                     self.difficulty.end_epoch(clips, at, folder.log)
                     raise_together(folder.log.failure)
                     values = None
                     if self.validation is not None and self.validation.is_due(at.epoch + 1, stage.epochs):
                         self.save()
                         values = guard.stoppable(self.validation, self.net)
-                        folder.tell_validation(stage.name, at, values)
+                        folder.log_validation(at, values)
+                    folder.say(self.bar.end_epoch(stage, at, values))
                     at.end_epoch()
                     if at.epoch < stage.epochs:
                         self.save(values)

@@ -145,14 +145,14 @@ def test_a_crash_right_after_validation_logs_it_once(synthetic, tmp_path, monkey
     overrides = validated(synthetic, tracker=1, branch=1)
     whole, cut = tmp_path / "whole", tmp_path / "cut"
     assert run_here(FROM_SCRATCH, overrides, whole) == 0
-    tell = RunFolder.tell_validation
+    tell = RunFolder.log_validation
 
     def then_crash(self, *told):
         tell(self, *told)
         raise KeyboardInterrupt
 
     with monkeypatch.context() as patch:
-        patch.setattr(RunFolder, "tell_validation", then_crash)
+        patch.setattr(RunFolder, "log_validation", then_crash)
         with pytest.raises(KeyboardInterrupt):
             run_here(FROM_SCRATCH, overrides, cut)
     assert run_here(FROM_SCRATCH, overrides, cut) == 0
