@@ -7,11 +7,10 @@ from collections.abc import Sequence
 from dataclasses import astuple, dataclass, fields
 
 import numpy as np
-from tqdm import tqdm
 
 from hiptrack.errors import ConfigError, HiptrackError
 from hiptrack.evaluation import metrics
-from hiptrack.evaluation.run_sequences import run_sequence
+from hiptrack.evaluation.run_sequences import run_sequences
 from hiptrack.tables import as_csv
 
 MEASURES = ("confidence", "margin", "entropy")
@@ -52,11 +51,10 @@ def rank_frames(tracker, sequences: Sequence, by: str = "confidence", gap: int =
     if gap < 1:
         raise ConfigError(f"--gap {gap}: at least 1 was expected.")
     candidates, labelled, lost, failures = [], 0, 0, []
-    for sequence in tqdm(sequences, desc="tracking", unit="sequence", leave=False):
-        try:
-            result = run_sequence(tracker, sequence)
-        except HiptrackError as error:  # the others are worth as much without it
-            failures.append(f"{sequence.name}: {error}")
+    for index, result in run_sequences(tracker, sequences):
+        sequence = sequences[index]
+        if isinstance(result, HiptrackError):  # the others are worth as much without it
+            failures.append(f"{sequence.name}: {result}")
             continue
         known = np.zeros(len(sequence), bool) if sequence.labels is None else sequence.labels.annotated
         seen, away = _seen(sequence), _lost(result, sequence)

@@ -6,9 +6,10 @@
     <folder>/<seq>/<seq>_details.npz     what that form has no place for: scores, class outputs, image size
 
 Every file is written under another name and renamed; a sequence's box file is written last, so what has it is
-finished. Nothing here deletes a result.
+finished. Nothing here deletes a result. The key is that of the tracker: a folder may hold results of any sequences.
 """
 
+import hashlib
 import io
 import json
 import os
@@ -20,6 +21,7 @@ import numpy as np
 from hiptrack.errors import DataError
 from hiptrack.files import check_archive, check_file, excerpt, read_bytes, read_text, write_atomically
 
+KEY = "key.json"
 MAX_BYTES = 2**28  # of any file of a result
 
 
@@ -30,7 +32,8 @@ class SequenceResult:
     boxes_xywh [N,4] pixels (the first is the given box); seconds [N] of init and of each update, without
     decoding; end_to_end_seconds of the whole sequence with decoding; scores [N] (1 for the first frame);
     challenges [N,C] or None, rows NaN where the tracker gave none; image_size (width, height); moments: score maps and
-    search regions of some frames, {frame from 1: ([S,S], xywh [4])}.
+    search regions of some frames, {frame from 1: ([S,S], xywh [4])}; made_of: the sequence's `identity`, None where it is
+    not known.
     """
 
     name: str
@@ -41,6 +44,17 @@ class SequenceResult:
     challenges: np.ndarray | None
     image_size: tuple[int, int]
     moments: dict = field(default_factory=dict)
+    made_of: str | None = None
+
+
+def identity(sequence):
+    """A digest of what decides the result of a Sequence, as far as it is known without its images.
+
+    That is its name, the names of its frames, and the given box.
+    """
+    frames = [os.path.basename(path) for path in sequence.frames]
+    told = [sequence.name, frames, np.asarray(sequence.boxes_xywh[0], np.float64).tolist()]
+    return hashlib.sha256(json.dumps(told).encode()).hexdigest()
 
 
 def claim_folder(folder, key, names):
@@ -49,7 +63,7 @@ def claim_folder(folder, key, names):
     `names` are the sequences about to be tracked. Any number of processes may call this at once with the same
     key. Raises DataError when the folder holds results of another key or of none.
     """
-    key_path = Path(folder) / "key.json"
+    key_path = Path(folder) / KEY
     try:
         # Looked at before the key, which another process of this run writes before its first result.
         found = [name for name in names if _box_path(folder, name).exists()]
@@ -75,7 +89,7 @@ def claim_folder(folder, key, names):
 
 def read_key(folder):
     """The key of the results in a folder. Raises DataError where there is none."""
-    path = Path(folder) / "key.json"
+    path = Path(folder) / KEY
     try:
         return json.loads(read_bytes(path, MAX_BYTES))["key"]
     except OSError as error:
@@ -101,6 +115,8 @@ def write_result(folder, result):
         "end_to_end_seconds": np.float64(result.end_to_end_seconds),
         "image_size": np.asarray(result.image_size, np.int64),
     }
+    if result.made_of is not None:
+        details["made_of"] = np.array(result.made_of)
     if result.challenges is not None:
         details["challenges"] = result.challenges
     if result.moments:
@@ -150,7 +166,21 @@ def read_result(folder, name, num_frames, given_xywh, classes):
         details.get("challenges"),
         tuple(details["image_size"].tolist()),
         _moments(details),
+        str(details["made_of"]) if "made_of" in details else None,
     )
+
+
+def require_made_of(folder, result, sequence):
+    """Raise DataError where a result read from a folder was made of other frames, or another given box, than this Sequence.
+
+    Results of earlier versions do not tell of what they were made; `read_result` has compared what there is.
+    """
+    if result.made_of not in (None, identity(sequence)):
+        raise DataError(
+            f"{_details_path(folder, result.name)} was made of other frames or of another first box than the sequence "
+            f"{result.name} has now. Move {sequence_folder(folder, result.name)} away to have it tracked again, or choose "
+            "another results folder."
+        )
 
 
 def _read_details(path, num_frames, classes):
@@ -163,6 +193,8 @@ def _read_details(path, num_frames, classes):
     except Exception as error:  # a damaged file makes NumPy's reader fail in any way
         raise DataError(_damaged(path, f"cannot be read ({excerpt(str(error))})")) from error
     shapes = {"end_to_end_seconds": (), "image_size": (2,), "scores": (num_frames,)}
+    if "made_of" in details:
+        shapes["made_of"] = ()
     if "challenges" in details:
         shapes["challenges"] = (num_frames, classes)
     if "moment_frames" in details:
@@ -170,7 +202,7 @@ def _read_details(path, num_frames, classes):
         side = maps.shape[-1] if maps is not None and maps.ndim else 0
         shapes |= {"moment_frames": (kept,), "moment_maps": (kept, side, side), "moment_regions": (kept, 4)}
     for name, shape in shapes.items():
-        kinds = "iu" if name in ("image_size", "moment_frames") else "f"
+        kinds = {"image_size": "iu", "moment_frames": "iu", "made_of": "U"}.get(name, "f")
         if name not in details or details[name].shape != shape or details[name].dtype.kind not in kinds:
             raise DataError(_damaged(path, f"holds no {name} of {num_frames} frames"))
     if "moment_frames" in details and not (side and np.isfinite(details["moment_regions"]).all()):
@@ -223,18 +255,19 @@ def _damaged(where, what):
 
 
 def _box_path(folder, name):
-    return _sequence_folder(folder, name) / f"{name}_001.txt"
+    return sequence_folder(folder, name) / f"{name}_001.txt"
 
 
 def _time_path(folder, name):
-    return _sequence_folder(folder, name) / f"{name}_time.txt"
+    return sequence_folder(folder, name) / f"{name}_time.txt"
 
 
 def _details_path(folder, name):
-    return _sequence_folder(folder, name) / f"{name}_details.npz"
+    return sequence_folder(folder, name) / f"{name}_details.npz"
 
 
-def _sequence_folder(folder, name):
+def sequence_folder(folder, name):
+    """Where the files of one sequence lie. Raises DataError for a name that is not a plain folder name."""
     if name in ("", ".", "..") or name != os.path.basename(name):
         raise DataError(f"The sequence name {name!r} cannot name a result folder; expected a plain folder name.")
     return Path(folder) / name

@@ -5,56 +5,63 @@ import os
 import time
 from collections import deque
 from concurrent.futures import ThreadPoolExecutor
-from contextlib import contextmanager, nullcontext
+from contextlib import contextmanager
 
 import numpy as np
 import torch
 
 from hiptrack.data.reading import read_image_rgb
 from hiptrack.errors import ConfigError, DataError, HiptrackError
-from hiptrack.evaluation.metrics import box_ious
-from hiptrack.evaluation.results import SequenceResult
+from hiptrack.evaluation.moments import Moments
+from hiptrack.evaluation.results import SequenceResult, identity
 from hiptrack.models.prepare import kernel_fault
+from hiptrack.progress import progress, skip
 
 logger = logging.getLogger(__name__)
 
 
-def run_sequence(tracker, sequence) -> SequenceResult:
-    """Track one Sequence from its first box.
-
-    Raises DataError for a first box that is not finite with a positive area or for an unreadable frame, and
-    HiptrackError for a tracker output that is not finite; each names the sequence or the frame.
-    """
-    ((_, outcome),) = run_sequences(tracker, [sequence])
-    if isinstance(outcome, HiptrackError):
-        raise outcome
-    return outcome
-
-
-def run_sequences(tracker, sequences, batch=1):
-    """Track Sequences from their first boxes; yields (index, SequenceResult) as each ends, in no particular order.
+def run_sequences(tracker, sequences, batch=1, unfinished=None, shown=True):
+    """Track Sequences from their first boxes; yields (index, SequenceResult) as each ends: in their order if one by one.
 
     batch: how many are tracked side by side; when one ends the next takes its place. More than one needs a tracker with
     `start` and `step` (hiptrack.tracking.tracker.Tracker). In the place of a result stands the HiptrackError by which a
-    sequence failed (see run_sequence); the others go on. The time of a step is divided evenly among the sequences it
-    moves.
+    sequence failed: a first box that is not finite with a positive area, an unreadable frame, an output of the tracker
+    that is not finite; it names the sequence or the frame, and the others go on. The time of a step is divided evenly
+    among the sequences it moves.
+    unfinished: an Unfinished, where those under way are kept, and from which such a tracker goes on; None keeps nothing.
+    shown: whether progress is.
     """
     if batch < 1:
         raise ConfigError(f"evaluate.batch = {batch}: at least 1 sequence at a time was expected.")
     if not hasattr(tracker, "step"):
-        tracker = OneTarget(tracker)
+        tracker, unfinished = OneTarget(tracker), None  # nobody knows what it has gathered
         if batch > 1:
             raise ConfigError(f"evaluate.batch = {batch}: this tracker follows one target at a time.")
     waiting, runs = deque(enumerate(sequences)), []
-    ahead = bool(sequences) and decodes_ahead(tracker, sequences[0])
-    with ReadAhead(batch, AHEAD if ahead else 0) as reader, core_for_decoding(tracker) if ahead else nullcontext():
+    total, of = sum(map(len, sequences)), len(sequences)
+    with (
+        progress(total, "frame", "tracking", shown=shown and of > 0) as bar,
+        ReadAhead(batch) as reader,
+        core_for_decoding(tracker) as spare,
+    ):
         while waiting or runs:
             while waiting and len(runs) < batch:
                 index, sequence = waiting.popleft()
-                runs.append(_Run(index, sequence, tracker, reader))
-            _step(tracker, [run for run in runs if run.goes_on])
-            yield from ((run.index, run.outcome()) for run in runs if not run.goes_on)
+                kept = unfinished.read(sequence) if unfinished else None
+                runs.append(_Run(index, sequence, tracker, reader, spare, kept))
+                skip(bar, len(runs[-1].boxes))
+            moving = [run for run in runs if run.goes_on]
+            spare(any(run.ahead for run in moving))
+            _step(tracker, moving)
+            bar.update(sum(run.error is None for run in moving))
+            for run in runs:
+                if not run.goes_on:
+                    skip(bar, len(run.sequence) - len(run.boxes))  # where it failed
+                    yield run.index, run.outcome()
             runs = [run for run in runs if run.goes_on]
+            bar.set_postfix_str(f"{of - len(waiting) - len(runs)} of {of} sequences", refresh=False)
+            if unfinished:
+                unfinished.keep_when_due(runs)
 
 
 class OneTarget:
@@ -94,22 +101,46 @@ def _step(tracker, runs):
 
 
 class _Run:
-    """One sequence on its way. error: the HiptrackError that ended it, or None."""
+    """One sequence on its way. error: the HiptrackError that ended it, or None; boxes: of the frames so far."""
 
-    def __init__(self, index, sequence, tracker, reader):
-        self.index, self.sequence, self.error = index, sequence, None
+    def __init__(self, index, sequence, tracker, reader, spare, kept):
+        """spare: of `core_for_decoding`; kept: the `state` of a run of the same sequence to go on from, or None."""
+        self.index, self.sequence, self.error, self.boxes = index, sequence, None, []
         self.moments = Moments(sequence)
         started = time.perf_counter()
         with self._ended_by_errors():
             given = _first_box(sequence)
-            self._frames = iter(reader.frames(sequence.frames))
-            frame = next(self._frames)
+            (frame,) = reader.frames(sequence.frames[:1], 0)
+            self.ahead = decodes_ahead(tracker, frame)
+            done = len(kept["frames"]["boxes"]) if kept else 1
+            self._frames = reader.frames(sequence.frames[done:], AHEAD if self.ahead else 0)
+            spare(self.ahead)
             before = time.perf_counter()
             self.target = tracker.start(frame, given.copy())
             now = time.perf_counter()
             self.image_size = frame.shape[1::-1]  # width, height
             self.boxes, self.scores, self.challenges, self.seconds = [given], [1.0], [None], [now - before]
             self.end_to_end_seconds = now - started
+            if kept:
+                self._restore(kept)
+
+    def state(self):
+        """{part: {name: number, array or tensor}} of all that it takes to go on from here with the same results."""
+        frames = {"boxes": self.boxes, "scores": self.scores, "seconds": self.seconds}
+        frames["end_to_end_seconds"] = self.end_to_end_seconds
+        challenges = _stack_challenges(self.challenges)
+        if challenges is not None:
+            frames["challenges"] = challenges
+        return {"frames": frames, "moments": self.moments.state(), "target": self.target.state()}
+
+    def _restore(self, kept):
+        frames = {name: tensor.numpy() for name, tensor in kept["frames"].items()}
+        self.boxes, self.scores, self.seconds = list(frames["boxes"]), list(frames["scores"]), list(frames["seconds"])
+        self.end_to_end_seconds = float(frames["end_to_end_seconds"])
+        self.challenges = list(frames.get("challenges", [None] * len(self.boxes)))
+        self.moments.restore({name: tensor.numpy() for name, tensor in kept["moments"].items()})
+        self.target.restore(kept["target"])
+        logger.info("%s goes on after frame %d of %d", self.sequence.name, len(self.boxes), len(self.sequence))
 
     @contextmanager
     def _ended_by_errors(self):
@@ -161,6 +192,7 @@ class _Run:
             _stack_challenges(self.challenges),
             self.image_size,
             self.moments.kept,
+            identity(self.sequence),
         )
 
 
@@ -209,36 +241,40 @@ LARGE = 20e6  # parameters from which on a step takes so long that decoding besi
 SMALL_FRAME = 640 * 480  # pixels, up to which decoding takes less than a thread costs that does it beside the tracker
 
 
-def decodes_ahead(tracker, sequence):
-    """Whether frames like a Sequence's first are better decoded beside the tracker than in between: on a GPU always."""
+def decodes_ahead(tracker, frame_rgb):
+    """Whether frames like this one are better decoded beside the tracker than in between: on a GPU always.
+
+    By the frame alone, whatever else is tracked: it decides the number of threads (core_for_decoding).
+    """
     device = getattr(tracker, "device", None)
-    if device is not None and device.type != "cpu":
-        return True
-    try:
-        height, width = read_image_rgb(sequence.frames[0]).shape[:2]
-    except DataError:  # told when its turn comes
-        return True
-    return height * width > SMALL_FRAME
+    height, width = frame_rgb.shape[:2]
+    return (device is not None and device.type != "cpu") or height * width > SMALL_FRAME
 
 
 @contextmanager
 def core_for_decoding(tracker):
-    """Within it, a small model on the CPU leaves one core to the thread that decodes.
+    """Within it, a small model on the CPU leaves one core to the thread that decodes; yields what changes that.
 
-    The threads of a layer wait for the slowest of them at its end, so that one core fewer costs less than one that is
-    shared. By size rather than by a measured time, because the number of threads decides how sums are rounded, and
-    results must repeat.
+    That is called with whether a core is to be left. The threads of a layer wait for the slowest of them at its end, so
+    that one core fewer costs less than one that is shared. By size rather than by a measured time, because the number of
+    threads decides how sums are rounded, and results must repeat.
     """
-    threads = torch.get_num_threads()
+    threads = fewer = torch.get_num_threads()
     model = getattr(tracker, "model", None)
-    # an exported model has threads of its own
-    is_small = isinstance(model, torch.nn.Module) and sum(part.numel() for part in model.parameters()) < LARGE
-    if is_small and tracker.device.type == "cpu" and 1 < threads == usable_cores():
-        torch.set_num_threads(threads - 1)
+    if isinstance(model, torch.nn.Module) and tracker.device.type == "cpu":  # an exported model has threads of its own
+        is_small = sum(part.numel() for part in model.parameters()) < LARGE
+        fewer -= is_small and 1 < threads == usable_cores()
+
+    def spare(wanted):
+        number = fewer if wanted else threads
+        if number != torch.get_num_threads():  # a change has PyTorch set up its kernels anew
+            torch.set_num_threads(number)
+
+    spare(True)
     try:
-        yield
+        yield spare
     finally:
-        torch.set_num_threads(threads)
+        spare(False)
 
 
 def usable_cores():
@@ -246,61 +282,15 @@ def usable_cores():
     return len(os.sched_getaffinity(0)) if hasattr(os, "sched_getaffinity") else os.cpu_count()
 
 
-MOST = 8  # losses of a sequence
-
-
-class Moments:
-    """Watches a tracker on one Sequence; `kept`: {frame from 1: (score map [S, S], search region xywh [4])}.
-
-    Kept are the first frames without overlap after one with it, of the longest such losses, and the frame of the lowest
-    IoU; none where the true boxes are not known.
-    """
-
-    def __init__(self, sequence):
-        self.sequence = sequence
-        self._losses, self._present = {}, None  # {first frame: (frames without overlap, seen)}, the one that goes on
-        self._lowest, self._frame, self._seen = 1.0, None, None
-
-    @property
-    def kept(self):
-        found = {frame: seen for frame, (_, seen) in self._losses.items()}
-        if self._seen is not None:
-            found[self._frame] = self._seen
-        return dict(sorted(found.items()))
-
-    def look(self, index, box_xywh, tracker):
-        """Look at the tracker after its update on frame `index` (from 0), whose box is given."""
-        truth = self.sequence.boxes_xywh
-        if index >= len(truth) or self.sequence.cover[index] == 0 or getattr(tracker, "search_xywh", None) is None:
-            return
-        overlap, frame = box_ious(truth[index], box_xywh), index + 1
-        if overlap < self._lowest:
-            self._lowest, self._frame, self._seen = overlap, frame, _seen(tracker)
-        if overlap > 0:
-            self._present = None
-        elif self._present is None:
-            self._present, self._losses[frame] = frame, (1, _seen(tracker))
-            if len(self._losses) > MOST:
-                ended = [frame for frame in self._losses if frame != self._present]
-                del self._losses[min(ended, key=lambda frame: self._losses[frame][0])]
-        else:
-            length, seen = self._losses[self._present]
-            self._losses[self._present] = length + 1, seen
-
-
-def _seen(tracker):
-    return tracker.score_map.cpu().numpy(), tracker.search_xywh.copy()
-
-
 AHEAD = 3  # frames of a sequence that wait at most
 
 
 class ReadAhead:
-    """Decodes up to `ahead` frames of several sequences while the tracker works on those before; a context."""
+    """Decodes frames of several sequences while the tracker works on those before; a context."""
 
-    def __init__(self, sequences, ahead=AHEAD):
-        """sequences: how many are read side by side; ahead: 0 decodes each frame when it is asked for."""
-        self._pool, self._ahead = ThreadPoolExecutor(min(sequences, os.cpu_count() or 1), "decode"), ahead
+    def __init__(self, sequences):
+        """sequences: how many are read side by side."""
+        self._pool = ThreadPoolExecutor(min(sequences, os.cpu_count() or 1), "decode")
 
     def __enter__(self):
         return self
@@ -308,15 +298,15 @@ class ReadAhead:
     def __exit__(self, *_):
         self._pool.shutdown(cancel_futures=True)
 
-    def frames(self, paths):
-        """Yields the frames [H, W, 3] uint8 RGB of image files, in order.
+    def frames(self, paths, ahead):
+        """Yields the frames [H, W, 3] uint8 RGB of image files, in order; `ahead` of them wait, 0: none is read unasked.
 
         Raises DataError, when its turn has come, for a file that is missing or damaged.
         """
         waiting = deque()
         for path in paths:
             waiting.append(self._pool.submit(read_image_rgb, path))
-            if len(waiting) > self._ahead:
+            if len(waiting) > ahead:
                 yield waiting.popleft().result()
         while waiting:
             yield waiting.popleft().result()

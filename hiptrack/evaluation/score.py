@@ -25,6 +25,7 @@ from hiptrack.evaluation.analysis import ATTRIBUTE_SEQUENCES, by_challenge
 from hiptrack.evaluation.metrics import ONE_PASS_NUMBERS, OnePass, mean_curves, one_pass_curves
 from hiptrack.evaluation.results import SequenceResult, is_finished, read_key
 from hiptrack.evaluation.run_sequences import run_sequences
+from hiptrack.evaluation.unfinished import Unfinished
 from hiptrack.files import excerpt, read_text
 from hiptrack.taxonomy import TEN, Taxonomy
 
@@ -138,8 +139,9 @@ def evaluate_sequences(
 ) -> Report:
     """Track and score all sequences; with several processes every one calls this and gets the same Report.
 
-    results_dir: where to write GOT-10k result files; what it already holds under the same `key` (a string
-    that changes with the checkpoint, the configuration and the data) is read back instead of tracked again.
+    results_dir: where to write GOT-10k result files; what it already holds under the same `key` (a string that changes
+    with the checkpoint and the configuration) is read back instead of tracked again, where it is of the same sequence; a
+    sequence of which another result is there fails. Those under way are kept there too, every minute.
     gather: list -> concatenated list over all processes (accelerate.utils.gather_object does).
     protocol: which numbers the benchmark reports; AO and SR are always among them.
     taxonomy: the names of the tracker's class outputs, and what the sequences' labels were read by; None: the ten.
@@ -166,15 +168,24 @@ def evaluate_sequences(
             f"The sequence name {repeated[0]} occurs more than once in the data to evaluate ({len(repeated)} "
             "such names); results are kept by name. Evaluate the data sets one at a time."
         )
-    finished = set()
+    finished, unfinished = set(), None
     if results_dir is not None:
         results.claim_folder(results_dir, key, names)
         finished = {name for name in names if results.is_finished(results_dir, name)}
         if gather is not None:  # others may have begun already: one process's view counts
             finished = gather([finished])[0]
+        unfinished = Unfinished(results_dir, key)
     costs = [0 if sequence.name in finished else len(sequence) for sequence in sequences]
     own = shard(costs, num_processes)[process_index]
-    outcomes = list(_evaluate(tracker, sequences, own, finished, results_dir, protocol, batch, len(taxonomy.classes)))
+    scored = partial(_scored, protocol=protocol, multi_label=getattr(tracker, "multi_label", False))
+    before = [index for index in own if names[index] in finished]
+    ahead = [index for index in own if names[index] not in finished]
+    read = partial(_read_back, results_dir, len(taxonomy.classes))
+    outcomes = [(index, *scored(read, sequences[index], resumed=True)) for index in before]
+    tracked = run_sequences(tracker, [sequences[index] for index in ahead], batch, unfinished, process_index == 0)
+    for place, outcome in tracked:
+        keep = partial(_keep, outcome, results_dir, unfinished)
+        outcomes.append((ahead[place], *scored(keep, sequences[ahead[place]], resumed=False)))
     if gather is not None:
         outcomes = gather(outcomes)
     outcomes = sorted(outcomes, key=lambda outcome: outcome[0])
@@ -198,22 +209,7 @@ def evaluate_sequences(
     return report
 
 
-def _evaluate(tracker, sequences, own, finished, results_dir, protocol, batch, classes):
-    """Yields (index, SequenceScore, None) for each of these sequences; (index, None, message) where one failed."""
-    multi_label = getattr(tracker, "multi_label", False)
-    for index in own:
-        if sequences[index].name in finished:
-            yield (
-                index,
-                *_scored(partial(_read_back, results_dir, classes), sequences[index], protocol, multi_label, True),
-            )
-    ahead = [index for index in own if sequences[index].name not in finished]
-    for place, outcome in run_sequences(tracker, [sequences[index] for index in ahead], batch):
-        keep = partial(_keep, outcome, results_dir)
-        yield ahead[place], *_scored(keep, sequences[ahead[place]], protocol, multi_label, False)
-
-
-def _scored(result_of, sequence, protocol, multi_label, resumed):
+def _scored(result_of, sequence, resumed, protocol, multi_label):
     """(SequenceScore, None), or (None, message) where there is no result or it cannot be scored, for whatever reason.
 
     result_of: called with the sequence to give its result.
@@ -232,15 +228,18 @@ def _scored(result_of, sequence, protocol, multi_label, resumed):
 
 
 def _read_back(results_dir, classes, sequence):
-    return results.read_result(results_dir, sequence.name, len(sequence), sequence.boxes_xywh[0], classes)
+    result = results.read_result(results_dir, sequence.name, len(sequence), sequence.boxes_xywh[0], classes)
+    results.require_made_of(results_dir, result, sequence)
+    return result
 
 
-def _keep(outcome, results_dir, sequence):
+def _keep(outcome, results_dir, unfinished, sequence):
     """The result of a sequence that was tracked, as its files hold it; raises what it failed by."""
     if isinstance(outcome, HiptrackError):
         raise outcome
     if results_dir is not None:
         results.write_result(results_dir, outcome)
+        unfinished.forget(sequence)
     logger.info("%s: %d frames in %.1f s", sequence.name, len(sequence), outcome.end_to_end_seconds)
     return results.as_written(outcome)
 

@@ -121,8 +121,7 @@ class MemoryBank:
     def write(self, keys, values):
         """Add a frame: keys [B, N, K+1], values [B, N, V]."""
         if self._keys is None:
-            self._keys = keys.new_empty(len(keys), self.capacity, *keys.shape[1:])
-            self._values = values.new_empty(len(values), self.capacity, *values.shape[1:])
+            self._take_storage(keys, values)
         slot = self._written % self.capacity
         self._keys[:, slot], self._values[:, slot] = keys, values
         self._written += 1
@@ -131,6 +130,24 @@ class MemoryBank:
     def read(self):
         """(keys [B, M, K+1], values [B, M, V]) of all frames held, M = frames * N."""
         return self._keys[:, : self.frames].flatten(1, 2), self._values[:, : self.frames].flatten(1, 2)
+
+    def state(self):
+        """{name: number or tensor} of what is held, for `restore`."""
+        if self._keys is None:
+            return {"written": 0}
+        held = {"keys": self._keys[:, : self.frames], "values": self._values[:, : self.frames]}
+        return {"written": self._written, **held}
+
+    def restore(self, written, keys, values):
+        """Hold what another bank held, each frame in its slot; of its `state`, on this bank's device, None for nothing."""
+        self._written, self.frames = written, min(written, self.capacity)
+        if self.frames:
+            self._take_storage(keys[:, 0], values[:, 0])
+            self._keys[:, : self.frames], self._values[:, : self.frames] = keys, values
+
+    def _take_storage(self, keys, values):
+        self._keys = keys.new_empty(len(keys), self.capacity, *keys.shape[1:])
+        self._values = values.new_empty(len(values), self.capacity, *values.shape[1:])
 
 
 def read_each(queries, memories, scale):

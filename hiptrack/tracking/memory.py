@@ -67,6 +67,22 @@ class TargetMemory:
         """
         return self.of_template if self.reads_template or not self.bank.frames else self.bank.read()
 
+    def state(self):
+        """{name: number or tensor} of what was remembered since the start, for `restore`."""
+        state = {"frame": self.frame, "due": self.due, **self.bank.state()}
+        if self.of_template is not None:
+            state["template_keys"], state["template_values"] = self.of_template
+        return state
+
+    def restore(self, state):
+        """Go on from the `state` of a memory with the same policy and template, given as {name: tensor}."""
+        device = self.template.device
+        held = {name: part.to(device) for name, part in state.items() if name.endswith(("keys", "values"))}
+        self.frame, self.due = int(state["frame"]), bool(state["due"])
+        self.bank.restore(int(state["written"]), held.get("keys"), held.get("values"))
+        if "template_keys" in held:
+            self.of_template = [held["template_keys"], held["template_values"]]
+
 
 def read_memories(model, memories, features):
     """What B targets remember for their present frames: a list of (keys, values), as HIPTrack.predict takes it.

@@ -51,6 +51,23 @@ class Target:
         self.challenge, self.search_scale = None, 1.0
         self.search_xywh = self.score_map = None
 
+    @torch.inference_mode()
+    def state(self):
+        """{name: number, array or tensor} of what a later step depends on beside the start, for `restore`."""
+        state = {"box_xywh": self.box_xywh, "size": self.size, "search_scale": self.search_scale}
+        if self.challenge is not None:
+            state["challenge"] = self.challenge
+        return {**state, **self.memory.state()}
+
+    @torch.inference_mode()
+    def restore(self, state):
+        """Go on from the `state` of a target that started in the same frame and box, given as {name: tensor}."""
+        self.box_xywh, self.size = state["box_xywh"].numpy(), state["size"].numpy()
+        self.search_scale = float(state["search_scale"])
+        if "challenge" in state:
+            self.challenge = state["challenge"].numpy()
+        self.memory.restore(state)
+
 
 def hann_window(side):
     """Hann window [S, S]: 0.5 * (1 - cos(2 pi k / (S + 1))), k = 1..S, as an outer product."""

@@ -7,6 +7,7 @@ from pathlib import Path
 import cv2
 import numpy as np
 import pytest
+from one_sequence import run_sequence
 from toy import save_toy
 
 from hiptrack.cli import compare_opencv
@@ -15,7 +16,6 @@ from hiptrack.data.folders import FolderDataset
 from hiptrack.data.sequence import GOT10K
 from hiptrack.errors import DataError, HiptrackError
 from hiptrack.evaluation.baselines import MIL, OpenCVTracker, StillBox, pixels_inside
-from hiptrack.evaluation.run_sequences import run_sequence
 from hiptrack.evaluation.score import evaluate_sequences
 from hiptrack.evaluation.table import compare_table
 

@@ -11,12 +11,12 @@ from types import SimpleNamespace
 import cv2
 import numpy as np
 import pytest
+from one_sequence import run_sequence
 
 from hiptrack.data.labels import FrameLabels, draw_fixed
 from hiptrack.data.sequence import Sequence
 from hiptrack.errors import DataError, HiptrackError
 from hiptrack.evaluation import score as scoring
-from hiptrack.evaluation.run_sequences import run_sequence
 from hiptrack.evaluation.score import evaluate_sequences, shard
 from hiptrack.evaluation.table import format_table
 from hiptrack.taxonomy import CLASSES, TEN

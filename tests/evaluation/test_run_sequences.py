@@ -162,13 +162,11 @@ def test_batches_need_a_tracker_of_several_targets(sequences):
 def test_large_frames_are_decoded_ahead_but_not_without_bound(sequences, monkeypatch, small, ahead):
     """While the tracker looks at a large frame, the three after it are decoded, and no other; small ones when asked for."""
     monkeypatch.setattr(running, "SMALL_FRAME", small)
-    decoded, more, here = [], threading.Condition(), threading.get_ident()
+    decoded, more = [], threading.Condition()
     read = running.read_image_rgb
 
     def reads(path):
         image = read(path)
-        if threading.get_ident() == here:  # only to know the size of the frames
-            return image
         with more:
             decoded.append(path)
             more.notify()
@@ -188,6 +186,27 @@ def test_large_frames_are_decoded_ahead_but_not_without_bound(sequences, monkeyp
     monkeypatch.setattr(running, "read_image_rgb", reads)
     outcome = tracked(Watches(), [sequences[1]], 1)[0]
     assert len(outcome.boxes_xywh) == 14 and decoded == list(sequences[1].frames)
+
+
+def test_what_is_tracked_beside_a_sequence_does_not_change_its_threads(sequences, monkeypatch):
+    """Their number decides how sums are rounded: as the second of five, and as the first of those that are left."""
+    monkeypatch.setattr(running, "SMALL_FRAME", 130 * 90)  # the first two are small, the others are not
+    monkeypatch.setattr(running, "usable_cores", torch.get_num_threads)
+    tracker, before = tracker_of(), torch.get_num_threads()
+    step, threads = tracker.step, []
+
+    def steps(targets, frames):
+        threads.append((frames[0].shape[1], torch.get_num_threads()))
+        return step(targets, frames)
+
+    tracker.step = steps
+    try:
+        torch.set_num_threads(2)
+        for first in range(len(sequences)):
+            tracked(tracker, sequences[first:], 1)
+    finally:
+        torch.set_num_threads(before)
+    assert set(threads) == {(120, 2), (128, 2), (144, 1), (152, 1)}  # film2 is one frame long
 
 
 @pytest.mark.parametrize(("width", "expected"), [(32, 1), (6000, 2)])

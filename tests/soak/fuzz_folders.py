@@ -39,6 +39,7 @@ RESULT = SequenceResult(
     scores=np.array([1, 0.5, 0.25]),
     challenges=np.eye(FRAMES, 10),
     image_size=(120, 90),
+    made_of="0a1b",
 )
 result_cases = st.tuples(st.sampled_from(("a_001.txt", "a_time.txt", "a_details.npz")), damages(3) | texts)
 

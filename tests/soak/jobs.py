@@ -73,12 +73,12 @@ class Evaluation:
         self.ground, self.folder = ground, ground / name
         self.finished = {}  # {box file: when it was written}, as of the latest start
 
-    def start(self):
+    def start(self, script=None, before=()):
         """Evaluate until it ends; returns the process with its output."""
         for path in self.folder.glob("*/*_001.txt"):
             self.finished.setdefault(path, path.stat().st_mtime_ns)
         arguments = ["--checkpoint", str(self.ground / "toy.safetensors"), "--root", str(self.ground / "tracked")]
-        return launch([*arguments, "--split", "val", "--out", str(self.folder)], command="eval")
+        return launch([*before, *arguments, "--split", "val", "--out", str(self.folder)], 1, script, "eval")
 
     def is_finished(self):
         """Whether its last result is there."""
@@ -102,6 +102,7 @@ class Evaluation:
             assert report[name] == expected[name], f"{name}: {report[name]} instead of {expected[name]}"
         resumed = {name for name, numbers in report["sequences"].items() if numbers["resumed"]}
         assert resumed == {path.parent.name for path in self.finished}, f"read back: {sorted(resumed)}"
+        assert not list(self.folder.rglob("*unfinished*")), "a finished sequence is still kept"
 
 
 def _box_files(folder):

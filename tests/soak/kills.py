@@ -25,6 +25,7 @@ EPOCHS = {"tracker": 2, "branch": 2, "finetune": 2}
 START_UP = 6.0  # seconds
 GONE_WITHIN = 90.0  # seconds after a kill; a launcher gives its processes 30
 SYNCS = 15  # files and folders synced in three checkpoints
+KEEPS = 150  # of the sequences of an evaluation that keeps them after every frame
 
 
 @dataclass
@@ -50,6 +51,11 @@ def kill_saves(folder, count, seed, until=math.inf, epochs=EPOCHS):
 def kill_evaluation(folder, count, seed, until=math.inf):
     """SIGKILL or SIGTERM to an evaluation."""
     return _kill_often("evaluation", functools.partial(Evaluation, folder), _strike, count, seed, until)
+
+
+def kill_keeps(folder, count, seed, until=math.inf):
+    """SIGKILL to an evaluation in the midst of writing what it has of a sequence so far."""
+    return _kill_often("keeping a sequence", functools.partial(Evaluation, folder), _strike_in_keep, count, seed, until)
 
 
 def _kill_often(name, make_job, strike, count, seed, until):
@@ -116,6 +122,16 @@ def _strike_in_save(job, random, moments):
     for unfinished in job.folder.glob("checkpoints/tmp-*"):
         written = sorted(unfinished.iterdir(), key=lambda path: path.stat().st_mtime_ns)
         moments.append(written[-1].name if written else "empty folder")
+    return None
+
+
+def _strike_in_keep(job, random, moments):
+    """Start an evaluation that kills itself when it keeps a sequence, noted; None, or how it ended before."""
+    number, share = random.randint(1, KEEPS), random.choice((0, random.random(), 1))
+    done = job.start("tests/soak/killed_keeping.py", (str(number), str(share)))
+    if done.returncode != -signal.SIGKILL:
+        return done
+    moments.append("sequence under way")
     return None
 
 

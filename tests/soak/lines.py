@@ -38,6 +38,7 @@ def plan(ground, seed, until):
         functools.partial(kills.kill_training, ground, 1, 27, seed, until),
         functools.partial(kills.kill_saves, ground, 12, seed, until),
         functools.partial(kills.kill_evaluation, ground, 22, seed, until),
+        functools.partial(kills.kill_keeps, ground, 12, seed, until),
     ]
     two = [functools.partial(kills.kill_training, ground, 2, 24, seed, until)]
     return one, two, [functools.partial(fuzz_one, count, seed) for fuzz_one, count in CASES.items()]
