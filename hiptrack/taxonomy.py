@@ -1,5 +1,6 @@
 """The challenge classes that a lab knows, and the flags of its annotation files that mean them."""
 
+import itertools
 from collections.abc import Sequence
 
 import gin
@@ -35,14 +36,15 @@ class Taxonomy:
     """Names of C challenge classes, and the flags of an annotation line that each is read from.
 
     The class of a frame is that of the first set flag of `vlm`; else that of a set flag of `cv`, drawn at random; else
-    the last class. Several flags may mean one class. Flags that are not named are not read.
+    the last class. Several flags may mean one class; they have one priority. Flags that are not named are not read.
 
     Args:
         classes: names in the order of the branch's outputs; the last is that of a frame without any set flag.
         vlm: {flag in `vlm_response`: class}, in the order of priority.
         cv: {flag in `cv_response`: class}.
 
-    Raises ConfigError for a class that no flag means (but the last), and for a flag that means none of the others.
+    Raises ConfigError for a class that no flag means (but the last), one whose flags do not stand side by side, and a flag
+    that means none of them.
     """
 
     def __init__(self, classes: list[str] = CLASSES, vlm: dict[str, str] = VLM, cv: dict[str, str] = CV):
@@ -58,7 +60,13 @@ class Taxonomy:
                         f"Taxonomy.{parameter}: the flag '{flag}' means '{name}', which {why}. Expected one of "
                         f"{', '.join(challenges)}.{did_you_mean(name, challenges)}"
                     )
+        runs = [name for name, _ in itertools.groupby(self.vlm.values())]
         for name in challenges:
+            if runs.count(name) + (name in self.cv.values()) > 1:
+                raise ConfigError(
+                    f"Taxonomy: '{name}' has flags of different priority. Expected the flags of a class side by side in vlm, or "
+                    "all of them in cv."
+                )
             if name not in (*self.vlm.values(), *self.cv.values()):
                 raise ConfigError(
                     f"Taxonomy.classes: no flag means '{name}'. Expected one in Taxonomy.vlm or Taxonomy.cv; the class of a "
@@ -94,6 +102,10 @@ class Taxonomy:
         counts[-1] = (among == 0).sum()
         return counts
 
+    def as_dict(self) -> dict[str, object]:
+        """Its arguments, as JSON has them."""
+        return {"classes": list(self.classes), "vlm": self.vlm, "cv": self.cv}
+
     def __eq__(self, other):
         return isinstance(other, Taxonomy) and repr(self) == repr(other)
 
@@ -101,7 +113,7 @@ class Taxonomy:
         return hash(repr(self))
 
     def __repr__(self):
-        return f"Taxonomy(classes={list(self.classes)}, vlm={self.vlm}, cv={self.cv})"
+        return f"Taxonomy({', '.join(f'{name}={value}' for name, value in self.as_dict().items())})"
 
 
 TEN = Taxonomy()

@@ -9,13 +9,15 @@ import torch
 import torch.nn.functional as F
 from helpers_data import annotation, write_annotations, write_sequence
 from sklearn.utils.class_weight import compute_class_weight
-from toy import moving_target, save_toy, toy_model
+from toy import moving_target, save_toy, toy_branch, toy_model
 
 from hiptrack import config
+from hiptrack.cli.check_annotations import main as main_of_check_annotations
+from hiptrack.data.clips import ClipData
 from hiptrack.data.folders import FolderDataset
 from hiptrack.errors import CheckpointError, ConfigError, DataError
 from hiptrack.evaluation.evaluate import EvaluationOptions, evaluate
-from hiptrack.evaluation.score import read_back
+from hiptrack.evaluation.score import evaluate_sequences, read_back
 from hiptrack.evaluation.table import format_table
 from hiptrack.extras.world.world import World
 from hiptrack.models.challenge import ChallengeBranch, ChallengeOutput
@@ -84,6 +86,8 @@ def save_harbour(path):
         ({"vlm": {**HARBOUR.vlm, "fog": "faimt"}}, "'fog' means 'faimt', which is no class.*Did you mean 'faint'"),
         ({"cv": {**HARBOUR.cv, "calm": "easy"}}, "'calm' means 'easy', which is the last class"),
         ({"cv": {"low_res": "small"}}, "no flag means 'faint'"),
+        ({"vlm": {**HARBOUR.vlm, "haze": "glare"}}, "'glare' has flags of different priority"),
+        ({"cv": {**HARBOUR.cv, "haze": "glare"}}, "'glare' has flags of different priority"),
     ],
 )
 def test_classes_that_no_flag_gives_or_that_there_are_not_are_errors(change, words):
@@ -123,7 +127,7 @@ def test_class_weights_give_the_weighted_mean_and_balanced_ones_are_inverse_to_t
     labels[:7] = -1
     known = labels[labels >= 0].numpy()
     loss = ChallengeLoss(class_weights="balanced")
-    loss.weigh(HARBOUR, lambda: np.bincount(known, minlength=6).astype(float))
+    loss.weigh(HARBOUR, lambda: np.bincount(known, minlength=6) / len(labels))
     expected = torch.tensor([*compute_class_weight("balanced", classes=np.arange(5), y=known), 0.0]).float()
     assert torch.allclose(loss.weights, expected)
     value = loss(predicted(logits), labels) / loss.count(labels)
@@ -134,6 +138,18 @@ def test_class_weights_give_the_weighted_mean_and_balanced_ones_are_inverse_to_t
     assert named.weights.tolist() == [1, 3, 1, 1, 1, 1]
     with pytest.raises(ConfigError, match="'glair' is no class of the branch.*Did you mean 'glare'"):
         ChallengeLoss(class_weights={"glair": 3.0}).weigh(HARBOUR, None)
+
+
+def test_balanced_weights_are_of_what_is_drawn(tmp_path):
+    """Sets by their ratios and sequences alike, whatever their lengths."""
+    for name, length, flags in (("long", 30, ["occlusion"]), ("short", 3, ["low_res"])):
+        write_sequence(tmp_path / name / "train" / name, [(20, 30, 20, 16)] * length)
+        write_annotations(tmp_path / "labels", name, [annotation(name, frame + 1, flags) for frame in range(length)])
+    datasets = [FolderDataset(str(tmp_path / name), "train") for name in ("long", "short")]
+    data = ClipData(datasets, ratios=[1.0, 3.0])
+    data.label_by(TEN, str(tmp_path / "labels"))
+    shares = dict(zip(CLASSES, data.class_shares().tolist(), strict=True))
+    assert shares["occlusion"] == pytest.approx(0.25) and shares["low_resolution"] == pytest.approx(0.75)
 
 
 def test_the_world_shows_the_classes_of_a_lab_whose_flags_it_knows():
@@ -156,6 +172,7 @@ def test_a_weights_file_keeps_its_classes_and_every_tool_tells_them(root):
     assert "glare" in format_table(found.report) and "occlusion" not in format_table(found.report)
     stored = json.loads((root / "out" / "report.json").read_text())
     assert stored["classification"]["classes"] == list(HARBOUR.classes)
+    (root / "out" / "report.json").unlink()  # as of an evaluation that was interrupted
     again = read_back(root / "out", FolderDataset(str(root / "data"), "val", str(root / "labels")))
     assert again.taxonomy == HARBOUR and np.array_equal(again.confusion, found.report.confusion)
 
@@ -180,6 +197,52 @@ def test_weights_of_one_taxonomy_do_not_go_under_another(root):
     config.load(["gin/eval/tracker.gin"], ["evaluate.taxonomy=@Taxonomy()"], root="evaluate")
     with pytest.raises(ConfigError, match="evaluate.taxonomy has the classes occlusion.*was trained with hidden"):
         evaluate(options)
+
+
+def test_a_file_that_cannot_say_its_classes_is_refused(root):
+    weights = save_harbour(root / "harbour.safetensors")
+    described = json.loads(read_metadata(weights)["model"])
+    described["parameters"]["unheard"] = 1
+    save_weights(weights, load_model(weights), json.dumps(described))
+    with pytest.raises(CheckpointError, match="unheard"):
+        TrackerWeights(str(weights))(toy_model(challenge=toy_branch))
+
+
+def test_a_set_is_read_anew_under_other_classes_and_scored_only_by_its_own(root):
+    lines = [{**annotation("ship", 2, ["occlusion"])}, {**annotation("ship", 3, ["low_res"])}]
+    write_annotations(root / "labels", "ship", lines)
+    dataset = FolderDataset(str(root / "data"), "val", str(root / "labels"))
+    columns = TEN.challenges.index("occlusion"), TEN.challenges.index("low_resolution")
+    swapped = list(CLASSES)
+    swapped[columns[0]], swapped[columns[1]] = swapped[columns[1]], swapped[columns[0]]
+    assert dataset.sequences[0].labels.flags[1].nonzero()[0].tolist() == [columns[0]]
+    dataset.label_by(Taxonomy(swapped))
+    assert dataset.sequences[0].labels.flags[1].nonzero()[0].tolist() == [columns[1]]
+    with pytest.raises(DataError, match="ship is labelled by the classes low_resolution.*but scored by occlusion"):
+        evaluate_sequences(Tracker(toy_model(), device="cpu"), dataset.sequences)
+
+
+def test_a_set_may_have_no_annotations_whatever_the_run_has(root):
+    dataset = FolderDataset(str(root / "data"), "val", annotations="")
+    dataset.label_by(HARBOUR, str(root / "labels"))
+    assert dataset.labelled_frames == 0
+
+
+def test_check_annotations_takes_the_classes_of_a_lab(root, capsys, monkeypatch):
+    (root / "harbour.gin").write_text("\n".join(HARBOUR_GIN) + "\n")
+    command = [
+        "check-annotations",
+        str(root / "labels"),
+        "--data",
+        str(root / "data"),
+        "--gin",
+        str(root / "harbour.gin"),
+    ]
+    monkeypatch.setattr("sys.argv", command)
+    assert main_of_check_annotations() == 0
+    assert "glare" in capsys.readouterr().out
+    write_annotations(root / "labels", "ship", [annotation("ship", 1)])
+    assert main_of_check_annotations() == 1 and "missing required field `glare`" in capsys.readouterr().out
 
 
 def test_data_are_labelled_by_the_wanted_classes_where_the_weights_name_none(root):

@@ -26,6 +26,11 @@ def main():
         if name in reports:
             raise ConfigError(f"{folder} is named twice.")
         reports[name] = read_back(folder, dataset, choice)
+        if reports[name].taxonomy != next(iter(reports.values())).taxonomy:
+            raise ConfigError(
+                f"{folder} and {args.results[0]} have other classes ({', '.join(reports[name].taxonomy.classes)}; "
+                f"{', '.join(next(iter(reports.values())).taxonomy.classes)}): they do not go into one report."
+            )
     files = write_report(reports, dataset.sequences, args.out, dataset.name)
     print(compare_table(reports))
     if any(report.by_challenge for report in reports.values()):

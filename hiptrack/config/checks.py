@@ -235,9 +235,10 @@ def _why_unread(key: Key, walk: Walk, bindings: list[Binding], root: Configurabl
     scope, selector, parameter = key
     name, thing = label(key), short_name(selector)
     if selector == MACRO:
-        close = nearest(name, (macro for macro, kind, _ in walk.read if kind == MACRO))
+        used = [macro for macro, kind, _ in walk.read if kind == MACRO]
+        close, takers = nearest(name, used), _takers(name.lower(), walk)
         hint = f"the nearest used one is {close}" if close else "a parameter is written Name.parameter"
-        if takers := _takers(name.lower(), walk):
+        if takers and not nearest(name, used, cutoff=0.8):
             hint = f"let it reach what is in use: {' or '.join(f'{taker} = %{name}' for taker in takers)}"
         return f"nothing uses the macro {name}; {hint}."
     opened = opened_scopes(bindings)

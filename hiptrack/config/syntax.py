@@ -61,8 +61,8 @@ class _Unresolved:
     name: str
 
 
-# Bindings of files of before, whose value is what holds now without them.
-RETIRED = [("ChallengeBranch.classes", 10)]
+# Parameters of before: the one value that changes nothing now, and what is there for the others.
+RETIRED = {"ChallengeBranch.classes": (10, "Taxonomy.classes names the classes")}
 
 
 class _LenientDelegate(gin.config.ParserDelegate):
@@ -96,7 +96,7 @@ def read_file(name: str, included_at: str = "", open_files: tuple[Path, ...] = (
             _run_import(statement, where)
         elif isinstance(statement, BlockDeclaration):
             named(statement.selector, where)
-        elif (f"{statement.selector}.{statement.arg_name}", statement.value) not in RETIRED:
+        elif RETIRED.get(f"{statement.selector}.{statement.arg_name}", (None,))[0] != statement.value:
             yield _binding(statement, where, files)
 
 
@@ -208,6 +208,8 @@ def _binding(statement, where: str, files: tuple[Path, ...]) -> Binding:
         key = (statement.scope, entry.selector, statement.arg_name)
         known = parameters(entry)
         if statement.arg_name not in known:
+            if (name := f"{entry.name}.{statement.arg_name}") in RETIRED:
+                raise ConfigError(f"{where}: {name} is no parameter any more: {RETIRED[name][1]}.")
             close = nearest(statement.arg_name, known)
             hint = f'; the nearest is "{close}" (of {", ".join(known)})' if close else "; it has none"
             raise ConfigError(f'{where}: {entry.name} has no parameter "{statement.arg_name}"{hint}.')

@@ -83,7 +83,7 @@ def read_cached(name: str, key: str, make, read, taxonomy: Taxonomy) -> list:
 def _code():
     """A digest of the code that reads annotations and its lists: other ones may read the same files otherwise."""
     folder = Path(__file__).parent
-    files = sorted([*folder.glob("*.py"), *folder.glob("lists/*.txt")])
+    files = sorted([*folder.glob("*.py"), *folder.glob("lists/*.txt"), folder.parent / "taxonomy.py"])
     return hashlib.sha256(b"".join(path.read_bytes() for path in files)).digest()
 
 

@@ -86,12 +86,13 @@ class ClipData:
     def labelled_frames(self):
         """Number of frames with a challenge label that can be drawn."""
         endless = sum(dataset.labelled_frames for dataset in self._drawn if dataset.is_endless)
-        return endless + sum(len(columns) for columns in self._labelled_columns())
+        read = [s for dataset in self._drawn if not dataset.is_endless for s in usable_sequences(dataset)]
+        return endless + sum(int((s.labels.annotated & s.visible).sum()) for s in read if s.labels is not None)
 
-    def class_counts(self):
-        """[C] float: the labelled frames that can be drawn, by class, as many as the taxonomy's rule gives on average.
+    def class_shares(self):
+        """[C]: the share of the drawn frames that has each class as its label, on average; unlabelled frames have none.
 
-        Raises ConfigError for a data set that is drawn as it is asked for.
+        As clips are drawn: data sets by their ratios, the sequences of one alike, visible frames of a sequence alike. Raises ConfigError for a data set that is drawn as it is asked for.
         """
         for dataset in self._drawn:
             if dataset.is_endless:
@@ -99,17 +100,18 @@ class ClipData:
                     f"{dataset.name} draws its frames as they are asked for: their classes cannot be counted. Give the weights "
                     "by name: ChallengeLoss.class_weights = {'occlusion': 2.0}."
                 )
-        counts = [self.taxonomy.expected_counts(columns) for columns in self._labelled_columns()]
-        return np.sum(counts, 0) if counts else np.zeros(len(self.taxonomy.classes))
+        shares = np.zeros(len(self.taxonomy.classes))
+        for dataset, ratio in zip(self.datasets, self.ratios):
+            usable = usable_sequences(dataset) if ratio else []
+            for sequence in usable:
+                if sequence.labels is not None:
+                    columns = sequence.labels.flags[sequence.labels.annotated & sequence.visible]
+                    shares += ratio / len(usable) / sequence.visible.sum() * self.taxonomy.expected_counts(columns)
+        return shares
 
     @property
     def _drawn(self):
         return [dataset for dataset, ratio in zip(self.datasets, self.ratios) if ratio > 0]
-
-    def _labelled_columns(self):
-        """The flags [n, C - 1] of the labelled frames of each sequence that can be drawn; endless data sets have none."""
-        read = [s for dataset in self._drawn if not dataset.is_endless for s in usable_sequences(dataset)]
-        return [s.labels.flags[s.labels.annotated & s.visible] for s in read if s.labels is not None]
 
 
 class ClipDataset(torch.utils.data.Dataset):

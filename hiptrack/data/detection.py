@@ -38,6 +38,7 @@ class COCODataset(SequenceDataset):
 
     split: str = "train2017"
     annotations: None = field(default=None, init=False)
+    HAS_ANNOTATIONS = False
     smallest: NonNegative = 10.0
 
     LAYOUT = "annotations/instances_<split>.json and a folder of the split's pictures"
@@ -126,6 +127,7 @@ class ImageNetVIDDataset(SequenceDataset):
 
     split: str = "train"
     annotations: None = field(default=None, init=False)
+    HAS_ANNOTATIONS = False
 
     LAYOUT = "Data/VID/<split> and Annotations/VID/<split> with the same folders of videos"
     SPLITS = ("train", "val")

@@ -1,6 +1,5 @@
 """What a sequence is, and what all data sets of sequences have in common."""
 
-import inspect
 import logging
 import os
 from dataclasses import dataclass
@@ -86,8 +85,8 @@ class SequenceDataset:
     Args:
         root: the folder below which everything lies.
         split: which part of the data is read.
-        annotations: folder of `<sequence>/<sequence>.jsonl` files with challenge labels, if any; a sequence without
-            such a file is unlabelled.
+        annotations: folder of `<sequence>/<sequence>.jsonl` files with challenge labels; a sequence without such a file is
+            unlabelled. None: the folder of the whole run, if it has one (train.annotations); '': none.
         include, exclude: names of the sequences to take, to leave out.
         name: what logs call the set, by default `<root's name>-<split>`.
     """
@@ -99,6 +98,7 @@ class SequenceDataset:
     exclude: list[str] | None = None
     name: str | None = None
 
+    HAS_ANNOTATIONS = True  # whether it may have challenge labels
     is_endless = False  # whether its sequences are made as they are asked for
     LAYOUT = "a folder of sequences"
     SPLITS: ClassVar[tuple[str, ...] | None] = ()
@@ -119,13 +119,13 @@ class SequenceDataset:
             )
 
     def label_by(self, taxonomy: Taxonomy, annotations: str | None = None) -> None:
-        """Have labels read by a taxonomy; from `annotations`, where the set has no folder of its own but may have one.
-
-        Called before anything is read.
-        """
+        """Have labels read by a taxonomy; from `annotations`, where the set names no folder of its own but may have one."""
+        before = self.taxonomy, self.annotations
         self.taxonomy = taxonomy
-        if "annotations" in inspect.signature(type(self)).parameters and annotations is not None:
-            self.annotations = self.annotations or os.path.expanduser(annotations)
+        if self.HAS_ANNOTATIONS and self.annotations is None and annotations is not None:
+            self.annotations = os.path.expanduser(annotations)
+        if before != (self.taxonomy, self.annotations):
+            self._sequences = None
 
     @property
     def sequences(self) -> list[Sequence]:
@@ -135,7 +135,7 @@ class SequenceDataset:
             places = [os.path.abspath(place) for place in (self.root, self.annotations or "")]
             key = f"{self._settings()} {places}"
             self._sequences = read_cached(self.name, key, Sequence, self._read, self.taxonomy)
-            if self.annotations is not None:
+            if self.annotations:
                 self._report_unannotated([s.name for s in self._sequences])
         return self._sequences
 
@@ -154,7 +154,7 @@ class SequenceDataset:
     def missing_paths(self) -> list[str]:
         """The folders this set needs that do not exist."""
         wanted = [self.root] if not os.path.isdir(self.root) else self._folders()
-        if self.annotations is not None:
+        if self.annotations:
             wanted.append(self.annotations)
         return [path for path in wanted if not os.path.isdir(path)]
 
@@ -208,7 +208,7 @@ class SequenceDataset:
                     f"{nearest_name(os.path.basename(folder), subfolders(self.root))} Correct {self._kind}."
                     f"{' or '.join(self.PLACE)}."
                 )
-        if self.annotations is not None and not os.path.isdir(self.annotations):
+        if self.annotations and not os.path.isdir(self.annotations):
             raise DataError(
                 f"{self.annotations}: the annotation folder does not exist or is no folder. Expected a "
                 f"folder of <sequence>/<sequence>.jsonl files; set {self._kind}.annotations to it, or to "
@@ -258,7 +258,7 @@ class SequenceDataset:
 
     def _labels(self, name, frames):
         """The challenge labels of a sequence with images of these paths; None where no annotations were asked for."""
-        if self.annotations is None:
+        if not self.annotations:
             return None
         path = annotation_path(self.annotations, name)
         note_source(path)

@@ -10,6 +10,7 @@ finished. Nothing here deletes a result. The key is that of the tracker: a folde
 """
 
 import hashlib
+import inspect
 import io
 import json
 import os
@@ -18,8 +19,10 @@ from pathlib import Path
 
 import numpy as np
 
-from hiptrack.errors import DataError
+from hiptrack.config.portable import read_settings
+from hiptrack.errors import CheckpointError, ConfigError, DataError
 from hiptrack.files import check_archive, check_file, excerpt, read_bytes, read_text, write_atomically
+from hiptrack.taxonomy import TEN, Taxonomy
 
 KEY = "key.json"
 MAX_BYTES = 2**28  # of any file of a result
@@ -57,10 +60,10 @@ def identity(sequence):
     return hashlib.sha256(json.dumps(told).encode()).hexdigest()
 
 
-def claim_folder(folder, key, names):
+def claim_folder(folder, key, names, taxonomy):
     """Make `folder` the place of the results with `key` (a string that changes whenever results would).
 
-    `names` are the sequences about to be tracked. Any number of processes may call this at once with the same
+    `names` are the sequences about to be tracked, `taxonomy` has the tracker's classes. Any number of processes may call this at once with the same
     key. Raises DataError when the folder holds results of another key or of none.
     """
     key_path = Path(folder) / KEY
@@ -73,7 +76,7 @@ def claim_folder(folder, key, names):
                     f"{folder} holds results (of {found[0]} among others) but no key.json that says what "
                     "made them, so they are not reused. Choose another results folder, or move these away."
                 )
-            write_atomically(key_path, (json.dumps({"key": key}) + "\n").encode())
+            write_atomically(key_path, (json.dumps({"key": key, "taxonomy": taxonomy.as_dict()}) + "\n").encode())
     except OSError as error:
         raise DataError(
             f"The results folder {folder} cannot be used: {error}. Name a folder that can be written."
@@ -89,9 +92,28 @@ def claim_folder(folder, key, names):
 
 def read_key(folder):
     """The key of the results in a folder. Raises DataError where there is none."""
+    return _read_key_file(folder)["key"]
+
+
+def read_taxonomy(folder):
+    """The Taxonomy of the results in a folder; the ten classes for those of before there were others.
+
+    Raises DataError where the file cannot be read, or its classes cannot be.
+    """
+    stored, path = _read_key_file(folder).get("taxonomy"), str(Path(folder) / KEY)
+    if stored is None:
+        return TEN
+    try:
+        return Taxonomy(**read_settings(stored, inspect.signature(Taxonomy, eval_str=True).parameters, path))
+    except (CheckpointError, ConfigError, TypeError) as error:
+        raise DataError(f"{path}: {error} Move the results away to have them made again.") from error
+
+
+def _read_key_file(folder):
     path = Path(folder) / KEY
     try:
-        return json.loads(read_bytes(path, MAX_BYTES))["key"]
+        stored = json.loads(read_bytes(path, MAX_BYTES))
+        return {**stored, "key": stored["key"]}
     except OSError as error:
         raise DataError(f"{path} cannot be read ({error}): {folder} is no folder of results.") from error
     except (ValueError, KeyError, TypeError, RecursionError) as error:

@@ -6,8 +6,6 @@ targets, as hiptrack.tracking.tracker.Tracker does. Its attribute `multi_label`,
 classes may hold at once.
 """
 
-import inspect
-import json
 import logging
 from collections.abc import Callable
 from dataclasses import dataclass
@@ -16,17 +14,15 @@ from pathlib import Path
 
 import numpy as np
 
-from hiptrack.config.portable import arguments_of, read_settings
 from hiptrack.data.labels import draw_fixed
 from hiptrack.data.sequence import GOT10K, Protocol
 from hiptrack.errors import DataError, HiptrackError, NotFoundError
 from hiptrack.evaluation import metrics, results
 from hiptrack.evaluation.analysis import ATTRIBUTE_SEQUENCES, by_challenge
 from hiptrack.evaluation.metrics import ONE_PASS_NUMBERS, OnePass, mean_curves, one_pass_curves
-from hiptrack.evaluation.results import SequenceResult, is_finished, read_key
+from hiptrack.evaluation.results import SequenceResult, is_finished, read_key, read_taxonomy
 from hiptrack.evaluation.run_sequences import run_sequences
 from hiptrack.evaluation.unfinished import Unfinished
-from hiptrack.files import excerpt, read_text
 from hiptrack.taxonomy import TEN, Taxonomy
 
 REPORT = "report.json"  # its name in a results folder
@@ -159,6 +155,12 @@ def evaluate_sequences(
         raise ValueError("results_dir and key go together")
     if attribute_sequences not in ATTRIBUTE_SEQUENCES:
         raise ValueError(f"attribute_sequences is {attribute_sequences!r}, none of {', '.join(ATTRIBUTE_SEQUENCES)}")
+    for sequence in sequences:
+        if sequence.labels is not None and sequence.labels.taxonomy != taxonomy:
+            raise DataError(
+                f"{sequence.name} is labelled by the classes {', '.join(sequence.labels.taxonomy.classes)}, but scored by "
+                f"{', '.join(taxonomy.classes)}: both must be the same."
+            )
     names = [sequence.name for sequence in sequences]
     if not names:
         raise DataError("There is no sequence to evaluate: the data set is empty, or all of it is excluded.")
@@ -170,7 +172,7 @@ def evaluate_sequences(
         )
     finished, unfinished = set(), None
     if results_dir is not None:
-        results.claim_folder(results_dir, key, names)
+        results.claim_folder(results_dir, key, names, taxonomy)
         finished = {name for name in names if results.is_finished(results_dir, name)}
         if gather is not None:  # others may have begun already: one process's view counts
             finished = gather([finished])[0]
@@ -309,7 +311,7 @@ def as_dict(report) -> dict:
         "complete": not report.failures,
         "speed": report.speed,
         "metrics": list(report.protocol.metrics),
-        "taxonomy": {**arguments_of(report.taxonomy), "classes": list(report.taxonomy.classes)},
+        "taxonomy": report.taxonomy.as_dict(),
         "success_curve": None if report.success_curve is None else report.success_curve.tolist(),
         "by_challenge": report.by_challenge,
         "attribute_sequences": report.attribute_sequences if counts_sequences else None,
@@ -339,21 +341,6 @@ class _Absent:
         raise HiptrackError("it has no result files here; evaluate again, which goes on where it stopped")
 
 
-def _stored_taxonomy(folder):
-    """The classes that the report in a results folder names; the ten where there is none, or one of before them."""
-    path = Path(folder) / REPORT
-    try:
-        stored = json.loads(read_text(path, results.MAX_BYTES)).get("taxonomy")
-        parameters = inspect.signature(Taxonomy, eval_str=True).parameters
-        return TEN if stored is None else Taxonomy(**read_settings(stored, parameters, str(path)))
-    except FileNotFoundError:
-        return TEN
-    except (OSError, ValueError, AttributeError, RecursionError) as error:
-        raise DataError(
-            f"{path} is damaged, or no report ({excerpt(str(error))}). Evaluate again, which writes it."
-        ) from error
-
-
 def read_back(folder, dataset, attribute_sequences="majority"):
     """The score.Report of a results folder on a data set; sequences without files are its failures.
 
@@ -362,7 +349,7 @@ def read_back(folder, dataset, attribute_sequences="majority"):
     """
     if not Path(folder).is_dir():
         raise NotFoundError(f"not found: {folder} (a folder that hiptrack eval wrote)", str(folder))
-    key, taxonomy = read_key(folder), _stored_taxonomy(folder)
+    key, taxonomy = read_key(folder), read_taxonomy(folder)
     dataset.label_by(taxonomy)
     sequences = dataset.sequences
     if not any(is_finished(folder, sequence.name) for sequence in sequences):

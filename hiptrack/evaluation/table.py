@@ -88,7 +88,7 @@ def what_counts(report) -> str:
     part = (
         "the majority of their annotated frames" if report.attribute_sequences == "majority" else "any annotated frame"
     )
-    return f"{text}; {', '.join(report.protocol.metrics)}: over the sequences that have the challenge in {part}"
+    return f"{text}; {', '.join(report.protocol.metrics)}: over all frames of the sequences that have the challenge in {part}"
 
 
 def _row(name, numbers, metrics):

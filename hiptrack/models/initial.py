@@ -116,10 +116,7 @@ class TrackerWeights:
 
     def _require_same_classes(self, model, path):
         """Raise CheckpointError where a file of ours has a branch for other classes than the model's."""
-        try:
-            known = taxonomy_in(path)
-        except CheckpointError:  # tensors from elsewhere, which say nothing of classes
-            return
+        known = taxonomy_in(path)
         if known is not None and known != model.challenge.taxonomy:
             raise CheckpointError(
                 f"{self.path}: its branch has the classes {', '.join(known.classes)} ({known}), the model's "

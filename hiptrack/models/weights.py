@@ -59,13 +59,7 @@ def read_metadata(path):
         raise CheckpointError(
             f"{path}: a .safetensors file written by hiptrack was expected. hiptrack strip converts a published checkpoint."
         )
-    try:
-        with safetensors.safe_open(path, "pt") as file:
-            metadata = file.metadata() or {}
-    except (safetensors.SafetensorError, OSError) as error:
-        raise CheckpointError(
-            f"{path} is damaged, truncated, or no safetensors file: {excerpt(str(error))}."
-        ) from error
+    metadata = _metadata(path)
     if metadata.get("format") != "hiptrack" or "model" not in metadata:
         raise CheckpointError(
             f"{path} does not say how to build its model; a weights file written by hiptrack was expected. A published "
@@ -77,6 +71,17 @@ def read_metadata(path):
     with _description(path):
         text = text if text.startswith("{") else from_gin(text, ROOT_COMPONENT)
         return {**metadata, "model": _with_taxonomy(text)}
+
+
+def _metadata(path):
+    """The metadata of any safetensors file."""
+    try:
+        with safetensors.safe_open(path, "pt") as file:
+            return file.metadata() or {}
+    except (safetensors.SafetensorError, OSError) as error:
+        raise CheckpointError(
+            f"{path} is damaged, truncated, or no safetensors file: {excerpt(str(error))}."
+        ) from error
 
 
 def _with_taxonomy(text):
@@ -94,10 +99,12 @@ def _with_taxonomy(text):
 
 
 def taxonomy_in(path):
-    """The Taxonomy of the branch that a weights file of ours describes; None without a branch.
+    """The Taxonomy of the branch that a weights file describes; None without a branch, and where it describes no model.
 
     Raises NotFoundError or CheckpointError.
     """
+    if path.suffix != ".safetensors" or "model" not in _metadata(path):
+        return None
     text = read_metadata(path)["model"]
     with torch.device("meta"), _description(path):
         branch = build_component(text, ROOT_COMPONENT, PARTS).challenge

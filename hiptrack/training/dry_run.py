@@ -98,14 +98,14 @@ def _describe_stage(number, stage, model, annotations, processes, absent):
 def _describe_class_weights(stage, model, data):
     """The class weights of a loss that has any, and what they were counted from."""
     lines = []
-    for loss in stage.losses_in(model):
+    for loss in stage.losses:
         weights = getattr(loss, "weights", None)
         if weights is not None:
             named = zip(model.challenge.classes, weights.tolist(), strict=True)
             lines.append(f"  class weights: {', '.join(f'{name} {weight:.3g}' for name, weight in named)}")
             if loss.class_weights == "balanced":
-                counts = zip(model.challenge.classes, data.class_counts(), strict=True)
-                lines.append(f"  labelled frames: {', '.join(f'{name} {count:.0f}' for name, count in counts)}")
+                shares = zip(model.challenge.classes, data.class_shares(), strict=True)
+                lines.append(f"  drawn frames: {', '.join(f'{name} {share:.1%}' for name, share in shares)}")
     return lines
 
 

@@ -115,8 +115,9 @@ class ChallengeLoss:
         kind: which of the three.
         alpha, gamma: of the focal loss.
         smoothing: share of a label spread over all classes.
-        class_weights: {class: weight}, 1 for those not named, or "balanced": inverse to the labelled frames of each class
-            (N / (C n), as in scikit-learn), so that all classes count alike. The loss is the weighted mean, as PyTorch's.
+        class_weights: {class: weight}, 1 for those not named, or "balanced": inverse to the share that each class has of the
+            labels that are drawn (as in scikit-learn), so that all classes count alike. The loss is then the weighted mean
+            over labelled frames.
     """
 
     name, target, part, activation = "classification", "labels", "classification", "softmax"
@@ -131,17 +132,16 @@ class ChallengeLoss:
     def __post_init__(self):
         self.weights = None  # [C], once the classes are known
 
-    def weigh(self, taxonomy, count):
-        """Settle the weights of a Taxonomy's classes. count: called to give the labelled frames [C] of each class.
+    def weigh(self, taxonomy, shares):
+        """Settle the weights of a Taxonomy's classes. shares: called to give the share [C] of the labels that each has.
 
         Raises ConfigError for a class that there is not.
         """
         if self.class_weights is None:
             return
         if self.class_weights == "balanced":
-            counts = torch.from_numpy(count())
-            occur = (counts > 0).sum()
-            self.weights = torch.where(counts > 0, counts.sum() / (occur * counts), 0).float()
+            found = torch.from_numpy(shares())
+            self.weights = torch.where(found > 0, found.sum() / ((found > 0).sum() * found), 0).float()
             return
         for name in self.class_weights:
             if name not in taxonomy.classes:

@@ -7,9 +7,12 @@ import torch
 
 from hiptrack.config import bound_values
 from hiptrack.config.meaning import changes_no_result, default_value
+from hiptrack.config.syntax import RETIRED
 from hiptrack.errors import ConfigError, HiptrackError
+from hiptrack.models.challenge import taxonomy_of
+from hiptrack.models.weights import taxonomy_in
 from hiptrack.processes import on_main, raise_together
-from hiptrack.training.checkpoint import Checkpoint, newest_sound
+from hiptrack.training.checkpoint import WEIGHTS, Checkpoint, newest_sound
 from hiptrack.training.run_folder import LOCK
 
 
@@ -57,6 +60,12 @@ def take_up(path, model, stages, folder, passed_over, request):
         say(f"passed over: {reason}")
     change = check_config(checkpoint, request.allow_change)
     check_position(checkpoint, stages)
+    known, ours = taxonomy_in(checkpoint.path / WEIGHTS), taxonomy_of(model)
+    if known is not None and model.challenge is not None and known != ours:
+        raise ConfigError(
+            f"{checkpoint.path} has a branch for the classes {', '.join(known.classes)} ({known}), the run now for "
+            f"{', '.join(ours.classes)} ({ours}): weights of one do not go on under the other. Start in another folder (--run DIR)."
+        )
     checkpoint.load_weights(model)
     say(f"resuming from {checkpoint.path}")
     if "tf32" not in checkpoint.state and folder.accelerator.device.type == "cuda":
@@ -73,7 +82,7 @@ def config_differences(theirs, ours):
     A line that only says the default differs from none in nothing.
     """
     changed = []
-    for name in sorted(theirs.keys() | ours.keys()):
+    for name in sorted((theirs.keys() | ours.keys()) - RETIRED.keys()):
         default = default_value(name)
         if not changes_no_result(name) and theirs.get(name, default) != ours.get(name, default):
             changed.append(name)

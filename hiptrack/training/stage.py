@@ -209,7 +209,7 @@ class Stage:
                     "<sequence>/<sequence>.jsonl files, or leave the loss out of Stage.losses."
                 )
             if hasattr(loss, "weigh"):
-                loss.weigh(model.challenge.taxonomy, data.class_counts)
+                loss.weigh(model.challenge.taxonomy, data.class_shares)
 
 
 def unwrap(model, accelerator):

@@ -36,7 +36,7 @@ class TrainingStep:
 
         batches: this process's passes, on the device; each is a dict of B clips of F frames as ClipDataset gives them
         (template [B, 3, Ht, Ht], search [B, F, 3, Hs, Hs], template_box [B, 4], boxes_xywh [B, F, 4], labels [B, F],
-        flags [B, F, 10], gaps [B, F]). observe: called with (prediction, batch) of each pass. Returns (scalars, last
+        flags [B, F, C], gaps [B, F]). observe: called with (prediction, batch) of each pass. Returns (scalars, last
         prediction): {name: float} over the whole global batch, under the names of TensorBoard; the prediction has rows
         of frames.
         """

@@ -12,9 +12,9 @@ from helpers_data import annotation, write_annotations, write_image
 from toy import save_toy
 
 from hiptrack.config import REPO_ROOT
-from hiptrack.data.labels import CLASSES
 from hiptrack.errors import ConfigError, DataError
 from hiptrack.evaluation import submission
+from hiptrack.taxonomy import CLASSES
 
 
 @pytest.fixture

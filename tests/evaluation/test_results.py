@@ -10,6 +10,7 @@ import pytest
 from hiptrack.errors import DataError
 from hiptrack.evaluation import results
 from hiptrack.evaluation.results import SequenceResult, claim_folder, read_result, write_result
+from hiptrack.taxonomy import TEN
 
 FRAMES = 3
 GIVEN = (1.0, 2.0, 10.0, 8.0)
@@ -112,7 +113,7 @@ def test_an_endless_line_has_a_short_error(tmp_path, details):
 def test_a_key_file_of_another_form_is_refused(tmp_path, content):
     (tmp_path / "key.json").write_bytes(content)
     with pytest.raises(DataError, match="key.json is not of the form"):
-        claim_folder(tmp_path, "abc", ["a"])
+        claim_folder(tmp_path, "abc", ["a"], TEN)
     assert (tmp_path / "key.json").read_bytes() == content
 
 

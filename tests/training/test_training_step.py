@@ -4,6 +4,7 @@ import copy
 
 import pytest
 import torch
+from accelerate import Accelerator
 from torch.autograd.graph import saved_tensors_hooks
 from toy import toy_branch, toy_model
 from training_runs import run_here, same_log, same_tensors, toy_stages
@@ -11,10 +12,11 @@ from training_runs import run_here, same_log, same_tensors, toy_stages
 from hiptrack.models.layers import Linear
 from hiptrack.models.prepare import lay_out, prepare
 from hiptrack.models.weights import load_model
+from hiptrack.taxonomy import CLASSES, TEN
 from hiptrack.training.checkpoint import OPTIMIZER, Checkpoint, load_tensors
 from hiptrack.training.losses import CenterFocalLoss, ChallengeLoss, GIoULoss, L1Loss
 from hiptrack.training.stage import Stage
-from hiptrack.training.step import flatten_frames
+from hiptrack.training.step import TrainingStep, flatten_frames
 from hiptrack.training.train import Training
 
 FROM_SCRATCH = ["tests/support/toy.gin"]
@@ -235,3 +237,17 @@ def test_a_step_leaves_the_batch_norm_of_frozen_parts_alone():
     loss_and_kept(model, batch())[0].backward()
     after = dict(model.named_buffers())
     assert before and all(torch.equal(buffer, after[name]) for name, buffer in before.items())
+
+
+def test_class_weights_below_one_give_the_gradients_of_one_however_the_batch_is_divided():
+    """What a weighted loss is divided by may lie below 1."""
+    gradients = []
+    for weight, passes in ((1.0, 1), (0.01, 1), (0.01, 2)):
+        model = toy_model(toy_branch, seed=1).eval()
+        loss = ChallengeLoss(class_weights=dict.fromkeys(CLASSES, weight))
+        loss.weigh(TEN, None)
+        parts = [{name: value[part::passes] for name, value in batch().items()} for part in range(passes)]
+        TrainingStep(Accelerator(cpu=True), model, [loss]).backward(parts)
+        gradients.append(model.challenge.classifier.weight.grad)
+    assert gradients[0].abs().max() > 0
+    assert all(torch.allclose(gradients[0], other, rtol=1e-4, atol=1e-7) for other in gradients[1:])

@@ -59,6 +59,8 @@ def by_challenge(variants: Sequence[tuple[str, Sequence[RunRecord]]]) -> tuple[C
     if not having:
         return None, []
     found = [run for _, runs in having for run in runs]
+    if any(run.by_challenge.keys() != found[0].by_challenge.keys() for run in found):
+        return None, ["no table by challenge: the evaluations have other classes"]
     if any(_counted(run) != _counted(found[0]) for run in found):
         note = "no table by challenge: the evaluations do not count the same frames and sequences; evaluate the runs on the same data"
         return None, [f"{note}, with the same --annotations and --attribute-sequences"]
