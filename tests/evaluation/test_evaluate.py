@@ -159,7 +159,7 @@ def test_result_files_have_got10k_form(sequences, tmp_path):
         assert sorted(path.name for path in folder.iterdir()) == sorted(
             f"{sequence.name}_{end}" for end in ("001.txt", "time.txt", "details.npz")
         )
-    assert json.loads((results / "key.json").read_text()) == {"key": "abc"}
+    assert json.loads((results / "key.json").read_text()) == {"key": "abc", "taxonomy": TEN.as_dict()}
 
 
 def test_files_and_no_files_give_the_same_numbers(sequences, tmp_path):
