@@ -96,7 +96,7 @@ def read_file(name: str, included_at: str = "", open_files: tuple[Path, ...] = (
             _run_import(statement, where)
         elif isinstance(statement, BlockDeclaration):
             named(statement.selector, where)
-        elif RETIRED.get(f"{statement.selector}.{statement.arg_name}", (None,))[0] != statement.value:
+        elif not _changes_nothing(statement):
             yield _binding(statement, where, files)
 
 
@@ -200,6 +200,12 @@ def named(name: str, where: str) -> Configurable:
         choices = ", ".join(sorted(short_name(entry.selector) for entry in found))
         raise ConfigError(f'{where}: "{name}" can mean {choices}; write one of these.')
     return found[0]
+
+
+def _changes_nothing(statement):
+    """Whether a statement binds a parameter of before to what holds now."""
+    name = f"{statement.selector}.{statement.arg_name}"
+    return name in RETIRED and RETIRED[name][0] == statement.value
 
 
 def _binding(statement, where: str, files: tuple[Path, ...]) -> Binding:

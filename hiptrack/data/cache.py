@@ -17,6 +17,7 @@ import numpy as np
 from safetensors import SafetensorError
 from safetensors.numpy import save
 
+from hiptrack import taxonomy as taxonomies
 from hiptrack.data.labels import FrameLabels, unlabelled
 from hiptrack.data.reading import FramePaths, noting_sources
 from hiptrack.files import check_file, signature, write_atomically
@@ -83,7 +84,7 @@ def read_cached(name: str, key: str, make, read, taxonomy: Taxonomy) -> list:
 def _code():
     """A digest of the code that reads annotations and its lists: other ones may read the same files otherwise."""
     folder = Path(__file__).parent
-    files = sorted([*folder.glob("*.py"), *folder.glob("lists/*.txt"), folder.parent / "taxonomy.py"])
+    files = sorted([*folder.glob("*.py"), *folder.glob("lists/*.txt"), Path(taxonomies.__file__)])
     return hashlib.sha256(b"".join(path.read_bytes() for path in files)).digest()
 
 

@@ -28,6 +28,7 @@ from hiptrack.models.challenge import taxonomy_of
 from hiptrack.models.initial import TimmWeights
 from hiptrack.models.prepare import lay_out
 from hiptrack.models.weights import save_weights
+from hiptrack.training.checkpoint import Position
 from hiptrack.training.run_folder import TrainRequest
 from hiptrack.training.step import TrainingStep
 from hiptrack.training.train import Training
@@ -76,6 +77,7 @@ def still(folder, monkeypatch, clean_gin):
         results_dir=None,
         key="",
         protocol=None,
+        attribute_sequences="majority",
     ):
         error = Reached()
         error.what = tracker, sequences, batch, taxonomy  # gin hands an error on without its arguments
@@ -84,7 +86,7 @@ def still(folder, monkeypatch, clean_gin):
     monkeypatch.chdir(folder)
     monkeypatch.setenv("ACCELERATE_USE_CPU", "true")
     monkeypatch.setattr(torch.nn.Module, "compile", lambda part, **settings: None)  # a minute, and the same results
-    monkeypatch.setattr(Training, "start", lambda run, request: None)
+    monkeypatch.setattr(Training, "start", lambda run, request: setattr(run, "at", Position()))
     monkeypatch.setattr(Training, "train", lambda run: None)
     monkeypatch.setattr("hiptrack.training.validation.evaluate_sequences", reached)
     monkeypatch.setattr("hiptrack.evaluation.evaluate.evaluate_sequences", reached)

@@ -159,7 +159,7 @@ def test_data_sets_of_one_name_are_told_apart(synthetic):
 
 
 def test_a_priority_needs_a_branch_and_labels(synthetic, tmp_path):
-    plain = ["FolderDataset.annotations=None", "Stage.losses=[@GIoULoss()]"]
+    plain = ["train.annotations=None", "Stage.losses=[@GIoULoss()]"]
     with pytest.raises(ConfigError, match="ClipData.priority draws by how sure .* its data have none"):
         overrides = [text for text in toy_stages(synthetic, tracker=1) if not text.startswith("ANNOTATIONS")]
         run_here(FROM_SCRATCH, [*overrides, *HARD, *plain], tmp_path / "unlabelled")
