@@ -83,10 +83,15 @@ class ClipData:
             dataset.label_by(taxonomy, annotations)
 
     @property
+    def drawn(self):
+        """The data sets that clips are drawn from: those of a ratio above 0."""
+        return [dataset for dataset, ratio in zip(self.datasets, self.ratios) if ratio > 0]
+
+    @property
     def labelled_frames(self):
         """Number of frames with a challenge label that can be drawn."""
-        endless = sum(dataset.labelled_frames for dataset in self._drawn if dataset.is_endless)
-        read = [s for dataset in self._drawn if not dataset.is_endless for s in usable_sequences(dataset)]
+        endless = sum(dataset.labelled_frames for dataset in self.drawn if dataset.is_endless)
+        read = [s for dataset in self.drawn if not dataset.is_endless for s in usable_sequences(dataset)]
         return endless + sum(int((s.labels.annotated & s.visible).sum()) for s in read if s.labels is not None)
 
     def class_shares(self):
@@ -94,7 +99,7 @@ class ClipData:
 
         As clips are drawn: data sets by their ratios, the sequences of one alike, visible frames of a sequence alike. Raises ConfigError for a data set that is drawn as it is asked for.
         """
-        for dataset in self._drawn:
+        for dataset in self.drawn:
             if dataset.is_endless:
                 raise ConfigError(
                     f"{dataset.name} draws its frames as they are asked for: their classes cannot be counted. Give the weights "
@@ -108,10 +113,6 @@ class ClipData:
                     columns = sequence.labels.flags[sequence.labels.annotated & sequence.visible]
                     shares += ratio / len(usable) / sequence.visible.sum() * self.taxonomy.expected_counts(columns)
         return shares
-
-    @property
-    def _drawn(self):
-        return [dataset for dataset, ratio in zip(self.datasets, self.ratios) if ratio > 0]
 
 
 class ClipDataset(torch.utils.data.Dataset):
@@ -174,8 +175,7 @@ class ClipDataset(torch.utils.data.Dataset):
     def _draw(self, rng):
         rejected = []
         while len(rejected) < REDRAWS:
-            number = rng.choice(len(self.sequences), p=self.data.ratios)
-            sequence = self.sequences[number][self._draw_sequence(number, rng)]
+            number, sequence = self.draw_sequence(rng)
             if not sequence.visible.any():
                 rejected.append({"reason": "no visible frame", "sequence": sequence.name, "file": None})
                 continue
@@ -191,25 +191,29 @@ class ClipDataset(torch.utils.data.Dataset):
             "the boxes of these sequences, or lower Augmentation.centre_jitter and scale_jitter."
         )
 
-    def _draw_sequence(self, number, rng):
-        """The place of a sequence among those of a data set."""
+    def draw_sequence(self, rng):
+        """(the number of a data set, one of its sequences)."""
+        number = rng.choice(len(self.sequences), p=self.data.ratios)
+        sequences = self.sequences[number]
         if self._cumulative is None:
-            return rng.integers(len(self.sequences[number]))
+            return number, sequences[rng.integers(len(sequences))]
         cumulative = self._cumulative[number].numpy()
-        return cumulative.searchsorted(rng.random() * cumulative[-1], side="right")
+        return number, sequences[cumulative.searchsorted(rng.random() * cumulative[-1], side="right")]
+
+    def draw_crops(self, boxes_xywh, rng):
+        """(box, factor, size in pixels) of the crops of a clip with these true boxes: the template's, the search frames'."""
+        template, *search = boxes_xywh
+        geometry, jitter = self.geometry, self.data.augmentation.jitter
+        wanted = [(template, geometry.template_factor, geometry.template_size)]
+        return wanted + [(jitter(box, rng), geometry.search_factor, geometry.search_size) for box in search]
 
     def _clip(self, sequence, template, search, rng):
         """The sample these frames make; _Rejected where they make none."""
-        frames, geometry = [template, *search], self.geometry
+        frames = [template, *search]
         true = [sequence.boxes_xywh[frame] for frame in frames]
-        wanted = [(true[0], geometry.template_factor, geometry.template_size)]
-        for box in true[1:]:
-            wanted.append((self.data.augmentation.jitter(box, rng), geometry.search_factor, geometry.search_size))
+        wanted = self.draw_crops(true, rng)
         images = self._read(sequence, frames, wanted)
-        boxes = [
-            crops.box_to_crop(box, around, size / crops.crop_side(around, factor), size)
-            for box, (around, factor, size) in zip(true, wanted, strict=True)
-        ]
+        boxes = [box_in(crop, box) for crop, box in zip(wanted, true, strict=True)]
         images, boxes = self.data.augmentation(images, boxes, rng)
         labels = unlabelled(len(sequence), self.data.taxonomy) if sequence.labels is None else sequence.labels
         tensors = [torch.from_numpy(image).permute(2, 0, 1) for image in images]
@@ -232,6 +236,12 @@ class ClipDataset(torch.utils.data.Dataset):
             found = _read_crops(sequence.frames[frame], [wanted[place] for place in places], self.data.reduced_decoding)
             images.update(zip(places, found))
         return [images[place] for place in range(len(frames))]
+
+
+def box_in(crop, box_xywh):
+    """A box [4] in a crop (box, factor, size): xywh normalised by its side."""
+    around, factor, size = crop
+    return crops.box_to_crop(box_xywh, around, size / crops.crop_side(around, factor), size)
 
 
 class _Rejected(Exception):
