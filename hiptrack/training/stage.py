@@ -117,16 +117,20 @@ class Stage:
 
         clips: the stage's; earlier: the optimiser of the phase before, whose state is carried over.
         """
+        step = self.wrap(phase, model, accelerator, earlier)
+        if accelerator.num_processes > 2:
+            step.settle_buckets(clips)
+        return step
+
+    def wrap(self, phase, model, accelerator, earlier=None):
+        """`begin_phase` without a look at the clips."""
         unwrap(model, accelerator)
         self.prepare(model, phase)
         optimizer = self.optimizer(self.parameter_groups(model))
         if earlier is not None:
             carry_over(earlier.optimizer, optimizer)
         wrapped, optimizer = accelerator.prepare(model, optimizer)
-        step = TrainingStep(accelerator, wrapped, self.losses_in(model), optimizer)
-        if accelerator.num_processes > 2:
-            step.settle_buckets(clips)
-        return step
+        return TrainingStep(accelerator, wrapped, self.losses_in(model), optimizer)
 
     def follow_schedules(self, optimizer, at, backbone):
         """Set a Position's learning rates; returns (keep ratio, None for the backbone's own; all of it for the log)."""

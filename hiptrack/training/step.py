@@ -45,15 +45,22 @@ class TrainingStep:
         for number, batch in enumerate(batches):
             last = number + 1 == len(batches)
             with nullcontext() if last else self.accelerator.no_sync(self.model):
-                prediction = self.model(batch["template"], batch["search"], batch["template_box"], keep_ratio)
-                prediction = flatten_frames(prediction)
-                total, parts = self._loss(prediction, batch, counts)
+                prediction, total, parts = self.forward(batch, counts, keep_ratio)
                 self.accelerator.backward(total * self.accelerator.num_processes)
             if observe is not None:
                 observe(prediction, batch)
             sums += torch.cat((parts, self._metrics(prediction, batch)))
         sums = self.accelerator.reduce(sums)
         return self._scalars(sums, counts, batches[0]["search"].shape[1]), prediction
+
+    def forward(self, batch, counts, keep_ratio=None):
+        """A pass: (its prediction, in rows of frames; its loss; what each of the losses gives to it, detached).
+
+        counts: what each loss is divided by.
+        """
+        prediction = self.model(batch["template"], batch["search"], batch["template_box"], keep_ratio)
+        prediction = flatten_frames(prediction)
+        return prediction, *self._loss(prediction, batch, counts)
 
     def clip_gradients(self, most):
         """Scale the gradients down to a norm of `most` (None: leave them); returns the norm they had."""

@@ -16,9 +16,9 @@ from hiptrack.errors import ConfigError, HiptrackError
 from hiptrack.extras.benchmark.measure import Timing, interleaved, peak_memory_mb, ratio
 from hiptrack.extras.world import world  # noqa: F401  what experiments of before name without importing it
 from hiptrack.models.backbone import Backbone
-from hiptrack.models.challenge import taxonomy_of
 from hiptrack.models.prepare import choose_kernels, lay_out
 from hiptrack.training import train  # noqa: F401  registers what experiments name
+from hiptrack.training.cost import random_clips
 from hiptrack.training.losses import CenterFocalLoss, ChallengeLoss, GIoULoss, L1Loss, MultiLabelChallengeLoss
 from hiptrack.training.stage import Stage
 from hiptrack.training.step import TrainingStep
@@ -177,25 +177,6 @@ def losses_for(model):
     if model.challenge is None:
         return losses
     return [*losses, ChallengeLoss() if model.challenge.activation == "softmax" else MultiLabelChallengeLoss()]
-
-
-def random_clips(model, clips, frames, device):
-    """A batch of noise as ClipDataset's batches are, all frames labelled."""
-    generator = torch.Generator().manual_seed(0)
-
-    def noise(*shape, below):
-        return torch.randint(below, shape, generator=generator).to(device)
-
-    box = torch.tensor([0.4, 0.4, 0.2, 0.2], device=device)
-    classes = len(taxonomy_of(model).classes)
-    return {
-        "template": noise(clips, 3, model.template_size, model.template_size, below=256).byte(),
-        "search": noise(clips, frames, 3, model.search_size, model.search_size, below=256).byte(),
-        "template_box": box.expand(clips, 4),
-        "boxes_xywh": box.expand(clips, frames, 4),
-        "labels": noise(clips, frames, below=classes),
-        "flags": noise(clips, frames, classes, below=2),
-    }
 
 
 def frame_by_frame(backbone, template_tokens, search, template_box_xywh, keep_ratio):

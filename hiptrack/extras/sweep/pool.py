@@ -16,6 +16,7 @@ import torch
 from hiptrack.errors import HiptrackError
 from hiptrack.extras.sweep.plan import PlannedRun
 from hiptrack.signals import PR_SET_PDEATHSIG
+from hiptrack.training.cost import duration
 from hiptrack.training.run_folder import run_lock
 
 TICK = 0.1  # seconds between two looks at the processes
@@ -134,7 +135,7 @@ class Pool:
         """Take note of how a command ended; go on with the next one of its run."""
         child = self.running.pop(place)
         run, step, code = child.run, child.step, child.process.returncode
-        after = f"after {_duration(time.monotonic() - child.began)}"
+        after = f"after {duration(time.monotonic() - child.began)}"
         if code == 0:
             run.end_step(step)
             following = run.next_step()
@@ -184,9 +185,3 @@ def _user_of(folder):
             return None
     except HiptrackError as error:
         return str(error)
-
-
-def _duration(seconds):
-    minutes, seconds = divmod(round(seconds), 60)
-    hours, minutes = divmod(minutes, 60)
-    return f"{hours} h {minutes} min" if hours else f"{minutes} min {seconds} s" if minutes else f"{seconds} s"
