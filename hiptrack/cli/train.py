@@ -8,6 +8,7 @@ from pathlib import Path
 
 from hiptrack import config
 from hiptrack.cli.extras import with_extras
+from hiptrack.errors import ConfigError
 
 
 def main():
@@ -19,7 +20,12 @@ def main():
     )
     parser.add_argument("--allow-change", action="store_true", help="resume with another configuration")
     parser.add_argument("--dry-run", action="store_true", help="print the resolved pipeline and exit")
+    parser.add_argument(
+        "--time", action="store_true", help="with --dry-run: take a step of each stage, to tell its time"
+    )
     args = config.parse_args(parser)
+    if args.time and not args.dry_run:
+        raise ConfigError("--time tells with --dry-run how long the run would take; --dry-run is missing.")
 
     from hiptrack.training.run_folder import TrainRequest, default_run_dir
     from hiptrack.training.train import Training
@@ -30,4 +36,4 @@ def main():
     folder = args.run or default_run_dir(args.gin)
     with_extras(config.load, args.gin, args.overrides, "train")
     argv = ("hiptrack", "train", *sys.argv[1:])
-    return Training().run(TrainRequest(folder, argv, args.resume, args.allow_change, args.dry_run))
+    return Training().run(TrainRequest(folder, argv, args.resume, args.allow_change, args.dry_run, args.time))

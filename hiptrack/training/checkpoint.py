@@ -127,7 +127,10 @@ def newest_sound(folder):
 
 
 def best_checkpoint(folder):
-    """The checkpoint with the highest AO of validation, the earliest of equals; None without validation."""
+    """The checkpoint with the highest AO of validation, the earliest of equals.
+
+    None where no validation chose: there was none, or it was on test data.
+    """
     scored = []
     for path in finished_checkpoints(folder):
         try:

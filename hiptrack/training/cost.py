@@ -29,7 +29,7 @@ def memory_of_step(stage, phase, model, frames, accelerator):
     makes it to its end. Called in the stage's gin scope. model: as `lay_out` gives it; frames: search frames of a clip. Raises RuntimeError where a
     part of the model, a loss or the optimiser decides by the values of a tensor.
     """
-    fake, live = FakeTensorMode(), _LiveBytes()
+    fake, live = FakeTensorMode(allow_non_fake_inputs=True), _LiveBytes()
     with FakeCopyMode(fake):
         net = copy.deepcopy(model)
     with fake, live:

@@ -107,7 +107,9 @@ def check_config(checkpoint, allow_change):
 
 
 def run_state(stages, log, faults, difficulty, validation):
-    """What a checkpoint keeps of a run beside weights, optimiser and generators. validation: its values, or None.
+    """What a checkpoint keeps of a run beside weights, optimiser and generators.
+
+    validation: the values by which the best checkpoint is chosen, or None.
 
     Every process calls this. Raises HiptrackError on all where the log cannot be written.
     """

@@ -28,6 +28,7 @@ from hiptrack.signals import leave_marker, remove_marker
 from hiptrack.training.checkpoint import BEST, publish_best, remove_unfinished, set_aside_after
 from hiptrack.training.log import TABLED, NoLog, RunLog
 
+WARNINGS = "warnings.json"  # {what of: text}
 _DISTRIBUTIONS = {
     "torch": ("torch",),
     "accelerate": ("accelerate",),
@@ -43,7 +44,7 @@ class TrainRequest:
     """What the command line says of a run.
 
     folder: of the run; argv: the command, to be recorded; resume: "auto", "never" or a checkpoint's path; allow_change:
-    resume with another configuration; dry_run: only describe it.
+    resume with another configuration; dry_run: only describe it; timed: and take a step of each stage, to tell its time.
     """
 
     folder: Path
@@ -51,6 +52,7 @@ class TrainRequest:
     resume: str = "auto"
     allow_change: bool = False
     dry_run: bool = False
+    timed: bool = False
 
 
 @contextmanager
@@ -84,17 +86,18 @@ class RunFolder:
     def checkpoints(self):
         return self.path / "checkpoints"
 
-    def open(self, resumed, at, log_sizes, argv):
+    def open(self, resumed, at, log_sizes, argv, warnings):
         """Record the start of a run and open its log.
 
         resumed: path of the checkpoint it goes on from, or None; at: its Position; log_sizes: what the log's `sync`
-        gave there.
+        gave there; warnings: {what of: text}.
         """
 
         def write():
             remove_marker(self.path)
             remove_leftovers(self.path)
             record(self.path, config_text(), argv)
+            record_warnings(self.path, warnings)
             remove_unfinished(self.checkpoints)
             set_aside_after(self.checkpoints, at.folder_name if resumed else "")
             publish_best(self.checkpoints, self.path / BEST)
@@ -175,6 +178,12 @@ def record(run_dir: Path, config_text: str, argv: Sequence[str]) -> None:
     commands = run_dir / "command.txt"
     earlier = commands.read_text(encoding="utf-8") if commands.exists() else ""
     write_atomically(commands, f"{earlier}{shlex.join(argv)}\n".encode())
+
+
+def record_warnings(run_dir: Path, warnings: dict[str, str]) -> None:
+    """Writes warnings.json, what a start of the run warned of; where there is nothing, only over an earlier one."""
+    if warnings or (run_dir / WARNINGS).exists():
+        write_atomically(run_dir / WARNINGS, (json.dumps(warnings, indent=2) + "\n").encode())
 
 
 def record_operative(run_dir: Path, stage_name: str, text: str) -> None:

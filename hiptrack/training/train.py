@@ -23,11 +23,12 @@ from hiptrack.ranges import Count, Share
 from hiptrack.signals import Preempted, Preemption, exit_code
 from hiptrack.training.checkpoint import Position, save_checkpoint
 from hiptrack.training.difficulty import Difficulty
-from hiptrack.training.dry_run import check_run, print_pipeline
+from hiptrack.training.dry_run import check_run, print_pipeline, run_warnings
 from hiptrack.training.guard import DataFaults, Guard, require_finite_scalars
 from hiptrack.training.log import run_bar
 from hiptrack.training.resume import checkpoint_to_resume, run_state, take_up
 from hiptrack.training.run_folder import run_folder
+from hiptrack.training.selection import may_choose
 from hiptrack.training.stage import Stage, read_data, unwrap
 from hiptrack.training.validation import Validation
 
@@ -53,7 +54,7 @@ class Training:
         max_unreadable: largest share of the drawn clips that may meet an unreadable image (they are drawn again).
         log_every: steps between two logged lines.
         save_steps, save_minutes: a checkpoint after so many steps or minutes, besides those at the end of an epoch.
-        keep_checkpoints: so many of the newest are kept, and the best by AO.
+        keep_checkpoints: so many of the newest are kept, and the best by AO unless the validation is on test data.
         pictures: clips of an epoch that are drawn into TensorBoard.
     """
 
@@ -80,7 +81,7 @@ class Training:
         check_run(self)
         accelerator = self.accelerator = open_accelerator(self.mixed_precision)
         if request.dry_run:
-            return print_pipeline(self, accelerator)
+            return print_pipeline(self, accelerator, request.timed)
         choose_kernels(self.deterministic, self.tf32)
         with device_faults(), Preemption() as self.signals, run_folder(request, accelerator) as self.folder:
             try:
@@ -113,9 +114,13 @@ class Training:
         self.clips = on_every_process(lambda: read_data(self.stages, self.net, self.seed, self.annotations, say))
         if self.validation is not None:
             self.validation.data.label_by(taxonomy_of(self.net), self.annotations)
+        warnings = on_every_process(lambda: run_warnings(self, self.clips))
+        self.chooses = may_choose(self.validation, warnings)
+        for warning in warnings.values():
+            say(f"warning: {warning}")
         self.faults = DataFaults(self.max_unreadable, state.get("data_faults"))
         self.difficulty = Difficulty(state.get("difficulty"), accelerator.is_main_process)
-        folder.open(path, self.at, state.get("log"), request.argv)
+        folder.open(path, self.at, state.get("log"), request.argv, warnings)
         self.guard = Guard(accelerator, self.signals, folder, self.faults, self.save_steps, self.save_minutes)
         self.phase = self.step = None  # what is trained, and the TrainingStep that trains it
         self.saved = self.at.folder_name
@@ -201,7 +206,8 @@ class Training:
     def save(self, validation=None):
         """Write a checkpoint, unless nothing was done since the last. validation: its values, if one was just made."""
         if self.at.folder_name != self.saved:
-            state = run_state(self.stages, self.folder.log, self.faults, self.difficulty, validation)
+            choice = validation if self.chooses else None
+            state = run_state(self.stages, self.folder.log, self.faults, self.difficulty, choice)
             what = self.net, self.text, self.step and self.step.optimizer.optimizer, self.at, state
             save_checkpoint(self.folder.checkpoints, self.accelerator, *what, self.keep_checkpoints)
         self.saved = self.at.folder_name

@@ -24,6 +24,8 @@ class Validation:
         tracker: called with the model.
         sequences: only the first so many.
         batch: sequences that each process tracks side by side.
+        allow_test_selection: the weights with the best AO are kept (best.safetensors) though the data are test data
+            (selection.py).
     """
 
     data: object
@@ -31,6 +33,12 @@ class Validation:
     tracker: Callable = Tracker
     sequences: Count | None = None
     batch: Count = 1
+    allow_test_selection: bool = False
+
+    @property
+    def held_out(self):
+        """The sequences that it tracks."""
+        return self.data.sequences[: self.sequences]
 
     def missing_paths(self):
         return self.data.missing_paths()
@@ -47,7 +55,7 @@ class Validation:
         tracker = self.tracker(model=model, device=str(accelerator.device))
         report = evaluate_sequences(
             tracker,
-            self.data.sequences[: self.sequences],
+            self.held_out,
             process_index=accelerator.process_index,
             num_processes=accelerator.num_processes,
             gather=gather,

@@ -30,6 +30,7 @@ from hiptrack.models.prepare import lay_out
 from hiptrack.models.weights import save_weights
 from hiptrack.training.checkpoint import Position
 from hiptrack.training.run_folder import TrainRequest
+from hiptrack.training.selection import SELECTION, may_choose
 from hiptrack.training.step import TrainingStep
 from hiptrack.training.train import Training
 
@@ -135,6 +136,7 @@ def built(base, line=""):
     if run.validation is not None:
         run.validation.data.label_by(taxonomy_of(model), run.annotations)
         yield [run.validation.is_due(epoch, 20) for epoch in range(1, 21)]
+        yield may_choose(run.validation, {SELECTION: "the validation is on test data"})
         if model.challenge is not None:
             model.challenge.classifier.bias.data[-1] += 5  # sure of one class, so that it is plain which rules apply
         yield tracked(lambda: run.validation(model, run.accelerator))

@@ -42,6 +42,7 @@ TABLE = {
         Validation.tracker=@wide/Tracker & wide/Tracker.margin=110
         Validation.sequences=1
         Validation.batch=2
+        Validation.allow_test_selection=True
         Tracker.branch=on
         Tracker.memory=@MemoryPolicy() & MemoryPolicy.interval=2
         Tracker.margin=110

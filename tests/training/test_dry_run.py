@@ -1,0 +1,109 @@
+"""What --dry-run says before a run, and when it fails."""
+
+import gin
+import pytest
+from accelerate.state import AcceleratorState
+from training_runs import toy_stages
+
+from hiptrack import config
+from hiptrack.cli import train as command
+from hiptrack.models.heads import CenterHead
+from hiptrack.training.run_folder import TrainRequest
+from hiptrack.training.train import Training
+
+TOY = ["tests/support/toy.gin"]
+VALIDATION = "train.validation=@Validation()"
+
+pytestmark = pytest.mark.usefixtures("clean_gin")
+
+
+@gin.register(denylist=["in_width"])
+class OwnHead(CenterHead):
+    """A head that no weights file can name, as it is none of hiptrack.models."""
+
+
+@pytest.fixture
+def dry_run(tmp_path, capsys, monkeypatch):
+    """Overrides of a toy -> (exit code, what the dry run prints)."""
+    monkeypatch.setenv("ACCELERATE_USE_CPU", "true")
+
+    def run(overrides, **request):
+        AcceleratorState._reset_state(reset_partial_state=True)
+        config.load(TOY, overrides, root="train")
+        code = Training().run(TrainRequest(tmp_path / "run", dry_run=True, **request))
+        assert not (tmp_path / "run").exists()
+        return code, capsys.readouterr().out
+
+    return run
+
+
+def test_all_is_well(dry_run, synthetic):
+    code, told = dry_run([*toy_stages(synthetic, tracker=1), VALIDATION])
+    assert code == 0 and "warning" not in told
+    assert "  jitter: 0.0% of the search frames do not show the target's centre\n" in told
+    assert "  memory of a step: about " in told and " a step, " not in told
+    assert "validation every 5 epochs\n  data synthetic" in told
+
+
+def test_validation_on_test_data(dry_run, synthetic):
+    code, told = dry_run([*toy_stages(synthetic, tracker=1), VALIDATION, "eval/FolderDataset.split=train"])
+    assert code == 0
+    assert "  warning: the validation is on test data (" in told and "its sequence world_train_0001 is in the" in told
+
+
+def test_jitter_of_another_crop(dry_run, synthetic):
+    jitter = ["Augmentation.centre_jitter=4.5", "Augmentation.scale_jitter=0.5"]
+    code, told = dry_run(
+        [*toy_stages(synthetic, tracker=1, finetune=1), *jitter, "finetune/CausalSampler.search_frames=1"]
+    )
+    assert code == 0 and told.count("  warning: the jitter moves the target's centre out of the crop in 5") == 2
+    assert "HIPTrack.search_factor (3 now)" in told
+
+
+def test_nothing_chooses_the_best(dry_run, synthetic):
+    code, told = dry_run(toy_stages(synthetic, tracker=1))
+    assert code == 0
+    assert "no validation (train.validation): the newest weights are kept, and nothing chooses the best of them" in told
+
+
+def test_a_part_that_no_weights_file_could_name(dry_run, synthetic):
+    overrides = [line.replace("CenterHead", "OwnHead") for line in toy_stages(synthetic, tracker=1)]
+    code, told = dry_run([*overrides, "HIPTrack.head=@OwnHead"])
+    assert code == 1
+    assert 'no weights file could name this model: HIPTrack: head: hiptrack.models has nothing called "OwnHead"' in told
+    assert "the run cannot start yet: 1 things above are missing or wrong" in told
+
+
+def test_data_that_are_absent_hide_nothing_else(dry_run, tmp_path):
+    """Memory is told without data, and a split is called test whether it is there or not."""
+    code, told = dry_run([*toy_stages(tmp_path / "nowhere", tracker=1), VALIDATION, "eval/FolderDataset.split=test"])
+    assert code == 1 and "not found: " in told
+    assert "  memory of a step: about " in told and "  jitter" not in told
+    assert "the validation is on test data (nowhere-test): its split is called 'test'" in told
+
+
+def test_the_time_of_all(dry_run, synthetic):
+    phases = "finetune/Stage.trainable={0: ['challenge'], 2: ['all']}"
+    code, told = dry_run([*toy_stages(synthetic, tracker=2, finetune=3), phases], timed=True)
+    assert code == 0
+    for words in (
+        "  tracker: ",
+        "  finetune from epoch 0 on: ",
+        "  finetune from epoch 2 on: ",
+        " s a step, ",
+        " the stage",
+    ):
+        assert words in told, told
+    assert told.rstrip().endswith("data loading, validation and checkpoints are not in it")
+
+
+def test_time_needs_dry_run(monkeypatch):
+    monkeypatch.setattr("sys.argv", ["hiptrack train", "--gin", *TOY, "--time"])
+    with pytest.raises(command.ConfigError, match="--dry-run is missing"):
+        command.main()
+
+
+def test_a_model_that_is_too_large_is_told(dry_run, synthetic):
+    large = [line for line in toy_stages(synthetic, tracker=1) if not line.startswith("Stage.")]
+    code, told = dry_run([*large, "Stage.batch=1000000", "Stage.clips=1000000"])
+    assert code == 0 and "lower Stage.largest_pass, or set Stage.activation_checkpointing = True" in told

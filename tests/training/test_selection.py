@@ -1,0 +1,118 @@
+"""Validation on test data: how it is told, that nothing is chosen by it, and that a run's record says so."""
+
+import json
+import shutil
+
+import numpy as np
+import pytest
+from helpers_data import write_split
+from miniatures import mvtd, nfs, otb, tnl2k, uav123
+from training_runs import run_here, toy_stages
+
+from hiptrack.data.benchmarks import NfSDataset, OTBDataset, TNL2KDataset, UAV123Dataset
+from hiptrack.data.folders import FolderDataset, MVTDDataset
+from hiptrack.training.checkpoint import best_checkpoint, finished_checkpoints
+from hiptrack.training.selection import selection_warning
+from hiptrack.training.validation import Validation
+
+FROM_SCRATCH = ["tests/support/toy.gin"]
+BOXES = np.array([[1.0, 2, 10, 8], [2, 2, 10, 8], [3, 2, 10, 8]])
+
+pytestmark = pytest.mark.usefixtures("clean_gin")
+
+
+def warning(data, *training, **settings):
+    return selection_warning(Validation(data, **settings), training)
+
+
+@pytest.mark.parametrize("split", ["test", "TEST", "Test", "TNL2K_test_subset", "testing", "OwnTest"])
+def test_a_split_that_is_called_test_is_test_data(tmp_path, split):
+    write_split(tmp_path / split, {"first": BOXES, "second": BOXES})
+    told = warning(FolderDataset(str(tmp_path), split, name="harbour"))
+    assert told.startswith(
+        f"the validation is on test data (harbour, from the sequence first on): its split is called '{split}'"
+    )
+    assert "Validation.allow_test_selection = True" in told
+    inside = warning(FolderDataset(str(tmp_path / split), name="harbour"))
+    assert f"its folder is called '{split}'" in inside
+
+
+@pytest.mark.parametrize("split", ["val", "latest", "contest_1", "train"])
+def test_another_split_is_none(tmp_path, split):
+    write_split(tmp_path / split, {"first": BOXES})
+    assert warning(FolderDataset(str(tmp_path), split)) is None
+
+
+@pytest.mark.parametrize(
+    "write, reader, words",
+    [
+        (uav123, UAV123Dataset, "bird1_1 on): UAV123Dataset has no split for training"),
+        (otb, OTBDataset, "OTBDataset has no split for training"),
+        (nfs, NfSDataset, "NfSDataset has no split for training"),
+        (mvtd, MVTDDataset, "its split is called 'test'"),
+        (tnl2k, lambda root: TNL2KDataset(root, "TNL2K_test_subset"), "its split is called 'TNL2K_test_subset'"),
+    ],
+)
+def test_benchmarks_for_testing_are_test_data(tmp_path, write, reader, words):
+    write(tmp_path)
+    data = reader(str(tmp_path))
+    assert words in warning(data)
+    shutil.rmtree(tmp_path)
+    assert words.rpartition("): ")[2] in warning(reader(str(tmp_path)))  # before the data are there, too
+
+
+@pytest.fixture
+def parts(tmp_path):
+    """train with a, b and c; val with b, another sequence of the same name, and d."""
+    write_split(tmp_path / "train", {"a": BOXES, "b": BOXES + 1, "c": BOXES + 2})
+    write_split(tmp_path / "val", {"b": BOXES + 7, "d": BOXES + 3}, listed=False)
+    return tmp_path
+
+
+def sets(root):
+    return FolderDataset(str(root), "val"), FolderDataset(str(root), "train", name="harbour")
+
+
+def test_a_sequence_of_the_same_name_is_not_the_same_sequence(parts):
+    assert warning(*sets(parts)) is None
+
+
+def test_what_is_trained_on_too_is_found_by_its_files(parts):
+    (parts / "val" / "e").symlink_to(parts / "train" / "c")
+    told = warning(*sets(parts))
+    assert "its sequence e is in the training data harbour, too" in told
+    assert warning(*sets(parts), sequences=2) is None  # only what is tracked counts
+
+
+def test_what_is_trained_on_too_is_found_where_it_was_copied(parts):
+    shutil.copytree(parts / "train" / "a", parts / "val" / "a")
+    (parts / "val" / "e").symlink_to(parts / "train" / "c")
+    assert "its sequence a is in the training data harbour, too" in warning(*sets(parts))
+
+
+def test_held_out_sequences_of_the_training_part_are_no_test_data(tmp_path):
+    mvtd(tmp_path)
+    held_out, rest, whole = (MVTDDataset(str(tmp_path), split) for split in ("val", "train", "train_full"))
+    assert warning(held_out, rest) is None
+    first = held_out.sequences[0].name
+    assert f"its sequence {first} is in the training data" in warning(held_out, whole)
+
+
+@pytest.mark.parametrize("allowed", [False, True])
+def test_weights_are_chosen_on_test_data_only_if_the_user_says_so(synthetic, tmp_path, monkeypatch, capsys, allowed):
+    overrides = [line for line in toy_stages(synthetic, tracker=3) if not line.startswith("train.validation")]
+    overrides += ["eval/FolderDataset.split=train", "Validation.every=1", "train.keep_checkpoints=1"]
+    overrides += ["Validation.allow_test_selection=True"] if allowed else []
+    scores = iter((0.7, 0.3, 0.2))
+    monkeypatch.setattr(Validation, "__call__", lambda *_: {"AO": next(scores)})
+    run = tmp_path / "run"
+    assert run_here(FROM_SCRATCH, overrides, run) == 0
+    printed = capsys.readouterr()
+    told = f"{printed.out}{printed.err}"
+    assert "warning: the validation is on test data (" in told and "its sequence world_train_0001 is in the" in told
+    assert ("all the same" in told) == allowed and ("the newest are kept" in told) != allowed
+    kept = [path.name for path in finished_checkpoints(run / "checkpoints")]
+    assert kept == (["step-00000003-end", "step-00000009-end"] if allowed else ["step-00000009-end"])
+    assert (best_checkpoint(run / "checkpoints") is not None) == (run / "best.safetensors").exists() == allowed
+    assert "world_train_0001" in json.loads((run / "warnings.json").read_text())["selection"]
+    assert ("Validation.allow_test_selection = True" in (run / "config.gin").read_text()) == allowed
