@@ -5,6 +5,7 @@ from pathlib import Path
 
 from hiptrack import config
 from hiptrack.cli.extras import with_extras
+from hiptrack.data.benchmarks import BENCHMARKS
 from hiptrack.errors import ConfigError
 
 
@@ -18,20 +19,23 @@ def main():
     parser.add_argument("--out", metavar="DIR", type=Path, help="folder of the runs (default: runs/sweep-<experiment>)")
     parser.add_argument("--jobs", metavar="N", type=int, help="so many runs at once (here: 1; SLURM: all)")
     parser.add_argument("--evaluate", metavar="ROOT", help="evaluate each finished run on the data below ROOT")
+    parser.add_argument(
+        "--dataset", choices=BENCHMARKS, help="with --evaluate: layout of that data, and the benchmark's own metrics"
+    )
     parser.add_argument("--split", help="with --evaluate: train, val, test or another folder of ROOT")
     parser.add_argument("--annotations", metavar="DIR", help="with --evaluate: challenge annotations of that data")
     parser.add_argument("--slurm", metavar="NAME=VALUE,...", help="submit to SLURM with submitit's parameters")
     parser.add_argument("--dry-run", action="store_true", help="print the command of every run and exit")
     args = config.parse_args(parser)
-    if not args.evaluate and (args.split or args.annotations):
-        raise ConfigError("--split and --annotations say what --evaluate ROOT reads; --evaluate is missing.")
+    if not args.evaluate and (args.dataset or args.split or args.annotations):
+        raise ConfigError("--dataset, --split and --annotations say what --evaluate ROOT reads; --evaluate is missing.")
 
     import hiptrack.training.train  # noqa: F401  registers everything
     from hiptrack.extras.sweep.plan import EvaluationData, make_plan
     from hiptrack.extras.sweep.sweep import sweep
     from hiptrack.training.run_folder import default_run_dir
 
-    data = EvaluationData(args.evaluate, args.split, args.annotations) if args.evaluate else None
+    data = EvaluationData(args.evaluate, args.split, args.annotations, args.dataset) if args.evaluate else None
     experiment = default_run_dir(args.gin)
     out = args.out or experiment.with_name(f"sweep-{experiment.name}")
     plan = with_extras(make_plan, args.gin, args.overrides, args.axis, args.seeds)

@@ -28,7 +28,7 @@ from hiptrack.extras.sweep.compare import (
 from hiptrack.extras.sweep.plan import check_runs, claim, make_plan
 from hiptrack.models.weights import content_hash
 from hiptrack.training import train  # noqa: F401  registers everything
-from hiptrack.training.run_folder import record
+from hiptrack.training.run_folder import record, record_warnings
 
 FROM_SCRATCH = ["tests/support/toy.gin"]
 
@@ -200,6 +200,26 @@ def test_evaluations_of_different_data_are_not_averaged(tmp_path):
     assert [variant.mean("AO") for variant in comparison.variants] == [0.5, 0.3]
     (note,) = comparison.notes
     assert note.startswith("the results are not of the same frames: ") and "data aaaaaaaa" in note and "data bb" in note
+
+
+def test_a_validation_on_test_data_is_marked(tmp_path):
+    tested = make_run(tmp_path / "a", validation={"AO": 0.9})
+    record_warnings(tested, {"selection": "the validation is on test data", "jitter, branch": "it loses the target"})
+    sound = make_run(tmp_path / "b", "train.seed=1", validation={"AO": 0.5})
+    record_warnings(sound, {"jitter, branch": "it loses the target"})
+    evaluated = make_run(tmp_path / "c", "train.seed=2", validation={"AO": 0.9}, evaluation=evaluation(0.4))
+    record_warnings(evaluated, {"selection": "the validation is on test data"})
+    comparison = comparison_of(tested, sound, evaluated)
+    assert [variant.source.partition(" (")[0] for variant in comparison.variants] == [
+        "validation on test data",
+        "validation",
+        "evaluation",
+    ]
+    assert f"their validation is on test data, by which nothing should be chosen: {tested}" in comparison.notes
+    assert f"chosen: {tested}" in as_text(comparison)
+    (tested / "warnings.json").write_text("[")
+    with pytest.raises(DataError, match="a/warnings.json cannot be read"):
+        comparison_of(tested, sound)
 
 
 def test_evaluations_with_another_tracking_are_not_averaged(tmp_path):

@@ -8,18 +8,21 @@ import sys
 from dataclasses import replace
 
 import pytest
+from small_runs import SmallRun
 from training_runs import run_here, same_log, same_tensors, toy_stages
 
 from hiptrack import config
+from hiptrack.cli import sweep as command
 from hiptrack.config import REPO_ROOT
 from hiptrack.errors import ConfigError, DataError, HiptrackError
 from hiptrack.evaluation import evaluate  # noqa: F401  registers its names
 from hiptrack.extras.sweep.compare import compare, read_runs
 from hiptrack.extras.sweep.plan import PLAN, EvaluationData, check_runs, claim, make_plan, planned_runs, read_plan
+from hiptrack.extras.sweep.sweep import _run as work_off
 from hiptrack.extras.sweep.sweep import sweep
 from hiptrack.models.weights import load_model, read_metadata, save_weights
 from hiptrack.training.log import read_metrics
-from hiptrack.training.run_folder import record, run_lock
+from hiptrack.training.run_folder import record, record_warnings, run_lock
 from hiptrack.training.train import Training
 
 FROM_SCRATCH = ["tests/support/toy.gin"]
@@ -205,6 +208,76 @@ def test_evaluation_tracks_in_the_scope_of_the_validation(overrides, tracking):
     (found,) = check_runs(make_plan(FROM_SCRATCH, overrides, [], 1)).values()
     assert found.tracking == tracking
     config.load(["gin/eval/tracker.gin"], found.tracking, root="evaluate")  # hiptrack eval takes them
+
+
+@pytest.mark.parametrize(
+    "experiment, words",
+    [
+        ("demo", ["Tracker.branch='on'"]),
+        ("smoothed", ["Tracker.branch='on'", "Tracker.smoothing=0.3"]),
+        ("adaptive", ["Tracker.branch='on'", "Tracker.adaptation=@Adaptation()", "lost/Rule.search_scale=1.3"]),
+    ],
+)
+def test_without_a_validation_it_tracks_as_the_experiment_says_all_the_same(experiment, words):
+    """train.validation = None leaves the experiment's lines of Tracker without a reader."""
+    plan = make_plan([f"experiments/{experiment}.gin"], ["train.validation=None"], [], 1)
+    (found,) = check_runs(plan).values()
+    assert not found.validates and set(words) <= set(found.tracking)
+    assert len(found.tracking) == len(words) or experiment == "adaptive"
+    config.load(["gin/eval/tracker.gin"], found.tracking, root="evaluate")  # hiptrack eval takes them
+
+
+def test_it_evaluates_on_other_benchmarks(tmp_path):
+    data = EvaluationData("data/mvtd", "test", dataset="mvtd")
+    plan = make_plan(FROM_SCRATCH, [], [], 1)
+    (run,) = planned_runs(plan, tmp_path, check_runs(plan), data)
+    place = run.evaluate.index("--dataset")
+    assert run.evaluate[place : place + 6] == ("--dataset", "mvtd", "--root", "data/mvtd", "--split", "test")
+    with pytest.raises(ConfigError, match="--split val: uav123 has no splits"):
+        EvaluationData("data/uav123", "val", dataset="uav123").check()
+    with pytest.raises(ConfigError, match="MVTDDataset.split = 'tset': expected one of 'train'"):
+        EvaluationData("data/mvtd", "tset", dataset="mvtd").check()
+    with pytest.raises(HiptrackError, match="not found: data/nowhere"):
+        EvaluationData("data/nowhere", "val", dataset="mvtd").check()
+
+
+def test_what_is_evaluated_on_needs_evaluate(monkeypatch):
+    monkeypatch.setattr("sys.argv", ["hiptrack sweep", "--gin", *FROM_SCRATCH, "--dataset", "mvtd"])
+    with pytest.raises(ConfigError, match="--evaluate is missing"):
+        command.main()
+
+
+@pytest.mark.parametrize(
+    "overrides, axes, words",
+    [
+        ([], [], None),
+        (["train.validation=None"], [WEIGHTS], "2 of 2 runs have no validation"),
+        ([], ["train.validation=[None, @Validation()]"], "1 of 2 runs have no validation"),
+    ],
+)
+def test_runs_that_cannot_be_ranked_are_told_before_they_are_trained(
+    tmp_path, monkeypatch, capsys, overrides, axes, words
+):
+    monkeypatch.setattr("hiptrack.extras.sweep.sweep._run", lambda runs, out, jobs: print("trains") or 0)
+    plan = make_plan(FROM_SCRATCH, overrides, axes, 1)
+    assert sweep(plan, tmp_path / "sweep") == 0
+    told = capsys.readouterr().out
+    if words is None:
+        assert told == "trains\n"
+    else:
+        assert told.startswith(words) and "hiptrack compare cannot rank them" in told and told.endswith("trains\n")
+    assert sweep(plan, tmp_path / "sweep", data=EvaluationData(str(tmp_path), None)) == 0
+    assert capsys.readouterr().out == "trains\n"
+
+
+def test_runs_that_validated_on_test_data_are_told_at_the_end(tmp_path, capsys):
+    runs = [SmallRun(tmp_path / name) for name in ("a", "b")]
+    for run, warnings in zip(runs, ({"selection": "on test data"}, {"jitter, branch": "lost"})):
+        run.folder.mkdir()
+        record_warnings(run.folder, warnings)
+    assert work_off(runs, tmp_path, 1) == 0
+    told = capsys.readouterr().out
+    assert "2 of 2 runs are finished\nvalidated on test data: a\n" in told and "data: b" not in told
 
 
 # The whole

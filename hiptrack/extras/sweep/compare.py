@@ -13,7 +13,16 @@ from hiptrack import tables
 from hiptrack.errors import DataError, HiptrackError, NotFoundError, nearest
 from hiptrack.extras.sweep.challenges import ChallengeTable, by_challenge, with_spread
 from hiptrack.extras.sweep.plan import PLAN, read_plan
-from hiptrack.extras.sweep.records import EVALUATION, RESULTS, SPEEDS, UNBOUND, RunRecord, read_run, short_names
+from hiptrack.extras.sweep.records import (
+    EVALUATION,
+    ON_TEST_DATA,
+    RESULTS,
+    SPEEDS,
+    UNBOUND,
+    RunRecord,
+    read_run,
+    short_names,
+)
 from hiptrack.files import excerpt, write_atomically
 from hiptrack.training.log import METRICS, number_or_text
 
@@ -138,6 +147,9 @@ def _notes(variants, idle, tracked):
         notes.append(f"nothing logged yet: {'; '.join(idle)}")
     if tracked:
         notes.append(f"the evaluations do not track alike: {', '.join(tracked)}")
+    tested = [str(run.folder) for variant in variants for run in variant.runs if run.source == ON_TEST_DATA]
+    if tested:
+        notes.append(f"their validation is on test data, by which nothing should be chosen: {'; '.join(tested)}")
     sources = sorted({variant.source for variant in variants if variant.source})
     if len(sources) > 1:
         notes.append(f"the results are not of the same frames: {'; '.join(sources)}")
@@ -221,7 +233,7 @@ def as_picture(comparison: Comparison) -> bytes:
     axes.set_xlabel(f"{name}: mean and sample standard deviation; each run a stroke", fontsize=8)
     axes.grid(axis="x", alpha=0.3)
     if len(variants) > MOST_ROWS:
-        axes.set_title(f"the best {MOST_ROWS} of {len(variants)}", fontsize=8)
+        axes.set_title(f"the first {MOST_ROWS} of {len(variants)}", fontsize=8)
     buffer = io.BytesIO()
     figure.savefig(buffer, format="png", dpi=110)
     return buffer.getvalue()

@@ -11,6 +11,7 @@ from typing import Annotated
 
 import gin
 import msgspec
+from gin.config import Configurable
 
 from hiptrack import config
 from hiptrack.config.meaning import (
@@ -19,13 +20,14 @@ from hiptrack.config.meaning import (
     current_bindings,
     format_value,
     label,
+    order,
     references,
     resolve,
     scope_of,
     short_name,
 )
 from hiptrack.config.syntax import Binding, named, read_file, read_override
-from hiptrack.data.folders import FolderDataset
+from hiptrack.data.benchmarks import open_benchmark
 from hiptrack.errors import ConfigError, DataError, HiptrackError, NotFoundError
 from hiptrack.extras.sweep.records import (
     EVALUATION,
@@ -63,10 +65,12 @@ class Plan(msgspec.Struct, frozen=True, forbid_unknown_fields=True):
 
 @dataclass(frozen=True)
 class Bindings:
-    """What a run's configuration comes to: every binding as text, and as overrides those that its tracking reads."""
+    """What a run's configuration comes to: every binding as text, as overrides those that its tracking reads, and whether
+    it has a validation."""
 
     values: dict[str, str]
     tracking: list[str]
+    validates: bool
 
 
 def make_plan(gin_files: Sequence[str], overrides: Sequence[str], axes: Sequence[str], seeds: int) -> Plan:
@@ -136,24 +140,44 @@ def check_runs(plan: Plan) -> dict[str, Bindings]:
                 config.load(plan.gin, overrides, root="train")
             except ConfigError as error:
                 raise ConfigError(f"the run {name} cannot be: {error}") from error
-            found[name] = Bindings(config.bound_values(), _tracking(current_bindings()))
+            bindings = current_bindings()
+            validation = _validation(bindings)
+            tracking = (
+                _written_tracking(plan.gin, overrides) if validation is None else _tracking(bindings, *validation)
+            )
+            found[name] = Bindings(config.bound_values(), tracking, validation is not None)
     finally:
         gin.clear_config()
     return found
 
 
-def _tracking(bindings: dict[Key, object]) -> list[str]:
-    """Overrides with which `hiptrack eval` tracks as the validation does: its tracker in its scope, what that reads."""
+def _validation(bindings: dict[Key, object]) -> tuple[str, dict[str, Key]] | None:
+    """(the scope of the run's validation, its parameters' bindings); None where it has none."""
     validation = named("Validation", "sweep").selector
-    for (scope, selector), chosen in Walk(bindings, named("train", "sweep")).used.items():
-        if selector == validation and "tracker" in chosen:
-            (tracker,) = references(resolve(bindings[chosen["tracker"]], bindings))
-            scope = scope_of(tracker) or scope  # a reference without one is built where its holder is
-            name = "/".join(filter(None, (scope, short_name(tracker.configurable.selector))))
-            read = Walk(bindings, tracker.configurable, scope).read
-            texts = [f"{label(key)}={format_value(bindings[key])}" for key in bindings if key in read]
-            return [f"evaluate.tracker=@{name}", *texts]
-    return []
+    used = Walk(bindings, named("train", "sweep")).used
+    return next(((scope, chosen) for (scope, selector), chosen in used.items() if selector == validation), None)
+
+
+def _tracking(bindings: dict[Key, object], scope: str, chosen: dict[str, Key]) -> list[str]:
+    """Overrides with which `hiptrack eval` tracks as the validation does: its tracker in its scope, what that reads."""
+    if "tracker" not in chosen:
+        return []
+    (tracker,) = references(resolve(bindings[chosen["tracker"]], bindings))
+    scope = scope_of(tracker) or scope  # a reference without one is built where its holder is
+    name = "/".join(filter(None, (scope, short_name(tracker.configurable.selector))))
+    return [f"evaluate.tracker=@{name}", *_read_by(tracker.configurable, bindings, scope)]
+
+
+def _written_tracking(gin_files: Sequence[str], overrides: Sequence[str]) -> list[str]:
+    """The same of a run without validation: what its files and overrides say of Tracker, though the training reads none."""
+    written = [binding for file in gin_files for binding in read_file(file)] + list(map(read_override, overrides))
+    bindings = {binding.key: binding.value for binding in written}
+    return _read_by(named("Tracker", "sweep"), {key: bindings[key] for key in sorted(bindings, key=order)})
+
+
+def _read_by(tracker: Configurable, bindings: dict[Key, object], scope: str = "") -> list[str]:
+    read = Walk(bindings, tracker, scope).read
+    return [f"{label(key)}={format_value(bindings[key])}" for key in bindings if key in read]
 
 
 def claim(plan: Plan, out: Path, bindings: dict[str, Bindings]) -> None:
@@ -212,15 +236,21 @@ class EvaluationData:
     root: str
     split: str | None = None
     annotations: str | None = None
+    dataset: str | None = None  # None: the layout that hiptrack eval takes by itself
 
     def check(self) -> None:
-        """Raises NotFoundError for a folder that is not there."""
-        for path in FolderDataset(self.root, self.split, self.annotations).missing_paths():
-            raise NotFoundError(f"not found: {path} (--evaluate, --split and --annotations say where)", path)
+        """Raises NotFoundError for a folder that is not there, ConfigError for a split that the data set has not."""
+        for path in open_benchmark(self.dataset or "got10k", self.root, self.split, self.annotations).missing_paths():
+            raise NotFoundError(f"not found: {path} (--evaluate, --dataset, --split and --annotations say where)", path)
 
     def arguments(self) -> list[str]:
-        named = {"--root": self.root, "--split": self.split, "--annotations": self.annotations}
-        return [word for name, value in named.items() if value is not None for word in (name, value)]
+        options = {
+            "--dataset": self.dataset,
+            "--root": self.root,
+            "--split": self.split,
+            "--annotations": self.annotations,
+        }
+        return [word for name, value in options.items() if value is not None for word in (name, value)]
 
 
 @dataclass(frozen=True)

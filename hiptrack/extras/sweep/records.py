@@ -14,12 +14,15 @@ from hiptrack.errors import CheckpointError, DataError, NotFoundError
 from hiptrack.files import excerpt, read_text
 from hiptrack.models.weights import content_hash, read_metadata
 from hiptrack.training.log import METRICS, read_metrics
+from hiptrack.training.run_folder import WARNINGS
+from hiptrack.training.selection import SELECTION
 
 BRANCH = ("accuracy", "balanced accuracy", "mean average precision", "macro f1")
 RESULTS = ("AO", "SR0.5", "SR0.75", "AUC", "OP50", "OP75", "P", "P_norm", "P_norm0.2", *BRANCH)
 SPEEDS = ("frames/s", "s/step")
 EVALUATION = "evaluation"  # folder of the evaluation, in the run's own
 REPORT = Path(EVALUATION) / "report.json"
+ON_TEST_DATA = "validation on test data"
 UNBOUND = "-"
 MAX_BYTES = 2**26
 _WEIGHTS = "model.safetensors"
@@ -65,6 +68,8 @@ def read_run(folder: Path) -> RunRecord | None:
     results, source, tracking, by_challenge, state = _evaluation(folder)
     if not results:
         results, source = _validation(curves)
+        if source and is_on_test_data(folder):
+            source = ON_TEST_DATA
     speeds = {"s/step": _seconds_per_step(curves), **results}
     if not is_finished(folder):
         state = f"unfinished, step {_last_step(curves)}"
@@ -97,6 +102,11 @@ def is_evaluated(folder: Path) -> bool:
         return _read_report(folder)["made_with"]["weights"] == content_hash(folder / _WEIGHTS)
     except (OSError, ValueError, KeyError, TypeError, RecursionError):
         return False  # a damaged report is written anew by the evaluation
+
+
+def is_on_test_data(folder: Path) -> bool:
+    """Whether the start of a run warned that its validation is. Raises DataError for a damaged warnings.json."""
+    return SELECTION in _read_json(folder / WARNINGS)
 
 
 def newest_config(folder: Path) -> dict[str, str]:
@@ -193,10 +203,15 @@ def _seconds_per_step(curves):
 
 def _versions(folder):
     path = _newest(folder, "versions", ".json")
-    if path is None:
-        return {}
+    return {} if path is None else _read_json(path)
+
+
+def _read_json(path):
+    """The object in a file of a run's folder; {} where there is no file."""
     try:
         return dict(json.loads(read_text(path, MAX_BYTES)))
+    except FileNotFoundError:
+        return {}
     except (OSError, ValueError, TypeError, RecursionError) as error:
         raise DataError(f"{path} cannot be read: {excerpt(str(error))}. Move it away.") from error
 

@@ -5,8 +5,18 @@ import shlex
 from pathlib import Path
 
 from hiptrack.errors import ConfigError, HiptrackError
-from hiptrack.extras.sweep.plan import EvaluationData, Plan, PlannedRun, check_runs, claim, command, planned_runs
+from hiptrack.extras.sweep.plan import (
+    Bindings,
+    EvaluationData,
+    Plan,
+    PlannedRun,
+    check_runs,
+    claim,
+    command,
+    planned_runs,
+)
 from hiptrack.extras.sweep.pool import Pool
+from hiptrack.extras.sweep.records import is_on_test_data
 from hiptrack.signals import Preemption
 from hiptrack.training.run_folder import run_lock
 
@@ -34,11 +44,23 @@ def sweep(
     if dry_run:
         print(*(shlex.join(command("train", run.train)) for run in runs), sep="\n")
         return 0
+    if data is None:
+        _tell_unranked(bindings)
     with run_lock(out, "the sweep's folder", "--out DIR"):
         claim(plan, out, bindings)
         if slurm is not None:
             return submit(runs, out, jobs, slurm)
         return _run(runs, out, jobs or 1)
+
+
+def _tell_unranked(bindings: dict[str, Bindings]) -> None:
+    without = [name for name, found in bindings.items() if not found.validates]
+    if without:
+        print(
+            f"{len(without)} of {len(bindings)} runs have no validation (train.validation), and --evaluate is not given: hiptrack "
+            f"compare cannot rank them, their AO, SR and accuracy stay empty. The first is {without[0]}.",
+            flush=True,
+        )
 
 
 def _run(runs: list[PlannedRun], out: Path, jobs: int) -> int:
@@ -54,6 +76,7 @@ def _run(runs: list[PlannedRun], out: Path, jobs: int) -> int:
     told = [f"{pool.finished} of {len(runs)} runs are finished"]
     told += [f"failed: {name}" for name in pool.failed]
     told += [f"stopped: {name}" for name in pool.stopped]
+    told += [f"validated on test data: {run.name}" for run in runs if is_on_test_data(run.folder)]
     if pool.finished < len(runs):
         told.append("the same command goes on")
     print("\n".join(told), flush=True)
