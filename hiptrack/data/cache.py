@@ -1,9 +1,9 @@
 """The annotations of a data set in one memory-mapped file, so that a start does not parse thousands of small files.
 
-The file is of safetensors' format: nothing in it can run. It holds a checksum, and the size and times of every file and
-folder that was read; if one of them differs, or the file is damaged, the data set is read and the file written anew.
-What was changed just before it was read is not kept: by its time a change just after could not be told. All processes
-share the file's pages.
+The file is of safetensors' format: nothing in it can run. It holds a checksum, and the identity (sources.py) of every
+file and folder that was read; if one of them differs, or the file is damaged, the data set is read and the file written
+anew. What was changed just before it was read is not kept: by its time a change just after could not be told. All
+processes share the file's pages.
 """
 
 import hashlib
@@ -19,8 +19,9 @@ from safetensors.numpy import save
 
 from hiptrack import taxonomy as taxonomies
 from hiptrack.data.labels import FrameLabels, unlabelled
-from hiptrack.data.reading import FramePaths, noting_sources
-from hiptrack.files import check_file, signature, write_atomically
+from hiptrack.data.reading import FramePaths
+from hiptrack.data.sources import is_same, noting_sources
+from hiptrack.files import check_file, write_atomically
 from hiptrack.taxonomy import Taxonomy
 
 VARIABLE = "HIPTRACK_CACHE"
@@ -67,7 +68,7 @@ def read_cached(name: str, key: str, make, read, taxonomy: Taxonomy) -> list:
     settled = time.time() - SETTLED
     with noting_sources() as sources:
         sequences = read()
-    if len(sources) < FEWEST_SOURCES or max(max(times) for _, *times in sources.values()) > settled * 1e9:
+    if len(sources) < FEWEST_SOURCES or max(max(times) for _, _, *times, _ in sources.values()) > settled * 1e9:
         return sequences
     try:
         arrays = _pack(sequences, sources, taxonomy)
@@ -113,8 +114,8 @@ def _changed(arrays):
     """What is no longer as it was when the annotations were read, or None."""
     if arrays["code"].tobytes() != _code():
         return "the code that reads them"
-    for path, known in zip(_texts(arrays["sources"]), arrays["signatures"].tolist(), strict=True):
-        if signature(path) != tuple(known):
+    for path, known in zip(_texts(arrays["sources"]), arrays["identities"].tolist(), strict=True):
+        if not is_same(path, tuple(known)):
             return path
     return None
 
@@ -128,7 +129,7 @@ def _pack(sequences, sources, taxonomy):
     return {
         "code": np.frombuffer(_code(), np.uint8),
         "sources": _packed(sources),
-        "signatures": np.array(list(sources.values()), np.int64),
+        "identities": np.array(list(sources.values()), np.int64),
         "names": _packed(s.name for s in sequences),
         "folders": _packed(own.folder for own in paths),
         "files": _packed(files),

@@ -10,8 +10,9 @@ import msgspec
 import numpy as np
 
 from hiptrack.data.labels import MAX_COORDINATE, Box
-from hiptrack.data.reading import FramePaths, entries, image_names, natural_key, note_source, subfolders
+from hiptrack.data.reading import FramePaths, entries, image_names, natural_key, subfolders
 from hiptrack.data.sequence import FULL_COVER, GOT10K, Sequence, SequenceDataset
+from hiptrack.data.sources import note_source
 from hiptrack.errors import DataError
 from hiptrack.files import read_text
 from hiptrack.ranges import NonNegative

@@ -1,8 +1,6 @@
 """Folders, texts and images of data sets: read in bounded size, with errors that name the file and the line."""
 
 import collections.abc
-import contextlib
-import contextvars
 import os
 import re
 import sys
@@ -12,8 +10,9 @@ import cv2
 import numpy as np
 
 from hiptrack.data.labels import MAX_COORDINATE
+from hiptrack.data.sources import note_source
 from hiptrack.errors import DataError, nearest
-from hiptrack.files import read_bytes, read_text, signature
+from hiptrack.files import read_bytes, read_text
 
 IMAGE_SUFFIXES = (".jpg", ".jpeg", ".png", ".bmp")
 MAX_TEXT_BYTES = 2**26
@@ -253,27 +252,3 @@ def nearest_name(name: str, names) -> str:
 
 def show(box) -> str:
     return ",".join(f"{value:g}" for value in box)
-
-
-_noted = contextvars.ContextVar("noted", default=None)
-
-
-@contextlib.contextmanager
-def noting_sources():
-    """Gives a dict {path: signature} that holds, at the end, everything `note_source` was told within the context."""
-    noted = {}
-    token = _noted.set(noted)
-    try:
-        yield noted
-    finally:
-        _noted.reset(token)
-
-
-def note_source(path: str) -> None:
-    """Say, before it is read or listed, that what is read now depends on a file or folder, which may be absent.
-
-    A folder's time changes when an entry is added, removed or renamed.
-    """
-    noted = _noted.get()
-    if noted is not None and path not in noted:
-        noted[path] = signature(path)

@@ -9,7 +9,8 @@ import numpy as np
 
 from hiptrack.data.cache import read_cached
 from hiptrack.data.labels import FrameLabels, annotation_path, read_annotations, unlabelled
-from hiptrack.data.reading import FramePaths, nearest_name, note_source, show, subfolders
+from hiptrack.data.reading import FramePaths, nearest_name, show, subfolders
+from hiptrack.data.sources import note_source
 from hiptrack.errors import ConfigError, DataError
 from hiptrack.taxonomy import TEN, Taxonomy
 
@@ -76,7 +77,7 @@ class SequenceDataset:
     A reader defines `_names` (all sequences, in order) and `_read_sequence` (one of them), and says in `LAYOUT` what
     its root holds, in `SPLITS` which splits there are (None: any folder below the root), in `PLACE` which parameters
     say what folders are read, and in `PROTOCOL` how the benchmark scores. What it read is kept (cache.py): all it reads
-    must go through reading.py or be told to note_source. Nothing is read before the first access of `sequences`,
+    must go through reading.py or be told to note_source (sources.py). Nothing is read before the first access of `sequences`,
     `labelled_frames` or `describe`, which raise DataError for whatever is missing or malformed.
 
     The fields are the parameters of every reader. One that differs in them is a dataclass too: a field of its own is a

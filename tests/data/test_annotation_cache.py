@@ -1,11 +1,13 @@
 """Annotations kept in one memory-mapped file: the same sequences, as long as nothing that was read has changed."""
 
 import builtins
+import io
 import logging
 import multiprocessing
 import os
 import shutil
 from pathlib import Path
+from types import SimpleNamespace
 
 import numpy as np
 import pytest
@@ -13,9 +15,10 @@ from helpers_data import annotation, write_annotations, write_image, write_lines
 from reader_table import READERS, TABLE, write
 
 from hiptrack.data import cache as annotation_cache
+from hiptrack.data import sources as annotation_sources
 from hiptrack.data.cache import cache_folder
 from hiptrack.data.folders import FolderDataset
-from hiptrack.data.reading import noting_sources
+from hiptrack.data.sources import choosing_times, noting_sources
 from hiptrack.errors import DataError
 
 BOXES = [(1, 2, 10, 8), (2, 2, 10, 8), (3, 2, 10.5, 8)]
@@ -160,6 +163,49 @@ def test_each_change_of_the_sources_is_noticed(root, caplog, change):
     assert content(changed.sequences) != before
     assert content(changed.sequences) == content(dataset(root)._read())
     assert not is_read(dataset(root), caplog)
+
+
+def other_boxes(root):
+    with open(root / "train" / "b" / "groundtruth.txt", "r+") as file:
+        file.write("7,2,10,8")
+
+
+def a_folder_for_an_image(root):
+    (root / "train" / "a" / "00000003.jpg").unlink()
+    (root / "train" / "a" / "00000003.jpg").mkdir()
+
+
+@pytest.mark.parametrize("fraction", [0, 5], ids=["times of whole seconds", "a device that chooses its times"])
+@pytest.mark.parametrize("change", [other_boxes, a_folder_for_an_image])
+def test_where_times_tell_nothing_the_content_does(root, caplog, monkeypatch, change, fraction):
+    def in_an_image(path):
+        """As of a mounted image, whose maker gave all the same time; inodes and sizes may be those of another image."""
+        status, second = os.stat(path), 1_700_000_000
+        times = dict.fromkeys(("st_mtime_ns", "st_ctime_ns"), second * 10**9 + fraction)
+        return os.stat_result((status.st_mode, 7, status.st_dev, 1, 0, 0, status.st_size, *[second] * 3), times)
+
+    devices = {os.stat(root).st_dev} if fraction else set()
+    monkeypatch.setattr(annotation_sources, "choosing_times", lambda: devices)
+    monkeypatch.setattr(annotation_sources, "os", SimpleNamespace(stat=in_an_image, scandir=os.scandir))
+    _ = dataset(root).sequences
+    assert not is_read(dataset(root), caplog)
+    change(root)
+    if change is other_boxes:
+        assert is_read(dataset(root), caplog) and "groundtruth.txt has changed" in caplog.text
+        assert dataset(root).sequences[2].boxes_xywh[0, 0] == 7
+    else:
+        with pytest.raises(DataError, match="3 boxes for 2 images"):
+            _ = dataset(root).sequences
+
+
+def test_a_mounted_file_system_is_known_by_its_kind(monkeypatch):
+    mounts = """22 27 0:21 / /proc rw,relatime - proc proc rw
+36 35 98:0 / /mnt/a\\040b ro,noatime master:1 - squashfs /dev/loop0 ro
+37 35 0:33 / /mnt/c rw shared:2 propagate_from:3 - fuse.sshfs host:/ rw
+38 35 254:1 / / rw - ext4 /dev/vda rw
+"""
+    monkeypatch.setattr("builtins.open", lambda *_, **__: io.StringIO(mounts))
+    assert choosing_times() == {os.makedev(98, 0), os.makedev(0, 33)}
 
 
 def test_an_image_that_is_gone_is_the_error_that_it_was(root):
