@@ -1,10 +1,23 @@
-"""Writing files so that a crash, a full disk or a power cut leaves the old content or the new, never half of it."""
+"""Files: written so that a crash leaves the old content or the new, never half of it; read in bounded size; nothing else touched.
 
+What is opened for writing where a folder may come from elsewhere goes through `open_own`, which follows no link. What is
+deleted there has a name that only this package gives.
+"""
+
+import errno
+import hashlib
 import os
+import re
 import stat
 import uuid
 import zipfile
+from collections.abc import Iterator
 from pathlib import Path
+from typing import BinaryIO
+
+UNFINISHED = re.compile(r"\.hiptrack-[0-9a-f]{32}\.tmp")  # the names that `write_atomically` makes
+SMALL = 2**12
+ANY_SIZE = 2**63  # the limit where a file's size is its own affair
 
 
 def write_atomically(path, data):
@@ -14,7 +27,8 @@ def write_atomically(path, data):
     """
     path = Path(path)
     path.parent.mkdir(parents=True, exist_ok=True)
-    unfinished = path.with_name(f".{path.name}.{uuid.uuid4().hex}.tmp")  # another machine may write the same file
+    # Another machine may write the same file. The name is short: `path` may have as long a name as there can be.
+    unfinished = path.with_name(f".hiptrack-{uuid.uuid4().hex}.tmp")
     try:
         write_synced(unfinished, data)
         os.replace(unfinished, path)
@@ -25,16 +39,44 @@ def write_atomically(path, data):
 
 def remove_leftovers(folder):
     """Delete what a process that was killed in `write_atomically` left in a folder that is now ours alone."""
-    for path in Path(folder).glob(".*.tmp"):
-        path.unlink()
+    for path in Path(folder).iterdir():
+        if UNFINISHED.fullmatch(path.name):
+            path.unlink()
 
 
 def write_synced(path, data):
     """Write bytes to a file and wait until they are on the disk."""
-    with open(path, "wb") as file:
+    with open_own(path) as file:
+        file.truncate(0)
         file.write(data)
         file.flush()
         os.fsync(file.fileno())
+
+
+def open_own(path: str | os.PathLike) -> BinaryIO:
+    """A file opened to be read and appended to; made where it is missing.
+
+    Raises OSError for a link: what is written would change a file elsewhere. Raises it, too, for what is no file.
+    """
+    return open(path, "ab+", opener=_open_own)
+
+
+def _open_own(path, flags):
+    try:
+        handle = os.open(path, flags | os.O_NOFOLLOW | os.O_NONBLOCK, 0o666)
+    except OSError as error:
+        if error.errno == errno.ELOOP:
+            raise OSError(f"{path} is a link, and what it leads to would be changed; remove the link") from error
+        raise
+    status, problem = os.fstat(handle), None
+    if not stat.S_ISREG(status.st_mode):
+        problem = "is not a regular file; remove it"
+    elif status.st_nlink > 1:
+        problem = "is a hard link, and its other name would be changed, too; put a copy in its place"
+    if problem:
+        os.close(handle)
+        raise OSError(f"{path} {problem}")
+    return handle
 
 
 def sync_folder(path):
@@ -48,28 +90,90 @@ def sync_folder(path):
 
 def check_file(path: str | os.PathLike, limit: int) -> None:
     """Accepts a regular file of at most `limit` bytes; a pipe or a device would block or never end."""
-    status = os.stat(path)
+    _check(os.stat(path), limit)
+
+
+def _check(status, limit):
     if not stat.S_ISREG(status.st_mode):
         raise OSError("not a regular file")
     if status.st_size > limit:
         raise OSError(f"it has {status.st_size} bytes, the most that is read is {limit}")
 
 
+def open_bounded(path: str | os.PathLike, limit: int, buffering: int = -1) -> BinaryIO:
+    """A file that `check_file` accepts, opened to be read as bytes; a read that would wait gives None."""
+    check_file(path, limit)  # first: the other end of a pipe would see that it is opened
+    file = open(path, "rb", buffering, opener=_without_waiting)  # noqa: SIM115  the caller closes it
+    try:
+        _check(os.fstat(file.fileno()), limit)
+    except OSError:
+        file.close()
+        raise
+    return file
+
+
+def _without_waiting(path, flags):
+    return os.open(path, flags | os.O_NONBLOCK)
+
+
 def read_bytes(path: str | os.PathLike, limit: int) -> bytes:
-    """The content of a file of at most `limit` bytes."""
-    check_file(path, limit)
-    with open(path, "rb") as file:
-        return file.read()
+    """The content of a file of at most `limit` bytes.
+
+    They are counted as they are read: a file can grow, and those of the system (/proc) have no size. Raises OSError.
+    """
+    with open_bounded(path, limit, buffering=0) as file:
+        content, wanted = b"", os.fstat(file.fileno()).st_size + 1
+        while more := file.read(min(wanted, limit + 1 - len(content))):
+            wanted = len(content) or SMALL
+            content = content + more if content else more
+    if more is None:
+        raise OSError(ENDLESS)
+    if len(content) > limit:
+        raise OSError(f"it has more than {limit} bytes, the most that is read")
+    return content
+
+
+ENDLESS = "it does not end: a regular file was expected"
 
 
 def read_text(path: str | os.PathLike, limit: int) -> str:
     """A UTF-8 text of at most `limit` bytes, every line end as a newline, without byte order mark."""
-    check_file(path, limit)
     try:
-        with open(path, encoding="utf-8-sig") as file:
-            return file.read()
+        text = read_bytes(path, limit).decode("utf-8-sig")
     except UnicodeDecodeError as error:
         raise OSError(f"it is no UTF-8 text: {error.reason} at byte {error.start}") from error
+    return text.replace("\r\n", "\n").replace("\r", "\n") if "\r" in text else text
+
+
+def iter_lines(path: str | os.PathLike, limit: int, longest: int) -> Iterator[tuple[int, bytes | None]]:
+    """(number from 1, bytes) of each line of a file of at most `limit` bytes, one at a time.
+
+    None for the bytes of a line that has more than `longest` of them. Raises OSError.
+    """
+    with open_bounded(path, limit) as file:
+        number, left = 0, limit
+        while line := file.readline(longest + 1):
+            number += 1
+            left -= len(line)
+            if len(line) > longest:
+                while left >= 0 and line and not line.endswith(b"\n"):
+                    line = file.readline(longest)
+                    left -= len(line)
+                line = None
+            if left < 0:
+                raise OSError(f"it has more than {limit} bytes, the most that is read")
+            yield number, line
+        if file.read(1) is None:
+            raise OSError(ENDLESS)
+
+
+def file_hash(path: str | os.PathLike) -> str:
+    """SHA-256 of the bytes of a regular file, in hexadecimal. Raises OSError."""
+    digest = hashlib.sha256()
+    with open_bounded(path, ANY_SIZE) as file:
+        while chunk := file.read(2**20):
+            digest.update(chunk)
+    return digest.hexdigest()
 
 
 def check_archive(path: str | os.PathLike) -> None:

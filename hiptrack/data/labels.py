@@ -21,7 +21,7 @@ import msgspec
 import numpy as np
 
 from hiptrack.errors import DataError
-from hiptrack.files import check_file
+from hiptrack.files import iter_lines
 from hiptrack.taxonomy import Taxonomy
 
 MAX_LINE_BYTES = 2**20
@@ -150,7 +150,9 @@ def iter_annotations(
     count = MAX_LINES if frame_files is None else len(frame_files)
     line_of_frame, form = {}, _form(taxonomy)
     try:
-        for number, line in _lines(path):
+        for number, line in iter_lines(path, MAX_FILE_BYTES, MAX_LINE_BYTES):
+            if number > MAX_LINES:
+                raise OSError(f"it has more than {MAX_LINES} lines")
             try:
                 if line is None:
                     raise _Malformed(f"longer than {MAX_LINE_BYTES} bytes")
@@ -170,21 +172,6 @@ def iter_annotations(
 
 class _Malformed(Exception):
     """The reason why a line is no annotation."""
-
-
-def _lines(path):
-    """(1-based number, bytes) of each line; None for the bytes of a line that is too long."""
-    check_file(path, MAX_FILE_BYTES)
-    with open(path, "rb") as file:
-        number = 0
-        while line := file.readline(MAX_LINE_BYTES + 1):
-            number += 1
-            if number > MAX_LINES:
-                raise OSError(f"it has more than {MAX_LINES} lines")
-            too_long = len(line) > MAX_LINE_BYTES
-            while too_long and line and not line.endswith(b"\n"):
-                line = file.readline(MAX_LINE_BYTES)
-            yield number, None if too_long else line
 
 
 def _parse(line, form):
