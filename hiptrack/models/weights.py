@@ -19,7 +19,7 @@ import torch
 
 from hiptrack.config.portable import build_component, component_text, from_gin
 from hiptrack.errors import CheckpointError, ConfigError, NotFoundError
-from hiptrack.files import check_archive, excerpt, write_atomically
+from hiptrack.files import ANY_SIZE, check_archive, check_file, excerpt, file_hash, write_atomically
 from hiptrack.models import hiptrack as _  # noqa: F401  registers the model's parts
 from hiptrack.taxonomy import TEN
 
@@ -59,7 +59,8 @@ def read_metadata(path):
         raise CheckpointError(
             f"{path}: a .safetensors file written by hiptrack was expected. hiptrack strip converts a published checkpoint."
         )
-    metadata = _metadata(path)
+    with _opened(path) as file:
+        metadata = file.metadata() or {}
     if metadata.get("format") != "hiptrack" or "model" not in metadata:
         raise CheckpointError(
             f"{path} does not say how to build its model; a weights file written by hiptrack was expected. A published "
@@ -71,17 +72,6 @@ def read_metadata(path):
     with _description(path):
         text = text if text.startswith("{") else from_gin(text, ROOT_COMPONENT)
         return {**metadata, "model": _with_taxonomy(text)}
-
-
-def _metadata(path):
-    """The metadata of any safetensors file."""
-    try:
-        with safetensors.safe_open(path, "pt") as file:
-            return file.metadata() or {}
-    except (safetensors.SafetensorError, OSError) as error:
-        raise CheckpointError(
-            f"{path} is damaged, truncated, or no safetensors file: {excerpt(str(error))}."
-        ) from error
 
 
 def _with_taxonomy(text):
@@ -103,8 +93,11 @@ def taxonomy_in(path):
 
     Raises NotFoundError or CheckpointError.
     """
-    if path.suffix != ".safetensors" or "model" not in _metadata(path):
+    if path.suffix != ".safetensors":
         return None
+    with _opened(path) as file:
+        if "model" not in (file.metadata() or {}):
+            return None
     text = read_metadata(path)["model"]
     with torch.device("meta"), _description(path):
         branch = build_component(text, ROOT_COMPONENT, PARTS).challenge
@@ -144,12 +137,34 @@ def default_text():
 
 
 def content_hash(path):
-    """SHA-256 of a file, in hexadecimal."""
-    digest = hashlib.sha256()
-    with open(path, "rb") as file:
-        while chunk := file.read(1 << 20):
-            digest.update(chunk)
+    """SHA-256 of what a weights file holds, in hexadecimal: the model's description and its tensors, by name.
+
+    Equal weights have equal ones, though their files differ: safetensors writes metadata in random order, and notes
+    (step, stage) do not count. Of a file that is no .safetensors, that of its bytes. Raises OSError, or CheckpointError
+    where the file is damaged.
+    """
+    if Path(path).suffix != ".safetensors":
+        return file_hash(path)
+    with _opened(path) as file:
+        digest = hashlib.sha256((file.metadata() or {}).get("model", "").encode())
+        for name in sorted(file.keys()):
+            tensor = file.get_tensor(name)
+            digest.update(f"\0{name}\0{tensor.dtype}\0{list(tensor.shape)}\0".encode())
+            digest.update(tensor.reshape(-1).view(torch.uint8).numpy())
     return digest.hexdigest()
+
+
+@contextmanager
+def _opened(path):
+    """A safetensors file, opened. Raises OSError for what is no file, CheckpointError where it is damaged."""
+    check_file(path, ANY_SIZE)
+    try:
+        with safetensors.safe_open(path, "pt") as file:
+            yield file
+    except (safetensors.SafetensorError, OSError) as error:
+        raise CheckpointError(
+            f"{path} is damaged, truncated, or no safetensors file: {excerpt(str(error))}."
+        ) from error
 
 
 def load_exact(module, state, source, may_miss=None):

@@ -18,8 +18,8 @@ from pathlib import Path
 import torch
 
 from hiptrack.errors import CheckpointError, NotFoundError
-from hiptrack.files import sync_folder, write_atomically, write_synced
-from hiptrack.models.weights import content_hash, load_exact, read_tensors, save_weights
+from hiptrack.files import ANY_SIZE, check_file, file_hash, read_bytes, sync_folder, write_atomically, write_synced
+from hiptrack.models.weights import load_exact, read_tensors, save_weights
 from hiptrack.processes import write_together
 from hiptrack.training.optimizers import group_steps, restore_group_steps
 
@@ -155,9 +155,9 @@ def prune(folder, keep):
 def publish_best(folder, path):
     """Make `path` a copy of the weights of the best checkpoint below `folder`, where there is one."""
     best = best_checkpoint(folder)
-    if best is None or (path.is_file() and content_hash(path) == Checkpoint.open(best).state["files"][WEIGHTS]):
+    if best is None or (path.is_file() and file_hash(path) == Checkpoint.open(best).state["files"][WEIGHTS]):
         return
-    write_atomically(path, (best / WEIGHTS).read_bytes())
+    write_atomically(path, read_bytes(best / WEIGHTS, ANY_SIZE))
 
 
 def set_aside_after(folder, name):
@@ -197,9 +197,7 @@ class Checkpoint:
         if not path.is_dir():
             raise NotFoundError(f"not found: {path} (a checkpoint folder step-... was expected)", str(path))
         try:
-            if (path / STATE).stat().st_size > MAX_STATE_BYTES:
-                raise ValueError(f"larger than {MAX_STATE_BYTES} bytes")
-            content = json.loads((path / STATE).read_bytes())
+            content = json.loads(read_bytes(path / STATE, MAX_STATE_BYTES))
             state = content["state"]
             if content["sha256"] != _digest(state):
                 raise ValueError("its digest does not fit its content")
@@ -211,9 +209,11 @@ class Checkpoint:
         """Raise CheckpointError unless every file is there as it was written."""
         for name, digest in self.state["files"].items():
             try:
-                sound = content_hash(self.path / name) == digest
+                sound = file_hash(self.path / name) == digest
             except OSError as error:
-                raise CheckpointError(f"{self.path} is damaged: {name} cannot be read ({error.strerror}).") from error
+                raise CheckpointError(
+                    f"{self.path} is damaged: {name} cannot be read ({error.strerror or error})."
+                ) from error
             if not sound:
                 raise CheckpointError(f"{self.path} is damaged: {name} is not as it was written.")
 
@@ -283,7 +283,7 @@ def set_rng_state(state):
 
 def _write_state(folder, state):
     files = [WEIGHTS, OPTIMIZER, *(f"rng-{process}.pt" for process in range(state["processes"]))]
-    state = {**state, "files": {name: content_hash(folder / name) for name in files}}
+    state = {**state, "files": {name: file_hash(folder / name) for name in files}}
     write_synced(folder / STATE, json.dumps({"state": state, "sha256": _digest(state)}, indent=1).encode())
     sync_folder(folder)
 
@@ -302,6 +302,7 @@ def save_tensors(path, content):
 def load_tensors(path):
     """Read what `save_tensors` wrote; nothing in the file is executed. Raises CheckpointError for anything else."""
     try:
+        check_file(path, ANY_SIZE)
         return torch.load(path, map_location="cpu", weights_only=True)
     except (pickle.UnpicklingError, RuntimeError, EOFError, OSError, ValueError, KeyError) as error:
         reason = next(iter(str(error).splitlines()), type(error).__name__)

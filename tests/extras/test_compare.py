@@ -1,6 +1,7 @@
 """Runs side by side: tables against numbers computed here, what is marked, and what is refused."""
 
 import csv
+import hashlib
 import json
 import statistics
 import subprocess
@@ -255,6 +256,14 @@ def test_an_evaluation_of_other_weights_is_marked(tmp_path):
     make_run(tmp_path / "c", "train.seed=2", evaluation=evaluation(0.3))
     states = [variant.state for variant in comparison_of(*sorted(tmp_path.iterdir())).variants]
     assert states == ["evaluation of other weights", "evaluation of unknown weights", ""]
+
+
+def test_an_evaluation_of_an_older_version_names_the_bytes_of_its_weights(tmp_path):
+    folder = make_run(tmp_path / "a", evaluation=evaluation(0.5))
+    report = json.loads((folder / "evaluation" / "report.json").read_text())
+    report["made_with"]["weights"] = hashlib.sha256((folder / "model.safetensors").read_bytes()).hexdigest()
+    (folder / "evaluation" / "report.json").write_text(json.dumps(report))
+    assert comparison_of(folder).variants[0].state == ""
 
 
 def test_a_name_that_is_bound_to_its_default_makes_no_difference(tmp_path):

@@ -76,8 +76,50 @@ def test_notes_and_hash(tmp_path):
     save_weights(path, toy_model(), component_text("HIPTrack"), step=12, stage="branch")
     metadata = read_metadata(path)
     assert (metadata["step"], metadata["stage"]) == ("12", "branch")
-    assert content_hash(path) == hashlib.sha256(path.read_bytes()).hexdigest()
     assert [entry.name for entry in tmp_path.iterdir()] == ["model.safetensors"]
+
+
+def test_equal_weights_have_one_hash_whatever_the_bytes(tmp_path):
+    gin.parse_config(toy_gin())
+    model, text = toy_model(), component_text("HIPTrack")
+    paths = [tmp_path / f"{number}.safetensors" for number in range(20)]
+    for number, path in enumerate(paths):
+        save_weights(path, model, text, step=number, stage="branch")
+    assert len({path.read_bytes() for path in paths}) == 20
+    found = {content_hash(path) for path in paths}
+    for number, path in enumerate(paths[:8]):
+        halve(path, tmp_path / f"half-{number}.safetensors")
+    halves = {content_hash(path) for path in tmp_path.glob("half-*")}
+    assert len(found) == len(halves) == 1 and found != halves
+
+
+def test_other_tensors_or_another_description_have_another_hash(tmp_path):
+    path, found = tmp_path / "model.safetensors", set()
+    one = torch.arange(6.0)
+    for tensors, text in (
+        ({"a": one, "b": one + 1}, "{}"),
+        ({"a": one + 1, "b": one}, "{}"),
+        ({"a": one.reshape(2, 3), "b": one + 1}, "{}"),
+        ({"a": one.view(torch.int32), "b": one + 1}, "{}"),
+        ({"a": one}, "{}"),
+        ({"a": one, "b": one + 1}, "{ }"),
+        ({"a": one, "b": one + 1, "c": torch.zeros(0, dtype=torch.bfloat16)}, "{}"),
+        ({"a": one, "b": one + 1, "c": torch.tensor(True)}, "{}"),
+    ):
+        safetensors.torch.save_file(tensors, path, {"model": text})
+        found.add(content_hash(path))
+    assert len(found) == 8
+
+
+def test_the_hash_of_another_file_is_that_of_its_bytes_and_a_damaged_one_has_none(tmp_path):
+    torch.save({"net": {"a": torch.zeros(2)}}, tmp_path / "a.pth")
+    assert content_hash(tmp_path / "a.pth") == hashlib.sha256((tmp_path / "a.pth").read_bytes()).hexdigest()
+    (tmp_path / "a.safetensors").write_bytes(b"half")
+    with pytest.raises(CheckpointError, match="a.safetensors is damaged"):
+        content_hash(tmp_path / "a.safetensors")
+    os.mkfifo(tmp_path / "b.safetensors")
+    with pytest.raises(OSError, match="not a regular file"):
+        content_hash(tmp_path / "b.safetensors")
 
 
 def test_a_failed_write_leaves_the_old_file(tmp_path, monkeypatch):

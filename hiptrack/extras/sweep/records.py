@@ -10,8 +10,8 @@ from statistics import median
 
 from hiptrack.config.meaning import Key, changes_no_result, format_value, implied_values, label
 from hiptrack.config.syntax import named, read_file
-from hiptrack.errors import CheckpointError, DataError, NotFoundError
-from hiptrack.files import excerpt, read_text
+from hiptrack.errors import CheckpointError, DataError, HiptrackError, NotFoundError
+from hiptrack.files import excerpt, file_hash, read_text
 from hiptrack.models.weights import content_hash, read_metadata
 from hiptrack.training.log import METRICS, read_metrics
 from hiptrack.training.run_folder import WARNINGS
@@ -98,9 +98,13 @@ def is_finished(folder: Path) -> bool:
 
 
 def is_evaluated(folder: Path) -> bool:
+    weights = folder / _WEIGHTS
     try:
-        return _read_report(folder)["made_with"]["weights"] == content_hash(folder / _WEIGHTS)
-    except (OSError, ValueError, KeyError, TypeError, RecursionError):
+        made_with = _read_report(folder)["made_with"]["weights"]
+        return made_with == content_hash(weights) or made_with == file_hash(
+            weights
+        )  # of its bytes: of an older hiptrack
+    except (HiptrackError, OSError, ValueError, KeyError, TypeError, RecursionError):
         return False  # a damaged report is written anew by the evaluation
 
 
