@@ -2,6 +2,7 @@
 
 import difflib
 import importlib.metadata
+import os
 import re
 import sys
 from collections.abc import Callable, Iterable
@@ -62,6 +63,14 @@ def did_you_mean(word: str, options: Iterable[str], quote: str = "'") -> str:
     return f" Did you mean {quote}{close}{quote}?" if close else ""
 
 
+def _has_working_directory() -> bool:
+    try:
+        os.getcwd()
+    except FileNotFoundError:
+        return False
+    return True
+
+
 def run_main(main: Callable[[], int | None]) -> NoReturn:
     """Runs a tool's main and exits with its result; a HiptrackError is printed without a traceback.
 
@@ -80,4 +89,9 @@ def run_main(main: Callable[[], int | None]) -> NoReturn:
         code = 1
     except KeyboardInterrupt:
         code = 130
+    except FileNotFoundError:
+        if _has_working_directory():
+            raise
+        print("error: the working directory was deleted. Change into one that is there (cd).", file=sys.stderr)
+        code = 1
     sys.exit(code)

@@ -8,6 +8,7 @@ from pathlib import Path
 
 import numpy as np
 
+from hiptrack.config import packaged
 from hiptrack.data.folders import FolderDataset
 from hiptrack.data.reading import read_image_rgb
 from hiptrack.errors import HiptrackError
@@ -82,7 +83,7 @@ def train(run, *overrides):
     ]
     launch += ["--num_cpu_threads_per_process", str(os.cpu_count())]  # the launcher's default is one
     launch += ["--mixed_precision", "no", "--dynamo_backend", "no", "-m", "hiptrack", "train"]
-    code = subprocess.call([*launch, "--gin", "experiments/demo.gin", "--run", str(run), *overrides])
+    code = subprocess.call([*launch, "--gin", packaged("experiments/demo.gin"), "--run", str(run), *overrides])
     if code:
         raise HiptrackError(f"the training run failed (exit code {code}); its message stands above.")
 

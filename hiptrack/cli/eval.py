@@ -25,7 +25,7 @@ def main():
     from hiptrack.processes import on_main
 
     logging.basicConfig(level=logging.INFO, format="%(message)s")
-    config.load(["gin/eval/tracker.gin", *args.gin], args.overrides, root="evaluate")
+    config.load([config.packaged("gin/eval/tracker.gin"), *args.gin], args.overrides, root="evaluate")
     dataset = open_benchmark(args.dataset, args.root, args.split, args.annotations)
     found = evaluate(EvaluationOptions(args.checkpoint, dataset, args.out, choice))
     # the others wait: the first to exit with 1 has all of them killed

@@ -32,7 +32,8 @@ def main():
     from hiptrack.models.challenge import taxonomy_of
     from hiptrack.models.weights import load_model
 
-    config.load(["gin/eval/tracker.gin", "gin/eval/branch_on.gin", *args.gin], args.overrides, root="evaluate")
+    implied = [config.packaged(f"gin/eval/{name}.gin") for name in ("tracker", "branch_on")]
+    config.load([*implied, *args.gin], args.overrides, root="evaluate")
     if not args.checkpoint.is_file():
         raise NotFoundError(f"not found: {args.checkpoint} (--checkpoint: a weights file)", str(args.checkpoint))
     model = load_model(args.checkpoint)

@@ -38,7 +38,7 @@ def main():
             f"{checkpoint} tracks as it was exported: {' '.join([*files, *overrides])} can change nothing. Export "
             "anew, or track with the weights file."
         )
-    config.load(["gin/eval/tracker.gin", *files], overrides, root="evaluate")
+    config.load([config.packaged("gin/eval/tracker.gin"), *files], overrides, root="evaluate")
     box = options.pop("box")
     request = TrackRequest(box_xywh=None if box is None else parse_box(box), **options)
     return track(request, configured_tracker())

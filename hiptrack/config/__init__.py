@@ -9,7 +9,7 @@ from hiptrack.config.load import (
     parse_args,
     used_values,
 )
-from hiptrack.config.syntax import REPO_ROOT
+from hiptrack.config.syntax import REPO_ROOT, packaged
 
 __all__ = [
     "REPO_ROOT",
@@ -18,6 +18,7 @@ __all__ = [
     "config_text",
     "load",
     "operative_text",
+    "packaged",
     "parse_args",
     "used_values",
 ]

@@ -19,7 +19,7 @@ from hiptrack.config.meaning import (
     registered,
     short_name,
 )
-from hiptrack.config.syntax import REPO_ROOT, Binding, named, read_file, read_override
+from hiptrack.config.syntax import REPO_ROOT, Binding, named, packaged, read_file, read_override
 from hiptrack.errors import ConfigError, nearest
 from hiptrack.ranges import in_words, plain
 
@@ -135,7 +135,7 @@ def _check(bindings: list[Binding]) -> None:
         checked(bindings, named("train", "--explain"))
     except ConfigError:
         with suppress(ConfigError):
-            checked([*read_file("gin/eval/tracker.gin"), *bindings], named("evaluate", "--explain"))
+            checked([*read_file(packaged("gin/eval/tracker.gin")), *bindings], named("evaluate", "--explain"))
             return
         raise
 

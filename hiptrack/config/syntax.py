@@ -61,6 +61,14 @@ class _Unresolved:
     name: str
 
 
+_OWN = ("gin", "experiments")  # the folders there
+
+
+def packaged(name: str) -> str:
+    """The path of a gin file of this package, for tools that read it unasked: the working directory may hold another."""
+    return str(REPO_ROOT / name)
+
+
 # Parameters of before: the one value that changes nothing now, and what is there for the others.
 RETIRED = {"ChallengeBranch.classes": (10, "Taxonomy.classes names the classes")}
 
@@ -76,10 +84,11 @@ class _LenientDelegate(gin.config.ParserDelegate):
 def read_file(name: str, included_at: str = "", open_files: tuple[Path, ...] = ()) -> Iterator[Binding]:
     """The bindings of a gin file and of what it includes, in order; its imports are run.
 
-    The name is looked for from the working directory, then from REPO_ROOT. Raises ConfigError for a file that
-    is missing, unreadable or includes itself, bad syntax, a failing import and unknown names and parameters.
+    The name is looked for from the working directory, then from REPO_ROOT; what a file of the package includes, from there
+    first. Raises ConfigError for a file that is missing, unreadable or includes itself, bad syntax, a failing import and
+    unknown names and parameters.
     """
-    path = _find(name, included_at)
+    path = _find(name, included_at, open_files)
     shown = _shown(path)
     if path in open_files:
         raise ConfigError(f"{included_at}: {shown} includes itself.")
@@ -128,23 +137,35 @@ def quoted(value: str) -> str:
     return value if complete or value[0] in "@%[{('\"" else repr(value)
 
 
-def _find(name: str, included_at: str) -> Path:
-    for folder in (Path.cwd(), REPO_ROOT):
+def _find(name: str, included_at: str, open_files: tuple[Path, ...]) -> Path:
+    here = _working_directory()
+    places = [here, REPO_ROOT] if here else [REPO_ROOT]
+    is_own = open_files and any(open_files[-1].is_relative_to(REPO_ROOT.resolve() / folder) for folder in _OWN)
+    for folder in reversed(places) if is_own else places:
         if os.path.isfile(folder / name):
             return (folder / name).resolve()
-    beside = (Path.cwd() / name).parent
+    beside = (places[0] / name).parent
     known = {_shown(path) for path in beside.glob("*.gin")} if os.path.isdir(beside) else set()
-    for folder in ("gin", "experiments"):
+    for folder in _OWN:
         known |= {path.relative_to(REPO_ROOT).as_posix() for path in (REPO_ROOT / folder).rglob("*.gin")}
     found = nearest(name, known)
     raise ConfigError(
-        f'{included_at or "command line"}: there is no gin file "{excerpt(name)}" in {Path.cwd()} or in {REPO_ROOT}'
+        f'{included_at or "command line"}: there is no gin file "{excerpt(name)}" in {" or in ".join(map(str, places))}'
         + (f'; the nearest is "{found}".' if found else ".")
     )
 
 
 def _shown(path: Path) -> str:
-    return str(path.relative_to(Path.cwd()) if path.is_relative_to(Path.cwd()) else path)
+    here = _working_directory()
+    return str(path.relative_to(here) if here and path.is_relative_to(here) else path)
+
+
+def _working_directory() -> Path | None:
+    """None where it was deleted."""
+    try:
+        return Path.cwd()
+    except FileNotFoundError:
+        return None
 
 
 def statements(text: str, source: str, delegate: ParserDelegate) -> Iterator:

@@ -3,11 +3,13 @@
 import importlib
 import subprocess
 import sys
+from contextlib import suppress
 
 import pytest
 
-from hiptrack.cli import COMMANDS, benchmark, export, rank_hard
+from hiptrack.cli import COMMANDS, benchmark, export, main, rank_hard
 from hiptrack.config import REPO_ROOT
+from hiptrack.errors import HiptrackError
 from hiptrack.evaluation import rank
 from hiptrack.extras.export import formats
 from hiptrack.tracking import tracker
@@ -97,3 +99,30 @@ def test_an_unknown_command_names_the_nearest():
     done = hiptrack("trian")
     assert done.returncode == 1 and 'Did you mean "train"?' in done.stderr and "Traceback" not in done.stderr
     assert hiptrack().returncode == 2
+
+
+@pytest.mark.parametrize(
+    "command",
+    [
+        ["eval", "--checkpoint", "none.safetensors", "--root", "."],
+        ["track", "film.mp4", "--checkpoint", "none.safetensors", "--box", "1,2,3,4", "--jsonl", "a.jsonl"],
+        ["rank-hard", "--checkpoint", "none.safetensors", "--root", "."],
+        ["benchmark", "track", "--json", "a.json", "--model", "none.gin"],
+        ["benchmark", "train", "train.sed=1"],
+        ["catalogue", "--explain", "Tracker.margin", "Tracker.smoothing=0.5"],
+    ],
+    ids=" ".join,
+)
+def test_the_working_directory_does_not_decide_what_a_tool_reads_unasked(command, tmp_path, monkeypatch, clean_gin):
+    """Its namesakes of the package's gin files are not read, and their imports do not run."""
+    for path in [*(REPO_ROOT / "gin").rglob("*.gin"), *(REPO_ROOT / "experiments").rglob("*.gin")]:
+        file = tmp_path / path.relative_to(REPO_ROOT)
+        file.parent.mkdir(parents=True, exist_ok=True)
+        file.write_text("import planted\n")
+    (tmp_path / "planted.py").write_text("")
+    monkeypatch.chdir(tmp_path)
+    monkeypatch.syspath_prepend(str(tmp_path))  # as under python -m
+    monkeypatch.setattr(sys, "argv", ["hiptrack", *command])
+    with suppress(HiptrackError):
+        main()
+    assert "planted" not in sys.modules

@@ -3,6 +3,7 @@
 import argparse
 import subprocess
 import sys
+from pathlib import Path
 
 import gin
 import pytest
@@ -42,6 +43,42 @@ def test_includes_from_another_working_directory(repository, monkeypatch):
     )
     with pytest.raises(ConfigError, match=r'no gin file "min.gin" .*the nearest is "mine.gin"\.'):
         config.load(["min.gin"], [], "toy_train")
+
+
+def test_a_file_of_the_package_includes_the_package_s_own_though_the_working_directory_has_its_namesake(
+    repository, monkeypatch
+):
+    for folder in ("gin/stage", "experiments", "elsewhere/gin/stage", "elsewhere/experiments"):
+        (repository / folder).mkdir(parents=True)
+    (repository / "gin/stage/two.gin").write_text(TWO_STAGES)
+    (repository / "gin/stage/nine.gin").write_text("include 'gin/stage/two.gin'\nToyStage.epochs = 9\n")
+    (repository / "experiments/a.gin").write_text("include 'gin/stage/nine.gin'\n")
+    (repository / "elsewhere/gin/stage/two.gin").write_text("import planted\n")
+    (repository / "elsewhere/gin/stage/nine.gin").write_text("import planted\n")
+    (repository / "elsewhere/b.gin").write_text("include 'experiments/a.gin'\nToyStage.lr = 0.5\n")
+    monkeypatch.chdir(repository / "elsewhere")
+    for name in ("experiments/a.gin", "b.gin", config.packaged("experiments/a.gin")):
+        config.load([name], [], "toy_train")
+        assert [stage.epochs for stage in toy_train()] == [9, 9]
+    (repository / "elsewhere/experiments/a.gin").write_text("include 'gin/stage/two.gin'\n")  # one's own, asked for
+    with pytest.raises(ConfigError, match=r"^gin/stage/two.gin:1: cannot import planted"):
+        config.load(["experiments/a.gin"], [], "toy_train")
+
+
+def test_a_deleted_working_directory(repository, monkeypatch, capsys):
+    (repository / "exp.gin").write_text(TWO_STAGES)
+    (repository / "gone").mkdir()
+    monkeypatch.chdir(repository / "gone")
+    (repository / "gone").rmdir()
+    config.load([str(repository / "exp.gin")], [], "toy_train")
+    with pytest.raises(ConfigError, match=f'no gin file "exp2.gin" in {repository}; the nearest'):
+        config.load(["exp2.gin"], [], "toy_train")
+    with pytest.raises(SystemExit) as ended:
+        run_main(lambda: Path("results").absolute())
+    assert ended.value.code == 1 and capsys.readouterr().err.startswith("error: the working directory was deleted.")
+    monkeypatch.chdir(repository)
+    with pytest.raises(FileNotFoundError):  # a defect, which keeps its traceback
+        run_main(lambda: Path("results").stat())
 
 
 def test_errors_in_included_files_and_cycles(repository):

@@ -139,8 +139,8 @@ def build_model(args):
     """The model of `--checkpoint FILE` or `--model FILE.gin` (repeatable), and what to call it. Raises what load_model and config.load raise."""
     if args.checkpoint:
         return load_model(args.checkpoint), NAME if args.checkpoint == WEIGHTS else str(args.checkpoint)
-    files = args.model or [DEFAULT]
-    config.load([EXPERIMENT, *files], [], root="train")
+    files = args.model or [config.packaged(DEFAULT)]
+    config.load([config.packaged(EXPERIMENT), *files], [], root="train")
     torch.manual_seed(0)
     return gin.query_parameter("train.model").scoped_configurable_fn(), " ".join(Path(file).stem for file in files)
 

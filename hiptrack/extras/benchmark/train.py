@@ -53,7 +53,7 @@ def measure(args):
 
     Raises ConfigError for an experiment without a branch.
     """
-    experiment = args.gin or [EXPERIMENT], args.overrides
+    experiment = args.gin or [config.packaged(EXPERIMENT)], args.overrides
     with torch.device("meta"):
         model = build_model(*experiment)
     if model.challenge is None:
