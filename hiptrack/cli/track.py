@@ -24,6 +24,11 @@ def main():
     parser.add_argument("--jsonl", type=Path, metavar="FILE", help="a line for each frame: box, score, challenge")
     parser.add_argument("--start", type=int, default=1, metavar="N", help="first frame, from 1 (1)")
     parser.add_argument("--frames", type=int, metavar="N", help="frames at most (all)")
+    parser.add_argument(
+        "--trust-export",
+        action="store_true",
+        help="read an export's .pt2 files, which can run code while they are read",
+    )
     parser.add_argument("--display", action="store_true", help="show it; q or Escape ends")
     options = vars(config.parse_args(parser))
 

@@ -2,6 +2,7 @@
 
 import functools
 import json
+import os
 import re
 import shutil
 from collections import Counter
@@ -13,7 +14,7 @@ from export_models import branch_model, special_model
 from toy import moving_target, toy_model
 
 from hiptrack.config import REPO_ROOT
-from hiptrack.errors import CheckpointError, ConfigError, NotFoundError
+from hiptrack.errors import CheckpointError, ConfigError, HiptrackError, NotFoundError
 from hiptrack.extras.export.formats import FORMATS
 from hiptrack.extras.export.graphs import Graph, build_graphs
 from hiptrack.extras.export.tracker import ExportedModel, exported_tracker
@@ -72,7 +73,7 @@ def track(tracker, seed=1):
 def test_a_sequence_is_tracked_as_by_pytorch(exported, case):
     folder, model, said = exported(case)
     branch = CASES[case][1]
-    boxes, challenges = track(exported_tracker(folder))
+    boxes, challenges = track(exported_tracker(folder, trusted=True))
     expected, named = track(Tracker(model, branch, MemoryPolicy(**POLICY), device="cpu"))
     assert np.abs(boxes - expected).max() < PIXELS
     if branch == "on":
@@ -103,7 +104,7 @@ def test_the_loop_in_the_documentation_is_the_tracker(exported, case):
 def test_targets_of_a_batch_are_tracked_as_alone(exported):
     folder, _, _ = exported("onnx on")
     films = [moving_target(FRAMES, seed=seed) for seed in (1, 2)]
-    tracker = exported_tracker(folder)
+    tracker = exported_tracker(folder, trusted=True)
     alone = [track(tracker, seed)[0] for seed in (1, 2)]
     targets = [tracker.start(pictures[0], box) for pictures, box in films]
     for number in range(1, FRAMES):
@@ -261,6 +262,20 @@ def test_a_damaged_folder_is_named(exported, tmp_path):
         ({"memory": None}, "{name: value} was expected, not None"),
         ({"memory": {"intervall": 3}}, 'no setting "intervall"; the nearest valid name is "interval"'),
         ({"memory": {"interval": "x"}}, "interval expects int, not 'x'"),
+        (
+            {"grid_side": 16384},
+            "template_grid of features is float32 [1, 64, 32]; float32 [1, 268435456, 32] was expected",
+        ),
+        (
+            {"search_size": 16384},
+            "template_image of template is float32 [1, 3, 64, 64]; float32 [1, 3, 16384, 16384] was",
+        ),
+        ({"template_size": 64}, "template of template is uint8 [1, 3, 32, 32]; uint8 [1, 3, 64, 64] was expected"),
+        (
+            {"branch": "on", "challenges": ["a"], "activation": "softmax"},
+            'branch = "on" does not fit the outputs of step-2',
+        ),
+        ({"graphs": {}}, "the graphs ; template, features, remember and step-N were expected"),
     ],
 )
 def test_settings_that_no_export_has_are_named(exported, tmp_path, change, said):
@@ -270,6 +285,78 @@ def test_settings_that_no_export_has_are_named(exported, tmp_path, change, said)
     with pytest.raises(CheckpointError, match=re.escape(said)) as raised:
         ExportedModel(folder)
     assert str(raised.value).startswith(f"{folder / 'tracker.json'}: ")
+
+
+@pytest.mark.parametrize(
+    ("change", "said"),
+    [
+        (lambda graphs: graphs["step-2"]["inputs"].pop(), "the inputs of step-2 are search_grid, keys, values;"),
+        (
+            lambda graphs: graphs["step-2"]["outputs"].reverse(),
+            "the outputs of step-2 are box_cxcywh, size, offset, score;",
+        ),
+        (
+            lambda graphs: graphs["remember"]["inputs"][0].update(name="search"),
+            "the inputs of remember are search, grid,",
+        ),
+        (
+            lambda graphs: graphs["features"]["outputs"][2].update(type="float32"),
+            "kept of features is float32 [1, 64]; bool",
+        ),
+        (
+            lambda graphs: graphs["step-3"]["inputs"][1].update(shape=[1, 9, 9]),
+            "keys of step-3 is float32 [1, 9, 9]; float32",
+        ),
+        (
+            lambda graphs: graphs["template"]["outputs"][0].update(shape=[1, "N", -3]),
+            "template_tokens of template is float32",
+        ),
+    ],
+)
+def test_graphs_that_do_not_fit_each_other_are_named(exported, tmp_path, change, said):
+    folder = damaged(exported, tmp_path)
+    settings = json.loads((folder / "tracker.json").read_text())
+    change(settings["graphs"])
+    (folder / "tracker.json").write_text(json.dumps(settings))
+    with pytest.raises(CheckpointError, match=re.escape(said)):
+        ExportedModel(folder)
+
+
+@pytest.mark.parametrize("case", ["onnx", "torch folded"])
+def test_a_file_that_is_not_what_the_settings_say_is_named(exported, tmp_path, case):
+    shutil.copytree(exported(case)[0], tmp_path / "copy")
+    suffix = FORMATS[CASES[case][0]].suffix
+    shutil.copy(tmp_path / "copy" / f"step-2{suffix}", tmp_path / "copy" / f"step-3{suffix}")
+    with pytest.raises(CheckpointError, match=rf"step-3{suffix}: its inputs are .*but tracker.json says"):
+        ExportedModel(tmp_path / "copy", trusted=True)
+
+
+class Pickled:
+    """What runs a command when it is unpickled."""
+
+    def __init__(self, path):
+        self.path = path
+
+    def __reduce__(self):
+        return os.system, (f"touch {self.path}",)
+
+
+@pytest.mark.parametrize("suffix", [".pt2", ".onnx"])
+def test_a_file_that_runs_code_is_not_read_unless_it_is_trusted(exported, tmp_path, caplog, suffix):
+    """Whatever the file is called: the settings say how it is read."""
+    folder = tmp_path / "copy"
+    shutil.copytree(exported("torch folded")[0], folder)
+    if suffix == ".onnx":
+        for path in folder.glob("*.pt2"):
+            path.rename(path.with_suffix(".onnx"))
+    else:
+        torch.save(Pickled(tmp_path / "ran"), folder / "template.pt2")
+    with pytest.raises(ConfigError, match=r"copy holds \.pt2 files, which can run code .*--trust-export"):
+        exported_tracker(folder)
+    assert not (tmp_path / "ran").exists() and not caplog.text
+    with pytest.raises(HiptrackError):  # its template is none
+        exported_tracker(folder, trusted=True)
+    assert "its .pt2 files are read, which can run code" in caplog.text
 
 
 def test_what_the_files_do_not_hold_is_an_error(exported, tmp_path):

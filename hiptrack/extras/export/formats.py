@@ -1,6 +1,8 @@
 """The two file formats of an exported graph: each writes a `Graph` and gives back what runs its file."""
 
 import importlib
+from collections.abc import Callable
+from dataclasses import dataclass
 
 import torch
 
@@ -10,10 +12,34 @@ OPSET = 18
 LARGEST_FILE = 2**31 - 2**20  # bytes; protobuf holds no more than 2 GiB, so larger weights go to a file beside it
 
 
+@dataclass(frozen=True)
+class Runner:
+    """What runs a file: called with tensors in the order of its inputs, it gives a tuple of tensors.
+
+    inputs, outputs: [(type, shape)] of each, as the file itself says.
+    """
+
+    run: Callable[..., tuple[torch.Tensor, ...]]
+    inputs: list[tuple[str, list[int]]]
+    outputs: list[tuple[str, list[int]]]
+
+    def __call__(self, *tensors):
+        return self.run(*tensors)
+
+
+ONNX_TYPES = {
+    "tensor(float)": "float32",
+    "tensor(uint8)": "uint8",
+    "tensor(int64)": "int64",
+    "tensor(bool)": "bool",
+}
+
+
 class OnnxFormat:
     """ONNX, run with onnxruntime on the CPU."""
 
     suffix = ".onnx"
+    runs_code = False  # whether a file can run code while it is read
 
     def write(self, graph, example, path):
         """Write a graph that takes tensors like `example`. Raises HiptrackError where a package is missing."""
@@ -32,7 +58,7 @@ class OnnxFormat:
         program.save(path, external_data=weights > LARGEST_FILE)
 
     def load(self, path):
-        """What runs a file: tensors in the order of its inputs -> tuple of tensors."""
+        """The Runner of a file."""
         onnxruntime = require("onnxruntime")
         options = onnxruntime.SessionOptions()
         options.intra_op_num_threads = torch.get_num_threads()
@@ -43,13 +69,17 @@ class OnnxFormat:
             given = {name: tensor.numpy() for name, tensor in zip(names, tensors, strict=True)}
             return tuple(torch.from_numpy(output) for output in session.run(None, given))
 
-        return run
+        def told(tensors):
+            return [(ONNX_TYPES.get(tensor.type, tensor.type), list(tensor.shape)) for tensor in tensors]
+
+        return Runner(run, told(session.get_inputs()), told(session.get_outputs()))
 
 
 class TorchFormat:
     """`torch.export`, run with PyTorch on the CPU."""
 
     suffix = ".pt2"
+    runs_code = True  # it is unpickled
 
     def write(self, graph, example, path):
         program = torch.export.export(graph, example, strict=False)
@@ -57,8 +87,15 @@ class TorchFormat:
         torch.export.save(program, path)
 
     def load(self, path):
-        """What runs a file: tensors in the order of its inputs -> tuple of tensors."""
-        return torch.export.load(path).module()
+        """The Runner of a file."""
+        program = torch.export.load(path)
+        values = {node.name: node.meta.get("val") for node in program.graph.nodes}
+
+        def told(names):
+            return [(str(values[name].dtype).removeprefix("torch."), list(values[name].shape)) for name in names]
+
+        signature = program.graph_signature
+        return Runner(program.module(), told(signature.user_inputs), told(signature.user_outputs))
 
 
 FORMATS = {"onnx": OnnxFormat(), "torch": TorchFormat()}

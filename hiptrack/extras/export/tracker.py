@@ -4,18 +4,18 @@ The reference for programs that drive the graphs themselves; docs/export.md has 
 """
 
 import inspect
-import json
+import logging
 from pathlib import Path
 from types import SimpleNamespace
 
 import torch
 
-from hiptrack import files
 from hiptrack.boxes import xywh_to_cxcywh
-from hiptrack.config.portable import MAX_NUMBER, read_settings
+from hiptrack.config.portable import read_settings
 from hiptrack.errors import CheckpointError, ConfigError, HiptrackError, NotFoundError
 from hiptrack.extras.export.formats import FORMATS
-from hiptrack.extras.export.write import SETTINGS
+from hiptrack.extras.export.settings import SETTINGS, read_export_settings
+from hiptrack.files import excerpt
 from hiptrack.models.backbone import Features
 from hiptrack.models.challenge import ChallengeOutput
 from hiptrack.models.heads import HeadMaps
@@ -23,16 +23,16 @@ from hiptrack.models.hiptrack import Prediction
 from hiptrack.tracking.memory import MemoryPolicy
 from hiptrack.tracking.tracker import Tracker
 
-MAX_SETTINGS = 2**20  # bytes
-LARGEST_FACTOR = 100  # sides of a crop in those of its box
+logger = logging.getLogger(__name__)
 
 
-def exported_tracker(folder):
+def exported_tracker(folder, trusted=False):
     """A Tracker of an export folder, on the CPU, with the branch, the margin and the memory that its settings name.
 
-    Raises ConfigError, NotFoundError or CheckpointError.
+    trusted: read `.pt2` files, too, which can run code while they are read. Raises ConfigError, NotFoundError or
+    CheckpointError.
     """
-    model = ExportedModel(folder)
+    model = ExportedModel(folder, trusted)
     mode = "on" if model.branch == "on" else "off"  # a folded branch is part of the graphs
     return Tracker(model, mode, model.memory, model.margin, device="cpu")
 
@@ -41,16 +41,15 @@ class ExportedModel:
     """The graphs of a folder, called as a HIPTrack is. They take one target; of a batch each row is run by itself.
 
     "Normalised" images are raw pixels here: the graphs normalise them. Raises NotFoundError, CheckpointError, or
-    ConfigError for settings of a memory that no step holds.
+    ConfigError for settings of a memory that no step holds and for files that can run code, unless `trusted`.
     """
 
-    def __init__(self, folder):
+    def __init__(self, folder, trusted=False):
         folder = Path(folder)
         path = folder / SETTINGS
-        settings = _read_json(path)
         try:
-            _check(settings, path)
-            load, graphs = FORMATS[settings["format"]].load, settings["graphs"]
+            settings = read_export_settings(path)
+            form, graphs = FORMATS[settings["format"]], settings["graphs"]
             self.capacities = sorted(int(name.split("-")[1]) for name in graphs if name.startswith("step-"))
             self.template_size, self.template_factor = settings["template_size"], settings["template_factor"]
             self.search_size, self.search_factor = settings["search_size"], settings["search_factor"]
@@ -65,14 +64,23 @@ class ExportedModel:
                 else SimpleNamespace(activation=settings["activation"], classes=settings["challenges"])
             )
             largest = self.capacities[-1]
-            files = {name: folder / graph["file"] for name, graph in graphs.items()}
         except (AttributeError, IndexError, KeyError, TypeError, ValueError) as error:
             raise CheckpointError(f"{path}: {error!r} where the settings of an export were expected.") from error
         if self.memory.capacity > largest:
             raise ConfigError(
                 f"{path}: a memory of {self.memory.capacity} frames; the largest step graph holds {largest}."
             )
-        self._graphs = {name: GraphFile(file, load, graphs[name]) for name, file in files.items()}
+        if form.runs_code and not trusted:
+            raise ConfigError(
+                f"{folder} holds {form.suffix} files, which can run code while they are read. Where you trust whoever made them, "
+                "say so: --trust-export, or exported_tracker(folder, trusted=True). An export as ONNX runs nothing."
+            )
+        if form.runs_code:
+            logger.warning(
+                "%s: its %s files are read, which can run code; they were said to be trusted", folder, form.suffix
+            )
+        files = {name: folder / f"{name}{form.suffix}" for name in graphs}
+        self._graphs = {name: GraphFile(file, form, graphs[name]) for name, file in files.items()}
         self.backbone = ExportedBackbone(self._graphs)
 
     def to(self, device):
@@ -152,16 +160,23 @@ class ExportedBackbone:
 class GraphFile:
     """A file that is run by the names of its inputs; it ignores others. Raises NotFoundError or CheckpointError."""
 
-    def __init__(self, path, load, settings):
+    def __init__(self, path, form, settings):
+        """form: one of FORMATS; settings: the graph's own, with which the file must agree."""
         if not path.is_file():
             raise NotFoundError(f"not found: {path} (a graph of the export)", str(path))
         try:
-            self._run = load(path)
+            self._run = form.load(path)
         except HiptrackError:
             raise
         except Exception as error:  # a damaged file makes the runtimes raise anything
-            reason = files.excerpt(" ".join(str(error).split()), 300)
+            reason = excerpt(" ".join(str(error).split()), 300)
             raise CheckpointError(f"{path} cannot be loaded: {reason}") from error
+        for key, own in (("inputs", self._run.inputs), ("outputs", self._run.outputs)):
+            told = [(tensor["type"], tensor["shape"]) for tensor in settings[key]]
+            if own != told:
+                raise CheckpointError(
+                    f"{path}: its {key} are {excerpt(str(own), 500)}, but {SETTINGS} says {excerpt(str(told), 500)}."
+                )
         self.inputs, self.outputs = ([tensor["name"] for tensor in settings[key]] for key in ("inputs", "outputs"))
 
     def __call__(self, **tensors):
@@ -177,37 +192,3 @@ class GraphFile:
 def join(rows):
     """B dictionaries of tensors of one row -> one of B rows."""
     return {name: torch.cat([row[name] for row in rows]) for name in rows[0]}
-
-
-def _read_json(path):
-    """The settings of an export. Raises NotFoundError or CheckpointError."""
-    if not path.is_file():
-        raise NotFoundError(
-            f"not found: {path} (a folder written by hiptrack export was expected; of any other, name its weights file)",
-            str(path),
-        )
-    try:
-        return json.loads(files.read_text(path, MAX_SETTINGS))
-    except (OSError, ValueError, RecursionError) as error:
-        raise CheckpointError(
-            f"{path}: {files.excerpt(str(error))}; the settings written by hiptrack export were expected."
-        ) from error
-
-
-def _check(settings, path):
-    """Raise CheckpointError for a number or a branch that no export has."""
-    wanted = {
-        **dict.fromkeys(("template_size", "search_size", "grid_side", "margin"), (int, MAX_NUMBER)),
-        **dict.fromkeys(("template_factor", "search_factor"), ((int, float), LARGEST_FACTOR)),
-    }
-    for name, (kind, most) in wanted.items():
-        value = settings[name]
-        if isinstance(value, bool) or not isinstance(value, kind) or not 0 < value <= most:
-            what = "a whole number" if kind is int else "a number"
-            raise CheckpointError(
-                f"{path}: {name} = {files.excerpt(repr(value))}: {what} above 0, up to {most}, was expected."
-            )
-    if settings["branch"] not in ("off", "on", "folded"):
-        raise CheckpointError(
-            f'{path}: branch = {files.excerpt(repr(settings["branch"]))}: "off", "on" or "folded" was expected.'
-        )

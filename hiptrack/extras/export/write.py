@@ -13,11 +13,11 @@ import hiptrack
 from hiptrack.errors import ConfigError, HiptrackError, did_you_mean
 from hiptrack.extras.export.formats import FORMATS
 from hiptrack.extras.export.graphs import Step, build_graphs, without
+from hiptrack.extras.export.settings import SETTINGS
 from hiptrack.progress import progress
 from hiptrack.tracking.memory import MemoryPolicy
 from hiptrack.tracking.tracker import Tracker
 
-SETTINGS = "tracker.json"
 WINDOW = "outer product with itself of 0.5 * (1 - cos(2 * pi * k / (grid_side + 1))), k = 1..grid_side"
 MAX_CAPACITY = 1000  # slots; 1 GiB of keys and values at B/384
 

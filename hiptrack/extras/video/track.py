@@ -52,7 +52,8 @@ class TrackRequest:
     """What `track` is asked for: the options of hiptrack track.
 
     source: what `open_source` takes. checkpoint: a weights file, or the folder of an export. box_xywh: [4] in the
-    pixels of frame `start`, None: drawn by mouse. frames: how many at most.
+    pixels of frame `start`, None: drawn by mouse. frames: how many at most. trust_export: read an export whose files can
+    run code.
     """
 
     source: str
@@ -63,6 +64,7 @@ class TrackRequest:
     start: int = 1
     frames: int | None = None
     display: bool = False
+    trust_export: bool = False
 
 
 def parse_box(text: str) -> tuple[float, ...]:
@@ -87,7 +89,9 @@ def track(request: TrackRequest, tracker: Callable[..., Tracker] = Tracker) -> i
     _check(request)
     weights_file, settings = parts_of(request.checkpoint)
     if weights_file.is_dir():
-        tracker = exported_tracker(weights_file)
+        tracker = exported_tracker(weights_file, request.trust_export)
+    elif request.trust_export:
+        raise ConfigError(f"--trust-export: {request.checkpoint} is no folder of hiptrack export. Leave it out.")
     else:
         tracker = tracker(model=load_model(weights_file), **settings)
     with open_source(request.source) as source:
