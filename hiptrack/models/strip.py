@@ -1,5 +1,6 @@
 """Taking the challenge branch out of a checkpoint, to ship the tracker alone."""
 
+import io
 import json
 import os
 from pathlib import Path
@@ -7,6 +8,7 @@ from pathlib import Path
 import torch
 
 from hiptrack.errors import CheckpointError, ConfigError
+from hiptrack.files import write_atomically
 from hiptrack.models.hiptrack import HIPTrack
 from hiptrack.models.published import load_published, to_published
 from hiptrack.models.weights import (
@@ -50,14 +52,12 @@ def strip_branch(source, output, fold=False, form="safetensors"):
         except ConfigError as error:
             raise CheckpointError(f"{source}: {error}") from error
     model.challenge = None
-    output = Path(output)
-    output.parent.mkdir(parents=True, exist_ok=True)
     if form == "safetensors":
         save_weights(output, model, without_branch(text), stripped_from=Path(source).name, folded=fold)
         return
-    temporary = output.with_name(f"tmp-{output.name}")
-    torch.save({"net": to_published(model)}, temporary)
-    os.replace(temporary, output)
+    buffer = io.BytesIO()
+    torch.save({"net": to_published(model)}, buffer)
+    write_atomically(output, buffer.getbuffer())
 
 
 def without_branch(text):

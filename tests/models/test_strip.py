@@ -133,7 +133,9 @@ def test_published_form(tmp_path, fold):
     model.challenge.mean_added.fill_(0.5)
     save_weights(full, model, component_text("HIPTrack"))
     gin.clear_config()
+    (tmp_path / "tmp-tracker.pth.tar").write_text("theirs")
     strip_branch(full, output, fold=fold, form="published")
+    assert (tmp_path / "tmp-tracker.pth.tar").read_text() == "theirs" and len(list(tmp_path.iterdir())) == 3
     assert set(torch.load(output, weights_only=True)) == {"net"}
     written = read_tensors(output)
     plain = toy_model(patch=16, head_widths=(16, 16, 8, 8))
