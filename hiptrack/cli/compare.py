@@ -21,9 +21,10 @@ def main():
     from hiptrack.extras.sweep.compare import as_text, compare, read_runs, write
     from hiptrack.extras.sweep.plan import PLAN
 
-    comparison = compare(*with_extras(read_runs, args.runs))
+    runs, idle, left_out = with_extras(read_runs, args.runs)
+    comparison = compare(runs, idle, left_out)
     print(as_text(comparison))
     first = args.runs[0]
     out = args.out or (first if (first / PLAN).exists() else first.absolute().parent)
     print(f"written: {', '.join(write(comparison, out))} in {out}")
-    return 0
+    return 1 if left_out else 0

@@ -8,14 +8,16 @@ import time
 from contextlib import contextmanager
 from pathlib import Path
 
+import msgspec
 from tqdm import tqdm
 
 from hiptrack.boxes import cxcywh_to_xyxy, xyxy_to_xywh
 from hiptrack.errors import DataError, HiptrackError
+from hiptrack.files import excerpt, iter_lines, open_own
 from hiptrack.pictures import draw_box, score_overlay
 from hiptrack.progress import progress
 
-METRICS = "metrics.jsonl"
+METRICS, TENSORBOARD = "metrics.jsonl", "tensorboard"
 TABLED = ("Loss/total", "IoU", "Accuracy", "Validation/AO", "Validation/SR0.5", "Validation/balanced_accuracy")
 SHOWN = ("IoU", "Accuracy")  # beside the losses, in the lines of epochs
 REJECTED = "rejected.jsonl"  # the draws that gave no clip
@@ -41,10 +43,10 @@ class RunLog:
         self.metrics, self.rejected = self.journals = [
             Journal(self.folder / name, sizes.get(name, 0)) for name in (METRICS, REJECTED)
         ]
-        self.writer = SummaryWriter(str(self.folder / "tensorboard"), purge_step=step)
-        for entry in read_journal(self.metrics.path):
-            if entry["step"] == step:  # purged too: TensorBoard knows whole steps only
-                self._to_tensorboard(step, {name: value for name, value in entry.items() if name != "step"})
+        self.writer = SummaryWriter(str(self.folder / TENSORBOARD), purge_step=step)
+        for logged, values in read_journal(self.metrics.path):
+            if logged == step:  # purged too: TensorBoard knows whole steps only
+                self._to_tensorboard(step, values)
 
     def scalars(self, step, values):
         """Log {name: number} at a global step.
@@ -106,7 +108,7 @@ class RunLog:
 
     def _sync_tensorboard(self):
         self.writer.flush()
-        newest = max((self.folder / "tensorboard").glob("events.*"), key=lambda path: path.stat().st_mtime)
+        newest = max((self.folder / TENSORBOARD).glob("events.*"), key=lambda path: path.stat().st_mtime)
         with newest.open("rb") as file:
             os.fsync(file.fileno())
 
@@ -195,14 +197,14 @@ def _listed(values):
 def read_metrics(run_dir):
     """{name: [(step, value), ...]} of a run's metrics.jsonl, without what was not finite."""
     curves = {}
-    for entry in read_journal(Path(run_dir) / METRICS):
-        for name, value in entry.items():
-            if name != "step" and value is not None:
-                curves.setdefault(name, []).append((entry["step"], value))
+    for step, values in read_journal(Path(run_dir) / METRICS):
+        for name, value in values.items():
+            if value is not None:
+                curves.setdefault(name, []).append((step, value))
     return curves
 
 
-MAX_ENTRY_BYTES = 2**20
+MAX_JOURNAL_BYTES, MAX_ENTRY_BYTES = 2**31, 2**20
 
 
 class Journal:
@@ -215,7 +217,7 @@ class Journal:
 
     def __init__(self, path, size):
         self.path = Path(path)
-        self.file = self.path.open("ab+")
+        self.file = open_own(self.path)
         self.file.truncate(min(size, self.path.stat().st_size))
         self.file.seek(0)
         self.file.truncate(sum(len(line) for line in self.file if line.endswith(b"\n")))
@@ -235,12 +237,45 @@ class Journal:
 
 
 def read_journal(path):
-    """The objects of a JSONL file; a last line that was cut short is left out. Raises DataError at a damaged line."""
-    with open(path, "rb") as file:
-        number = 0
-        while (line := file.readline(MAX_ENTRY_BYTES)).endswith(b"\n"):
-            number += 1
+    """Yields (step, {name: finite number or None}) of each line of a metrics.jsonl, but of a last one that was cut short.
+
+    Raises DataError at a line of another form, FileNotFoundError without the file.
+    """
+    try:
+        for number, line in iter_lines(path, MAX_JOURNAL_BYTES, MAX_ENTRY_BYTES):
+            if line is None:
+                raise DataError(f"{path}:{number}: longer than {MAX_ENTRY_BYTES} bytes. Remove the line, or the file.")
+            if not line.endswith(b"\n"):
+                return
             try:
-                yield json.loads(line)
-            except ValueError as error:
-                raise DataError(f"{path}:{number}: no JSON object ({error}). Remove the line, or the file.") from error
+                values = _values(line)
+                step = values.pop("step")
+            except (ValueError, KeyError, TypeError, AttributeError, RecursionError) as error:
+                what = 'no JSON object of a "step" and of numbers'
+                raise DataError(
+                    f"{path}:{number}: {what} ({excerpt(str(error))}). Remove the line, or the file."
+                ) from error
+            yield step, values
+    except FileNotFoundError:
+        raise
+    except OSError as error:
+        raise DataError(f"{path} cannot be read: {error}. Move it away.") from error
+
+
+_ENTRY = msgspec.json.Decoder(dict[str, int | float | None])
+
+
+def _values(line):
+    """{name: finite number or None} of a line, its step a whole number; ValueError and others where it is none."""
+    try:
+        values = _ENTRY.decode(line)
+    except msgspec.DecodeError:  # NaN is no JSON, but Python writes it
+        values = json.loads(line)
+    for name, value in values.items():
+        if type(value) is float:
+            values[name] = value if math.isfinite(value) else None
+        elif value is not None and not (type(value) is int and abs(value) < 2**63):
+            raise ValueError(f"{name} is {value!r}")
+    if type(values["step"]) is not int or values["step"] < 0:
+        raise ValueError(f"step is {values['step']!r}")
+    return values

@@ -14,6 +14,7 @@ import torch
 from latex_tables import bold_cells, plain_rows
 
 from hiptrack import config
+from hiptrack.cli import compare as command
 from hiptrack.errors import ConfigError, DataError, HiptrackError, NotFoundError
 from hiptrack.extras.sweep.compare import (
     as_csv,
@@ -322,8 +323,8 @@ def test_a_sweep_is_its_runs_and_those_that_have_not_begun_are_told(tmp_path):
     for name in list(plan.runs)[:3]:
         make_run(tmp_path / name, *plan.runs[name], validation={"AO": 0.5})
     (tmp_path / "weight=1.0,seed=1").mkdir()
-    runs, idle = read_runs([tmp_path, tmp_path / "weight=0.5,seed=0"])
-    assert len(runs) == 3 and idle == ["weight=1.0,seed=1"]
+    runs, idle, left_out = read_runs([tmp_path, tmp_path / "weight=0.5,seed=0"])
+    assert len(runs) == 3 and left_out == [] and idle == ["weight=1.0,seed=1"]
     assert compare(runs, idle).notes == ["nothing logged yet: weight=1.0,seed=1"]
 
 
@@ -388,6 +389,14 @@ def test_what_cannot_be_compared(tmp_path):
         ("metrics.jsonl", "[1]\n", DataError),
         ("metrics.jsonl", '{"Loss/total": 1}\n', DataError),
         ("metrics.jsonl", '{"step": 1\n', DataError),
+        ("metrics.jsonl", '{"step": true}\n', DataError),
+        ("metrics.jsonl", '{"step": -1}\n', DataError),
+        ("metrics.jsonl", '{"step": NaN}\n', DataError),
+        ("metrics.jsonl", '{"step": "1"}\n', DataError),
+        ("metrics.jsonl", '{"step": 1, "IoU": "0.5"}\n', DataError),
+        ("metrics.jsonl", '{"step": 1, "IoU": 1' + "0" * 400 + "}\n", DataError),
+        ("metrics.jsonl", '{"step": 1, "IoU": ' + "[" * 99999 + "\n", DataError),
+        ("metrics.jsonl", '{"step": 1, "' + "x" * 2**20 + '": 1}\n{"step": 2, "IoU": 1}\n', DataError),
         ("config.gin", "Stage.epoch = 3\n", ConfigError),
         ("versions.json", "[1]", DataError),
         ("evaluation/report.json", "{}", DataError),
@@ -395,6 +404,12 @@ def test_what_cannot_be_compared(tmp_path):
         ("evaluation/report.json", json.dumps(evaluation(0.5) | {"made_with": {"data": 3}}), DataError),
         ("evaluation/report.json", "[" * 9999, DataError),
         ("evaluation/report.json", json.dumps(in_mvtd(0.5, "high")), DataError),
+        ("evaluation/report.json", json.dumps(in_mvtd(0.5, float("nan"))), DataError),
+        ("evaluation/report.json", json.dumps(in_mvtd(0.5, 0.5, frames=float("inf"))), DataError),
+        ("evaluation/report.json", json.dumps(evaluation(0.5) | {"overall": {"AO": "0.5"}}), DataError),
+        ("evaluation/report.json", json.dumps(evaluation(0.5) | {"overall": {"AO": [0.5]}}), DataError),
+        ("evaluation/report.json", json.dumps(evaluation(float("nan"))), DataError),
+        ("evaluation/report.json", json.dumps(evaluation(0.5, fps="fast")), DataError),
         ("evaluation/report.json", json.dumps(evaluation(0.5) | {"by_challenge": {"occlusion": 3}}), DataError),
         ("evaluation/report.json", '{"overall": [], "classification": 3, "speed": {}, "sequences": []}', DataError),
     ],
@@ -404,6 +419,29 @@ def test_a_damaged_file_is_named(tmp_path, name, content, error):
     (tmp_path / "a" / name).write_text(content)
     with pytest.raises(error, match=str(tmp_path / "a" / name)):
         read_runs([tmp_path / "a"])
+
+
+def test_a_damaged_run_is_left_out_with_a_word(tmp_path, monkeypatch, capsys):
+    for name, ao in (("a", 0.5), ("b", 0.6), ("c", 0.7), ("d", 0.8)):
+        make_run(tmp_path / name, f"branch/Stage.lr={ao}", validation={"AO": ao})
+    (tmp_path / "b" / "metrics.jsonl").write_text('{"step": "x"}\n')
+    (tmp_path / "d" / "config.gin").write_bytes(b"\xff\xfe")
+    comparison = comparison_of(*(tmp_path / name for name in "abcd"))
+    assert [variant.mean("AO") for variant in comparison.variants] == [0.7, 0.5]
+    assert [note.partition(":")[0] for note in comparison.notes] == ["left out"] * 2
+    assert f"left out: {tmp_path / 'b' / 'metrics.jsonl'}:1: no JSON object" in as_text(comparison)
+    assert "d/config.gin" in as_markdown(comparison)
+    monkeypatch.setattr(sys, "argv", ["hiptrack compare", *(str(tmp_path / name) for name in "abcd")])
+    assert command.main() == 1 and as_text(comparison) in capsys.readouterr().out
+
+
+def test_a_validation_that_was_not_finite_is_no_result(tmp_path):
+    make_run(tmp_path / "a", "branch/Stage.lr=0.5", validation={"AO": 0.5})
+    make_run(tmp_path / "b", "branch/Stage.lr=0.6", validation={"AO": float("nan"), "SR0.5": float("inf")})
+    lines = (tmp_path / "b" / "metrics.jsonl").read_text().splitlines(keepends=True)
+    (tmp_path / "b" / "metrics.jsonl").write_text("".join(line for line in lines if "0.01" not in line))
+    first, last = comparison_of(tmp_path / "a", tmp_path / "b").variants
+    assert (first.mean("AO"), last.mean("AO"), last.mean("SR0.5")) == (0.5, None, None)
 
 
 def test_damaged_weights_leave_a_run_unfinished(tmp_path):

@@ -363,7 +363,7 @@ def test_finished_runs_are_evaluated_once(synthetic, tmp_path, capsys, monkeypat
     data = EvaluationData(str(synthetic), "val", str(synthetic / "annotations"))
     assert sweep(plan, tmp_path, data=data) == 0
     assert "seed=0: evaluation\n" in capsys.readouterr().out
-    (run,), _ = read_runs([tmp_path])
+    (run,), _, _ = read_runs([tmp_path])
     report = json.loads((tmp_path / "seed=0/evaluation/report.json").read_text())
     data_digest = report["made_with"]["data"][:8]
     assert run.source == f"evaluation (2 sequences, 28 frames, data {data_digest})" and not run.state

@@ -10,7 +10,7 @@ from statistics import mean, stdev
 from matplotlib.figure import Figure
 
 from hiptrack import tables
-from hiptrack.errors import DataError, HiptrackError, NotFoundError, nearest
+from hiptrack.errors import ConfigError, DataError, HiptrackError, NotFoundError, nearest
 from hiptrack.extras.sweep.challenges import ChallengeTable, by_challenge, with_spread
 from hiptrack.extras.sweep.plan import PLAN, read_plan
 from hiptrack.extras.sweep.records import (
@@ -75,12 +75,14 @@ class Comparison:
     by_challenge: ChallengeTable | None
 
 
-def read_runs(paths: Sequence[Path]) -> tuple[list[RunRecord], list[str]]:
-    """(the runs in folders of runs and of sweeps, each once; the planned runs that have logged nothing yet).
+def read_runs(paths: Sequence[Path]) -> tuple[list[RunRecord], list[str], list[str]]:
+    """(the runs in folders of runs and of sweeps, each once; the planned runs that have logged nothing yet; why others,
+    which are damaged, are left out).
 
-    Raises NotFoundError for a folder that is missing, DataError for one that holds no run.
+    Raises NotFoundError for a folder that is missing, DataError for one that holds no run, and what is wrong with the first
+    damaged run where there is no other.
     """
-    records, idle = {}, []
+    records, idle, damaged = {}, [], []
     for path in paths:
         if not path.is_dir():
             close = nearest(path.name, (folder.name for folder in path.absolute().parent.glob("*") if folder.is_dir()))
@@ -88,7 +90,11 @@ def read_runs(paths: Sequence[Path]) -> tuple[list[RunRecord], list[str]]:
             raise NotFoundError(f"not found: {path} (the folder of a run or a sweep){hint}.", str(path))
         planned = list(read_plan(path).runs) if (path / PLAN).exists() else None
         for folder in [path] if planned is None else [path / name for name in planned]:
-            record = read_run(folder) if folder.is_dir() else None
+            try:
+                record = read_run(folder) if folder.is_dir() else None
+            except (ConfigError, DataError) as error:
+                damaged.append(error)
+                continue
             if record is not None:
                 records[folder.resolve()] = record
             elif planned is not None:
@@ -98,11 +104,15 @@ def read_runs(paths: Sequence[Path]) -> tuple[list[RunRecord], list[str]]:
                     f"{folder} is no folder of a run that has logged something ({METRICS} beside config.gin), nor of a sweep "
                     f"({PLAN})."
                 )
-    return list(records.values()), idle
+    if damaged and not records:
+        raise damaged[0]
+    return list(records.values()), idle, [f"left out: {error}" for error in damaged]
 
 
-def compare(runs: Sequence[RunRecord], idle: Sequence[str] = ()) -> Comparison:
+def compare(runs: Sequence[RunRecord], idle: Sequence[str] = (), left_out: Sequence[str] = ()) -> Comparison:
     """Set runs side by side, sorted by the first of RESULTS that a finished run has; those without it come last.
+
+    idle: names of runs that have logged nothing; left_out: lines on others.
 
     Runs that differ in the seed alone are one variant; an unfinished run is one of its own.
     Raises DataError for no runs, and where none has a result.
@@ -130,7 +140,7 @@ def compare(runs: Sequence[RunRecord], idle: Sequence[str] = ()) -> Comparison:
     shown.sort(key=lambda name: name != first)
     short = short_names(columns)
     table, told = by_challenge([(_told(variant, short), variant.runs) for variant in variants if not variant.state])
-    return Comparison(variants, columns, shown, _notes(variants, idle, tracked) + told, table)
+    return Comparison(variants, columns, shown, [*_notes(variants, idle, tracked), *told, *left_out], table)
 
 
 def _tracked_otherwise(runs):

@@ -2,6 +2,7 @@
 
 import hashlib
 import json
+import math
 import re
 from collections.abc import Sequence
 from dataclasses import dataclass
@@ -62,7 +63,7 @@ def read_run(folder: Path) -> RunRecord | None:
     """
     if not (folder / METRICS).is_file() or not (config := _newest_bindings(folder)):
         return None
-    curves = _curves(folder)
+    curves = read_metrics(folder)
     if not curves:
         return None
     results, source, tracking, by_challenge, state = _evaluation(folder)
@@ -79,7 +80,7 @@ def read_run(folder: Path) -> RunRecord | None:
         bindings={name: value for name, value in bindings.items() if name != SEED and not changes_no_result(name)},
         implied=implied_values(config, named("train", str(folder))),
         seed=bindings.get(SEED, "0"),
-        numbers={name: value for name, value in speeds.items() if value is not None},
+        numbers={name: value for name, value in speeds.items() if value is not None and math.isfinite(value)},
         source=source,
         tracking=tracking,
         by_challenge=by_challenge,
@@ -92,7 +93,7 @@ def is_finished(folder: Path) -> bool:
     """Whether the run has come to its end: its last weights are of the last step in its log."""
     try:
         step = int(read_metadata(folder / _WEIGHTS)["step"])
-        return step == _last_step(_curves(folder))
+        return step == _last_step(read_metrics(folder))
     except (NotFoundError, CheckpointError, DataError, FileNotFoundError, KeyError, ValueError):
         return False  # damaged weights are written anew by the run, as missing ones are; it tells of a damaged log
 
@@ -134,13 +135,6 @@ def _newest(folder, stem, suffix):
     return found[max(found)] if found else None
 
 
-def _curves(folder):
-    try:
-        return read_metrics(folder)
-    except (AttributeError, KeyError, TypeError) as error:
-        raise DataError(f'{folder / METRICS}: no log of a run; lines of {{"step": 1, ...}} were expected.') from error
-
-
 def _last_step(curves):
     return max((points[-1][0] for points in curves.values()), default=None)
 
@@ -173,16 +167,17 @@ def _evaluation(folder):
         parts = (report["classification"], report.get("multi_label"))
         numbers = {name: value for name, value in (report["overall"] or {}).items() if name in metrics}
         numbers = _results({name: value for part in (numbers, *parts) for name, value in (part or {}).items()})
+        numbers = {name: _finite(value) for name, value in numbers.items()}
         if not numbers:  # frames without ground truth
             return {}, "", {}, {}, ""
         by_challenge = {
             name: {
                 **{count: int(row[count]) for count in ("frames", "sequences")},
-                **{metric: None if row[metric] is None else float(row[metric]) for metric in metrics},
+                **{metric: _finite(row[metric]) for metric in metrics},
             }
             for name, row in (report.get("by_challenge") or {}).items()
         }
-        numbers["frames/s"] = report["speed"]["fps_model"]
+        numbers["frames/s"] = _finite(report["speed"]["fps_model"])
         made_with = report.get("made_with", {"data": "unknown", "tracking": {}})  # of an older hiptrack
         frames = sum(sequence["frames"] for sequence in report["sequences"].values())
         source = f"evaluation ({len(report['sequences'])} sequences, {frames} frames, data {made_with['data'][:8]})"
@@ -194,10 +189,19 @@ def _evaluation(folder):
             state = "" if is_evaluated(folder) else "evaluation of other weights"
         tracking = {name: str(value) for name, value in made_with["tracking"].items()}
         return numbers, source, tracking, by_challenge, state
-    except (OSError, ValueError, KeyError, TypeError, AttributeError, RecursionError) as error:
+    except (OSError, ValueError, KeyError, TypeError, AttributeError, ArithmeticError, RecursionError) as error:
         raise DataError(
             f"{path} is no report of hiptrack eval: {excerpt(repr(error))}. Move it away, or evaluate again."
         ) from error
+
+
+def _finite(value):
+    """A number of a report, or None; ValueError for anything else, NaN included."""
+    if value is None:
+        return None
+    if type(value) not in (int, float) or not abs(value) < 1e300:
+        raise ValueError(f"{value!r} is no finite number")
+    return float(value)
 
 
 def _seconds_per_step(curves):
