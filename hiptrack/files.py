@@ -4,7 +4,6 @@ What is opened for writing where a folder may come from elsewhere goes through `
 deleted there has a name that only this package gives.
 """
 
-import errno
 import hashlib
 import os
 import re
@@ -54,29 +53,29 @@ def write_synced(path, data):
 
 
 def open_own(path: str | os.PathLike) -> BinaryIO:
-    """A file opened to be read and appended to; made where it is missing.
-
-    Raises OSError for a link: what is written would change a file elsewhere. Raises it, too, for what is no file.
-    """
+    """A file opened to be read and appended to; made where it is missing. Raises OSError as `check_own`, or for no file."""
     return open(path, "ab+", opener=_open_own)
 
 
 def _open_own(path, flags):
-    try:
-        handle = os.open(path, flags | os.O_NOFOLLOW | os.O_NONBLOCK, 0o666)
-    except OSError as error:
-        if error.errno == errno.ELOOP:
-            raise OSError(f"{path} is a link, and what it leads to would be changed; remove the link") from error
-        raise
-    status, problem = os.fstat(handle), None
-    if not stat.S_ISREG(status.st_mode):
-        problem = "is not a regular file; remove it"
-    elif status.st_nlink > 1:
-        problem = "is a hard link, and its other name would be changed, too; put a copy in its place"
-    if problem:
+    check_own(path)
+    handle = os.open(path, flags | os.O_NOFOLLOW | os.O_NONBLOCK, 0o666)
+    if not stat.S_ISREG(os.fstat(handle).st_mode):
         os.close(handle)
-        raise OSError(f"{path} {problem}")
+        raise OSError(f"{path} is not a regular file; remove it")
     return handle
+
+
+def check_own(path: str | os.PathLike) -> None:
+    """Raises OSError where to write to a file, or into a folder, would change something elsewhere: where it is a link."""
+    try:
+        status = os.lstat(path)
+    except FileNotFoundError:
+        return
+    if stat.S_ISLNK(status.st_mode):
+        raise OSError(f"{path} is a link, and what it leads to would be changed; remove the link")
+    if stat.S_ISREG(status.st_mode) and status.st_nlink > 1:
+        raise OSError(f"{path} is a hard link, and its other name would be changed, too; put a copy in its place")
 
 
 def sync_folder(path):

@@ -11,6 +11,7 @@ import io
 import json
 import os
 import pickle
+import re
 import shutil
 from dataclasses import asdict, dataclass
 from pathlib import Path
@@ -26,6 +27,7 @@ from hiptrack.training.optimizers import group_steps, restore_group_steps
 STATE, WEIGHTS, OPTIMIZER = "state.json", "weights.safetensors", "optimizer.pt"
 BEST = "best.safetensors"  # in the run's folder
 MAX_STATE_BYTES = 2**28
+NAME = re.compile(r"step-\d{8,}(-end)?")  # of a checkpoint's folder
 
 
 @dataclass
@@ -104,7 +106,7 @@ def save_checkpoint(folder, accelerator, model, text, optimizer, position, state
 
 def finished_checkpoints(folder):
     """Complete checkpoints below a folder, oldest first."""
-    return sorted(path for path in Path(folder).glob("step-*") if path.is_dir())
+    return sorted(path for path in Path(folder).glob("step-*") if NAME.fullmatch(path.name) and path.is_dir())
 
 
 def newest_sound(folder):
@@ -178,7 +180,8 @@ def set_aside(path):
 
 def remove_unfinished(folder):
     for path in Path(folder).glob("tmp-*"):
-        shutil.rmtree(path, ignore_errors=True)
+        if NAME.fullmatch(path.name.removeprefix("tmp-")):
+            shutil.rmtree(path, ignore_errors=True)
 
 
 @dataclass(frozen=True)

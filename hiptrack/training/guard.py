@@ -12,6 +12,7 @@ from accelerate.utils import broadcast, gather_object, send_to_device
 
 from hiptrack.config import config_text
 from hiptrack.errors import DataError, HiptrackError
+from hiptrack.files import check_own, write_atomically
 from hiptrack.models.weights import save_weights
 from hiptrack.processes import on_main, raise_together, write_together
 from hiptrack.signals import Preempted
@@ -169,10 +170,11 @@ class Guard:
         }
 
         def write():
+            check_own(folder)
             folder.mkdir(exist_ok=True)
-            (folder / CONFIG).write_text(config_text(), encoding="utf-8")
+            write_atomically(folder / CONFIG, config_text().encode())
             save_weights(folder / WEIGHTS, model, text, step=at.step)
-            (folder / FAULT).write_text(json.dumps(fault, indent=1), encoding="utf-8")
+            write_atomically(folder / FAULT, json.dumps(fault, indent=1).encode())
 
         try:
             on_main(self.accelerator, write, f"{folder}")

@@ -21,13 +21,22 @@ from tqdm import tqdm
 import hiptrack
 from hiptrack.config import REPO_ROOT, bound_values, config_text, operative_text
 from hiptrack.errors import OPENCV, ConfigError, HiptrackError
-from hiptrack.files import remove_leftovers, write_atomically
+from hiptrack.files import UNFINISHED, check_own, excerpt, open_own, read_bytes, remove_leftovers, write_atomically
 from hiptrack.models.weights import save_weights
 from hiptrack.processes import on_main
 from hiptrack.signals import leave_marker, remove_marker
-from hiptrack.training.checkpoint import BEST, publish_best, remove_unfinished, set_aside_after
-from hiptrack.training.log import TABLED, NoLog, RunLog
+from hiptrack.training.checkpoint import (
+    BEST,
+    finished_checkpoints,
+    publish_best,
+    remove_unfinished,
+    set_aside_after,
+)
+from hiptrack.training.log import METRICS, REJECTED, TABLED, TENSORBOARD, NoLog, RunLog
 
+LOCK, CONFIG, VERSIONS, CHECKPOINTS = ".lock", "config.gin", "versions.json", "checkpoints"
+MAX_BYTES = 2**26  # of what a run says about itself
+MAX_HOLDER = 2**10  # bytes of a lock
 WARNINGS = "warnings.json"  # {what of: text}
 _DISTRIBUTIONS = {
     "torch": ("torch",),
@@ -84,7 +93,7 @@ class RunFolder:
 
     @property
     def checkpoints(self):
-        return self.path / "checkpoints"
+        return self.path / CHECKPOINTS
 
     def open(self, resumed, at, log_sizes, argv, warnings):
         """Record the start of a run and open its log.
@@ -149,22 +158,41 @@ def default_run_dir(gin_files: Sequence[str]) -> Path:
 def open_run(run_dir: str | Path, resume: str) -> Path:
     """Creates the run's folder where it is missing. resume: "auto", "never" or the path of a checkpoint.
 
-    Raises HiptrackError where the folder holds something and resume is "never", or where it cannot be made.
+    Raises HiptrackError where the folder holds something and resume is "never", where it holds something that is no run,
+    where what a run writes to is a link, and where it cannot be made.
     """
     run_dir = Path(run_dir)
     try:
         run_dir.mkdir(parents=True, exist_ok=True)
-        occupied = any(path.name != LOCK for path in run_dir.iterdir())
+        names = {path.name for path in run_dir.iterdir() if path.name != LOCK and not UNFINISHED.fullmatch(path.name)}
+        for name in (METRICS, REJECTED, TENSORBOARD, CHECKPOINTS):
+            check_own(run_dir / name)
     except OSError as error:
         raise HiptrackError(
             f"the run folder {run_dir} cannot be used: {error}; choose another with --run DIR."
         ) from error
-    if occupied and resume == "never":
+    if names and resume == "never":
         raise HiptrackError(
             f"the run folder {run_dir} is not empty, and --resume never starts anew; continue that run with "
             "--resume auto, choose another folder with --run DIR, or move this one away."
         )
+    if resume == "auto" and not _is_run(run_dir, names):
+        raise HiptrackError(
+            f"{run_dir} is no run folder, but holds {excerpt(min(names))}{' and more' if len(names) > 1 else ''}: a run would "
+            "mix with it. Name a folder that is new or empty with --run DIR."
+        )
     return run_dir
+
+
+def _is_run(folder, names):
+    """Whether a folder that holds these names is a run's, or one in which a run may begin."""
+    if names <= {CONFIG}:  # which a start writes first
+        return True
+    try:
+        versions = read_bytes(folder / VERSIONS, MAX_BYTES)
+    except OSError:
+        versions = b""
+    return b'"hiptrack"' in versions or bool(finished_checkpoints(folder / CHECKPOINTS))
 
 
 def record(run_dir: Path, config_text: str, argv: Sequence[str]) -> None:
@@ -173,11 +201,11 @@ def record(run_dir: Path, config_text: str, argv: Sequence[str]) -> None:
     What the first start wrote is kept: where configuration or versions differ at a later start, they go to
     config-2.gin or versions-2.json, and so on.
     """
-    _write_next(run_dir, "config", ".gin", config_text)
-    _write_next(run_dir, "versions", ".json", json.dumps(_versions(), indent=2) + "\n")
+    _write_next(run_dir, CONFIG, config_text)
+    _write_next(run_dir, VERSIONS, json.dumps(_versions(), indent=2) + "\n")
     commands = run_dir / "command.txt"
-    earlier = commands.read_text(encoding="utf-8") if commands.exists() else ""
-    write_atomically(commands, f"{earlier}{shlex.join(argv)}\n".encode())
+    earlier = _read(commands) if commands.exists() else b""
+    write_atomically(commands, earlier + f"{shlex.join(argv)}\n".encode("utf-8", "surrogateescape"))
 
 
 def record_warnings(run_dir: Path, warnings: dict[str, str]) -> None:
@@ -191,15 +219,22 @@ def record_operative(run_dir: Path, stage_name: str, text: str) -> None:
     write_atomically(run_dir / f"operative-{stage_name.replace('/', '-')}.gin", text.encode())
 
 
-def _write_next(folder: Path, stem: str, suffix: str, text: str) -> None:
+def _write_next(folder: Path, name: str, text: str) -> None:
     """Writes stem.suffix; where that exists, the next of stem-2.suffix, ... if the newest one differs."""
-    count = 1
-    path = newest = folder / f"{stem}{suffix}"
+    count, content = 1, text.encode()
+    path = newest = folder / name
     while path.exists():
         newest, count = path, count + 1
-        path = folder / f"{stem}-{count}{suffix}"
-    if path is newest or newest.read_text(encoding="utf-8") != text:
-        write_atomically(path, text.encode())
+        path = newest.with_name(f"{Path(name).stem}-{count}{path.suffix}")
+    if path is newest or _read(newest) != content:
+        write_atomically(path, content)
+
+
+def _read(path: Path) -> bytes:
+    try:
+        return read_bytes(path, MAX_BYTES)
+    except OSError as error:
+        raise HiptrackError(f"{path} cannot be read: {error}. Move it away.") from error
 
 
 def _versions() -> dict[str, str | bool | None]:
@@ -237,9 +272,6 @@ def _git(*arguments: str) -> str | None:
     return done.stdout.strip() if done.returncode == 0 else None
 
 
-LOCK = ".lock"
-
-
 @contextmanager
 def run_lock(folder, what="the run folder", option="--run DIR"):
     """Hold a run's folder, which is made where it is missing. what, option: how its errors call it, and what sets it.
@@ -251,23 +283,25 @@ def run_lock(folder, what="the run folder", option="--run DIR"):
     Raises HiptrackError at once where another process has the folder, or where it cannot be made or locked.
     """
     path = Path(folder) / LOCK
+    is_new = not path.parent.exists()
     with _locked(path, f"{what} {folder}", option) as file:
         file.truncate(0)
-        file.write(f"process {os.getpid()} on {socket.gethostname()}\n")
+        file.write(f"process {os.getpid()} on {socket.gethostname()}\n".encode())
         file.flush()
         try:
             yield
         finally:
             if [entry.name for entry in path.parent.iterdir()] == [LOCK]:
                 path.unlink()
-                path.parent.rmdir()
+                if is_new:
+                    path.parent.rmdir()
 
 
 def _locked(path, shown, option):
     while True:
         try:
             path.parent.mkdir(parents=True, exist_ok=True)
-            file = path.open("a+", encoding="utf-8")
+            file = open_own(path)
         except OSError as error:
             raise HiptrackError(f"{shown} cannot be used: {error}; choose another with {option}.") from error
         try:
@@ -275,7 +309,8 @@ def _locked(path, shown, option):
         except (BlockingIOError, PermissionError):
             with file:
                 file.seek(0)
-                holder = file.read().strip() or "a process that has not said its name yet"
+                told = file.read(MAX_HOLDER).decode(errors="replace").strip()
+                holder = excerpt(told) or "a process that has not said its name yet"
             raise HiptrackError(
                 f"{shown} is in use by {holder}. Wait for that run or stop it, or choose another folder with {option}."
             ) from None

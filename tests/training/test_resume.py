@@ -8,7 +8,7 @@ from training_runs import launch, run_here, same_log, same_tensors, tensorboard_
 
 from hiptrack.errors import CheckpointError, ConfigError, HiptrackError
 from hiptrack.models.weights import read_tensors
-from hiptrack.training.checkpoint import Checkpoint, best_checkpoint, finished_checkpoints
+from hiptrack.training.checkpoint import Checkpoint, best_checkpoint, finished_checkpoints, newest_sound
 from hiptrack.training.log import read_metrics
 from hiptrack.training.validation import Validation
 
@@ -241,6 +241,16 @@ def test_a_damaged_checkpoint_is_passed_over_for_the_one_before(finished, tmp_pa
     assert (folder / "checkpoints" / f"abandoned-{newest.name}").is_dir()  # kept, and never taken up again
 
 
+@pytest.mark.parametrize("name", ["weights.safetensors", "rng-0.pt", "state.json"])
+def test_a_pipe_in_a_checkpoint_is_not_waited_for(finished, tmp_path, name):
+    folder, _ = copy_of(finished, tmp_path)
+    *_, before, newest = finished_checkpoints(folder / "checkpoints")
+    (newest / name).unlink()
+    os.mkfifo(newest / name)
+    path, (reason,) = newest_sound(folder / "checkpoints")
+    assert path == before and f"{newest} is" in reason and name in reason and "not a regular file" in reason
+
+
 def test_a_run_of_damaged_checkpoints_does_not_start_anew_by_itself(finished, tmp_path):
     folder, overrides = copy_of(finished, tmp_path)
     for path in finished_checkpoints(folder / "checkpoints"):
@@ -352,12 +362,12 @@ def test_two_runs_cannot_share_a_folder(synthetic, tmp_path):
 
     folder = tmp_path / "run"
     with run_lock(folder):
-        (folder / "here.txt").write_text("a run")
+        (folder / "config.gin").write_text("")  # as of a run that has just begun
         second = launch(["--gin", *FROM_SCRATCH, "--run", str(folder), *toy_stages(synthetic)])
     assert second.returncode == 1
     assert f"the run folder {folder} is in use by process {os.getpid()} on" in second.stderr
     assert "Traceback" not in second.stderr
-    assert {path.name for path in folder.iterdir()} == {".lock", "here.txt"}
+    assert {path.name for path in folder.iterdir()} == {".lock", "config.gin"}
     assert run_here(FROM_SCRATCH, toy_stages(synthetic, tracker=1), folder) == 0  # the lock went with its process
 
 

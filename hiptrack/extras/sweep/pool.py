@@ -15,6 +15,7 @@ import torch
 
 from hiptrack.errors import HiptrackError
 from hiptrack.extras.sweep.plan import PlannedRun
+from hiptrack.files import open_own
 from hiptrack.signals import PR_SET_PDEATHSIG
 from hiptrack.training.cost import duration
 from hiptrack.training.run_folder import run_lock
@@ -105,7 +106,7 @@ class Pool:
     def _begin(self, run, place):
         step, command = run.next_step()
         run.log.parent.mkdir(parents=True, exist_ok=True)
-        with open(run.log, "ab") as log:
+        with open_own(run.log) as log:
             log.write(f"$ {shlex.join(command)}\n".encode())
             log.flush()
             size = log.tell()

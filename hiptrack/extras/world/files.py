@@ -16,6 +16,7 @@ from hiptrack.errors import DataError
 from hiptrack.extras.world import shapes, textures
 from hiptrack.extras.world.scene import Scene, render, target_mask
 from hiptrack.extras.world.world import World, flags, inside_share, visible_boxes
+from hiptrack.files import check_own, read_text
 from hiptrack.progress import progress
 from hiptrack.taxonomy import CV, VLM
 
@@ -27,6 +28,7 @@ CLEAR = 0.6  # share of the target that the first frame shows at least
 TRIES = 200
 ANNOTATIONS = "annotations"
 PARAMETERS_FILE = "synthetic.json"
+MAX_BYTES = 2**20  # of that file
 JPEG_QUALITY = 92
 
 
@@ -64,6 +66,7 @@ def write_world(
         if _is_written(folder, parameters, [_annotation_folder(out, name) for name in names]):
             return
         partial = os.path.join(out, f".{split}.partial")
+        check_own(partial)
         shutil.rmtree(partial, ignore_errors=True)
         with progress(sequences * frames, "frame", f"writing {split}") as bar:
             for index, name in enumerate(names):
@@ -115,9 +118,8 @@ def _is_written(folder, parameters, annotation_folders):
     if not os.path.lexists(folder) or (os.path.isdir(folder) and not os.listdir(folder)):
         return False
     try:
-        with open(os.path.join(folder, PARAMETERS_FILE), encoding="utf-8") as file:
-            found = json.load(file)
-    except (OSError, ValueError):
+        found = json.loads(read_text(os.path.join(folder, PARAMETERS_FILE), MAX_BYTES))
+    except (OSError, ValueError, RecursionError):
         raise DataError(
             f"{folder} exists and was not written by this generator (it has no readable {PARAMETERS_FILE}): "
             "choose another folder, or move it away."
