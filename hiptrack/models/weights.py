@@ -17,7 +17,7 @@ import safetensors
 import safetensors.torch
 import torch
 
-from hiptrack.config.portable import build_component, component_text, from_gin
+from hiptrack.config.portable import MAX_NUMBER, build_component, component_text, from_gin
 from hiptrack.errors import CheckpointError, ConfigError, NotFoundError
 from hiptrack.files import ANY_SIZE, check_archive, check_file, excerpt, file_hash, write_atomically
 from hiptrack.models import hiptrack as _  # noqa: F401  registers the model's parts
@@ -60,7 +60,7 @@ def read_metadata(path):
             f"{path}: a .safetensors file written by hiptrack was expected. hiptrack strip converts a published checkpoint."
         )
     with _opened(path) as file:
-        metadata = file.metadata() or {}
+        metadata, tensors = file.metadata() or {}, len(file.keys())
     if metadata.get("format") != "hiptrack" or "model" not in metadata:
         raise CheckpointError(
             f"{path} does not say how to build its model; a weights file written by hiptrack was expected. A published "
@@ -71,7 +71,20 @@ def read_metadata(path):
         raise CheckpointError(f"{path}: its description of the model is longer than {MAX_DESCRIPTION} characters.")
     with _description(path):
         text = text if text.startswith("{") else from_gin(text, ROOT_COMPONENT)
+        _require_layers(json.loads(text), tensors)
         return {**metadata, "model": _with_taxonomy(text)}
+
+
+def _require_layers(described, tensors):
+    """Raise ConfigError for more layers than the file has tensors, which would take minutes to build."""
+    if isinstance(described, list):
+        if len(described) > tensors:
+            raise ConfigError(f"a list of {len(described)}; the file has {tensors} tensors.")
+        described = dict(enumerate(described))
+    for name, value in described.items() if isinstance(described, dict) else ():
+        if name == "depth" and isinstance(value, int) and tensors < value <= MAX_NUMBER:  # more is refused elsewhere
+            raise ConfigError(f"depth = {value}; the file has {tensors} tensors.")
+        _require_layers(value, tensors)
 
 
 def _with_taxonomy(text):

@@ -181,6 +181,9 @@ TAMPERED = {
     "a part made too early": (swapped('"factory": "HistoricalPrompt"', '"part": "HistoricalPrompt"'), "is missing"),
     "heads that do not divide": (swapped('"heads": 2', '"heads": 3'), "divisible"),
     "more layers than can be": (swapped('"depth": 4', '"depth": 999999999'), "whole numbers up to 16384"),
+    "more layers than tensors": (swapped('"depth": 4', '"depth": 16384'), r"depth = 16384; the file has \d+ tensors"),
+    "more widths than tensors": (swapped('"tuple": [', '"tuple": [' + "8, " * 9999), r"a list of \d+; the file has"),
+    "heads below nothing": (swapped('"heads": 2', '"heads": -2'), "heads = -2: at least 1"),
     "widths of nothing": (swapped('"key_width": 8', '"key_width": 0'), "zero|key_width"),
 }
 
