@@ -9,7 +9,7 @@ from pathlib import Path
 import cv2
 import numpy as np
 
-from hiptrack.data.labels import MAX_COORDINATE
+from hiptrack.data.labels import MAX_COORDINATE, MAX_LINES
 from hiptrack.data.sources import note_source
 from hiptrack.errors import DataError, nearest
 from hiptrack.files import read_bytes, read_text
@@ -206,6 +206,10 @@ def read_lines(path: str) -> list[str]:
         text = read_text(path, MAX_TEXT_BYTES).rstrip()
     except OSError as error:
         raise DataError(f"{path}: cannot be read ({error}). Expected a text file; restore it.") from None
+    if text.count("\n") >= MAX_LINES:
+        raise DataError(
+            f"{path}: it has more than {MAX_LINES} lines. Expected a line a frame, or a sequence; restore it."
+        )
     return text.split("\n") if text else []
 
 

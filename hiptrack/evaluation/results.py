@@ -26,6 +26,13 @@ from hiptrack.taxonomy import TEN, Taxonomy
 
 KEY = "key.json"
 MAX_BYTES = 2**28  # of any file of a result
+LONGEST_NAME = 255  # bytes, of a file on nearly all systems
+# What lies in a results folder beside the folders of sequences.
+OWN = {KEY, "report.json", "submission.zip"} | {
+    f"{stem}.{kind}"
+    for stem in ("report", "success", "branch", "by_challenge")
+    for kind in ("html", "csv", "md", "tex", "png")
+}
 
 
 @dataclass(frozen=True)
@@ -64,8 +71,10 @@ def claim_folder(folder, key, names, taxonomy):
     """Make `folder` the place of the results with `key` (a string that changes whenever results would).
 
     `names` are the sequences about to be tracked, `taxonomy` has the tracker's classes. Any number of processes may call this at once with the same
-    key. Raises DataError when the folder holds results of another key or of none.
+    key. Raises DataError when the folder holds results of another key or of none, and for a name that no result can have.
     """
+    for name in names:
+        _require_place(folder, name)
     key_path = Path(folder) / KEY
     try:
         # Looked at before the key, which another process of this run writes before its first result.
@@ -88,6 +97,18 @@ def claim_folder(folder, key, names, taxonomy):
             f"has {key}), which are neither reused nor overwritten. Choose another results folder, or move "
             "these results away."
         )
+
+
+def _require_place(folder, name):
+    """Raise DataError for a sequence whose files would have too long names, or that is called like another file there."""
+    longest = len(os.fsencode(_details_path(folder, name).name))
+    if longest > LONGEST_NAME:
+        raise DataError(
+            f"The name of the sequence {excerpt(name, 60)} is too long: {len(os.fsencode(name))} bytes, with which a file of "
+            f"results would have {longest}. At most {LONGEST_NAME} are possible. Rename its folder."
+        )
+    if name.lower() in OWN:
+        raise DataError(f"The sequence {name} is called like a file of the results folder. Rename its folder.")
 
 
 def read_key(folder):
@@ -255,11 +276,12 @@ def _read_text(path):
 
 
 def _parse(text, columns, num_lines, path):
-    lines = text.splitlines()
-    if len(lines) != num_lines:
-        raise DataError(_damaged(path, f"has {len(lines)} lines, but the sequence has {num_lines} frames"))
+    text = text.removesuffix("\n")
+    count = text.count("\n") + 1  # before they are taken apart: a file may be all ends of lines
+    if count != num_lines:
+        raise DataError(_damaged(path, f"has {count} lines, but the sequence has {num_lines} frames"))
     rows = []
-    for number, line in enumerate(lines, 1):
+    for number, line in enumerate(text.split("\n"), 1):
         try:
             row = [float(field) for field in line.split(",")]
         except ValueError:

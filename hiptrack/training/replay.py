@@ -7,6 +7,7 @@ import torch
 from accelerate.utils import send_to_device
 
 from hiptrack.errors import CheckpointError, ConfigError, NotFoundError
+from hiptrack.files import read_text
 from hiptrack.models.prepare import choose_kernels, device_faults, lay_out
 from hiptrack.models.weights import load_exact, read_tensors
 from hiptrack.processes import open_accelerator
@@ -14,6 +15,8 @@ from hiptrack.training.checkpoint import load_tensors, set_rng_state
 from hiptrack.training.dry_run import check_run
 from hiptrack.training.guard import FAULT, WEIGHTS
 from hiptrack.training.step import TrainingStep
+
+MAX_BYTES = 2**20  # of what a run writes of a step
 
 
 def replay(folder, training):
@@ -69,9 +72,9 @@ def read_fault(folder):
     if not (folder / FAULT).is_file():
         raise NotFoundError(f"not found: {folder / FAULT} (a folder fault-step-... of a run was expected)", str(folder))
     try:
-        fault = json.loads((folder / FAULT).read_text(encoding="utf-8"))
+        fault = json.loads(read_text(folder / FAULT, MAX_BYTES))
         shares = [load_tensors(folder / f"batch-{process}.pt") for process in range(fault["processes"])]
-    except (ValueError, KeyError, TypeError) as error:
+    except (OSError, ValueError, KeyError, TypeError, RecursionError) as error:
         raise CheckpointError(f"{folder} is damaged: its {FAULT} cannot be used ({error}).") from error
     return fault, shares
 

@@ -228,6 +228,12 @@ def test_list_that_names_what_it_cannot(root, lines, message):
     assert re.match(f"{root / 'train' / 'list.txt'}{message}", text) and len(text) < 500
 
 
+@pytest.mark.parametrize("file", ["list.txt", "a/groundtruth.txt"])
+def test_more_lines_than_any_video_has_frames(root, file):
+    (root / "train" / file).write_text("0,0,1,1\n" * 10**6 + "0,0,1,1")
+    assert f"{file}: it has more than 1000000 lines" in failure(root, split="train")
+
+
 def test_empty_data_set(tmp_path):
     assert failure(tmp_path).startswith(f"{tmp_path}: the data set is empty")
     write_lines(tmp_path / "list.txt", [])

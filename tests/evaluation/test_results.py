@@ -1,6 +1,8 @@
 """Result files that are not as they were written are refused by name, and none can fill the memory."""
 
 import io
+import re
+import resource
 import struct
 import zipfile
 
@@ -101,6 +103,36 @@ def test_files_of_any_size_are_not_read(tmp_path, details, monkeypatch, name):
     with open(tmp_path / "a" / name, "ab") as file:
         file.write(b"\n" * 10_000)
     assert f"{name}: cannot be read (it has" in failure(tmp_path)
+
+
+@pytest.mark.parametrize("name", ["a_001.txt", "a_time.txt"])
+def test_a_file_of_many_rows_is_refused_by_their_number(tmp_path, details, name):
+    (tmp_path / "a" / name).write_bytes(b"\n" * 2**26)
+    before = resource.getrusage(resource.RUSAGE_SELF).ru_maxrss
+    assert f"{name}: has {2**26} lines, but the sequence has 3 frames" in failure(tmp_path)
+    assert resource.getrusage(resource.RUSAGE_SELF).ru_maxrss - before < 2**19  # KiB; its rows would take 4 GiB
+
+
+@pytest.mark.parametrize(
+    "name, words",
+    [
+        ("x" * 244, "xxx... is too long: 244 bytes, with which a file of results would have 256. At most 255"),
+        ("é" * 122, "is too long: 244 bytes"),
+        ("key.json", "The sequence key.json is called like a file of the results folder"),
+        ("Report.html", "is called like a file"),
+    ],
+)
+def test_a_name_that_no_result_can_have_is_told_before_anything_is_tracked(tmp_path, name, words):
+    with pytest.raises(DataError, match=re.escape(words)):
+        claim_folder(tmp_path / "results", "key", ["a", name], TEN)
+    assert not (tmp_path / "results").exists()
+
+
+def test_the_longest_name_is_written_and_read(tmp_path):
+    name, boxes = "é" * 121 + "x", np.array([GIVEN])
+    claim_folder(tmp_path, "key", [name], TEN)
+    write_result(tmp_path, SequenceResult(name, boxes, np.full(1, 0.1), 0.5, np.ones(1), None, (120, 90)))
+    assert read_result(tmp_path, name, 1, GIVEN, 10).name == name
 
 
 def test_an_endless_line_has_a_short_error(tmp_path, details):

@@ -221,7 +221,7 @@ def test_a_validation_on_test_data_is_marked(tmp_path):
     assert f"chosen: {tested}" in as_text(comparison)
     (tested / "warnings.json").write_text("[")
     with pytest.raises(DataError, match="a/warnings.json cannot be read"):
-        comparison_of(tested, sound)
+        comparison_of(tested)
 
 
 def test_evaluations_with_another_tracking_are_not_averaged(tmp_path):

@@ -39,7 +39,7 @@ from hiptrack.extras.sweep.records import (
     shortened,
     value_names,
 )
-from hiptrack.files import read_text, write_atomically
+from hiptrack.files import read_bytes, read_text, write_atomically
 from hiptrack.training.resume import config_differences
 
 PLAN = "plan.json"
@@ -273,14 +273,19 @@ class PlannedRun:
         """(what it is, command) of what is to be done next; None when all is done."""
         if not is_finished(self.folder):
             return "training", command("train", self.train)
-        same = self._evaluated.exists() and self._evaluated.read_bytes() == self._evaluation
-        if self.evaluate and not (same and is_evaluated(self.folder)):
+        if self.evaluate and not (self._is_same_evaluation() and is_evaluated(self.folder)):
             return "evaluation", command("eval", self.evaluate)
         return None
 
     def end_step(self, step: str) -> None:
         if step == "evaluation":
             write_atomically(self._evaluated, self._evaluation)
+
+    def _is_same_evaluation(self):
+        try:
+            return read_bytes(self._evaluated, MAX_BYTES) == self._evaluation
+        except OSError:
+            return False
 
     @property
     def _evaluated(self):

@@ -102,9 +102,7 @@ def is_evaluated(folder: Path) -> bool:
     weights = folder / _WEIGHTS
     try:
         made_with = _read_report(folder)["made_with"]["weights"]
-        return made_with == content_hash(weights) or made_with == file_hash(
-            weights
-        )  # of its bytes: of an older hiptrack
+        return any(made_with == hash_of(weights) for hash_of in (content_hash, file_hash))  # the latter: as once
     except (HiptrackError, OSError, ValueError, KeyError, TypeError, RecursionError):
         return False  # a damaged report is written anew by the evaluation
 
