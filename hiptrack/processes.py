@@ -2,6 +2,7 @@
 
 import argparse
 import os
+import re
 from datetime import timedelta
 
 import psutil
@@ -11,26 +12,51 @@ from accelerate.commands.config.config_args import default_config_file, load_con
 from accelerate.utils import InitProcessGroupKwargs, broadcast_object_list, gather_object
 
 from hiptrack.errors import ConfigError, HiptrackError, ReportedElsewhere
+from hiptrack.files import excerpt
 
 # The processes track sequences of different lengths: the first to end must wait for the last.
 PATIENCE = InitProcessGroupKwargs(timeout=timedelta(hours=2))
+# What a launcher tells each process.
+LAUNCHERS = ("LOCAL_RANK", "RANK", "WORLD_SIZE", "LOCAL_WORLD_SIZE", "MASTER_ADDR", "MASTER_PORT")
 HOW_TO = "On CPUs set ACCELERATE_USE_CPU=true and launch with --multi_gpu --num_processes N (see docs/runs.md, 'Several processes')."
 
 
-def open_accelerator(mixed_precision):
-    """The Accelerator of a training process; mixed_precision: "no", "bf16" or "fp16".
+def open_accelerator(mixed_precision=None):
+    """The Accelerator of a process that trains or evaluates; mixed_precision: "no", "bf16" or "fp16", None where it is all one.
 
-    Raises ConfigError for a number format that the device lacks, HiptrackError where the processes are not as many as
-    asked for.
+    Raises ConfigError for a number format that the device lacks, HiptrackError where the environment asks for what cannot
+    be, and where the processes are not as many as asked for.
     """
+    _check_environment()
     try:
         accelerator = Accelerator(mixed_precision=mixed_precision, kwargs_handlers=[PATIENCE])
-    except ValueError as error:
-        raise ConfigError(
-            f"train.mixed_precision = '{mixed_precision}' cannot be used on this device: {error}"
+    except (ValueError, KeyError, RuntimeError, ImportError, OSError) as error:
+        if mixed_precision in ("bf16", "fp16") and mixed_precision in str(error):
+            raise ConfigError(
+                f"train.mixed_precision = '{mixed_precision}' cannot be used on this device: {error}"
+            ) from error
+        named = ", ".join(name for name in sorted(os.environ) if name.startswith("ACCELERATE_") or name in LAUNCHERS)
+        raise HiptrackError(
+            f"Accelerate cannot begin: {excerpt(str(error))}. Look at what asks it to: {named or 'accelerate config'}."
         ) from error
     check_processes(accelerator)
     return accelerator
+
+
+def _check_environment():
+    """Raise HiptrackError for variables of a launcher that are no numbers, or that no launcher set."""
+    joins = os.environ.get("LOCAL_RANK", "-1") != "-1"
+    for name in LAUNCHERS if joins else ("LOCAL_RANK", "WORLD_SIZE", "LOCAL_WORLD_SIZE"):
+        value = os.environ.get(name)
+        if value is None and joins and name != "LOCAL_WORLD_SIZE":
+            raise HiptrackError(
+                f"The environment has LOCAL_RANK, but no {name}: a launcher sets both. Start with accelerate launch, or remove "
+                "LOCAL_RANK (unset LOCAL_RANK)."
+            )
+        if value is not None and name != "MASTER_ADDR" and not re.fullmatch("-?[0-9]+", value):
+            raise HiptrackError(
+                f"The environment has {name} = {excerpt(value)}: a launcher sets it to a whole number. Remove it (unset {name})."
+            )
 
 
 def check_processes(accelerator):

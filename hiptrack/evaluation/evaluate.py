@@ -20,7 +20,7 @@ from hiptrack.files import write_atomically
 from hiptrack.models.challenge import taxonomy_of
 from hiptrack.models.weights import content_hash, load_model
 from hiptrack.nano import checkpoint_name
-from hiptrack.processes import PATIENCE, check_processes, on_main
+from hiptrack.processes import on_main, open_accelerator
 from hiptrack.ranges import Count
 from hiptrack.taxonomy import Taxonomy
 from hiptrack.tracking.tracker import Tracker, parts_of
@@ -61,8 +61,7 @@ def evaluate(
     Results go to options.out, by default `results/<checkpoint>/<data set>-<key>`; the key changes with the weights and the
     configuration, so that results are never taken for those of another model. Each tells of what sequence it is.
     """
-    accelerator = Accelerator(kwargs_handlers=[PATIENCE])
-    check_processes(accelerator)
+    accelerator = open_accelerator()
     weights_file, settings = parts_of(options.checkpoint)
     if weights_file.is_dir():
         raise ConfigError(

@@ -1,5 +1,7 @@
 """The loop: stages, freezing, exact resume, several processes, errors."""
 
+import os
+import re
 from contextlib import nullcontext
 from types import SimpleNamespace
 
@@ -16,7 +18,7 @@ from hiptrack import config
 from hiptrack.errors import ConfigError, HiptrackError
 from hiptrack.models.hiptrack import HIPTrack
 from hiptrack.models.weights import read_tensors
-from hiptrack.processes import check_processes
+from hiptrack.processes import LAUNCHERS, check_processes, open_accelerator
 from hiptrack.training.log import read_metrics
 from hiptrack.training.train import Training
 
@@ -173,6 +175,33 @@ def test_more_processes_than_gpus_are_an_error(backend, refused, monkeypatch):
     expected = pytest.raises(HiptrackError, match="4 processes .* 3 GPUs") if refused else nullcontext()
     with expected:
         check_processes(SimpleNamespace(num_processes=4))
+
+
+@pytest.mark.parametrize(
+    ("variables", "words"),
+    [
+        ({"WORLD_SIZE": "x"}, "WORLD_SIZE = x: a launcher sets it to a whole number. Remove it (unset WORLD_SIZE)."),
+        ({"LOCAL_WORLD_SIZE": ""}, "LOCAL_WORLD_SIZE = : a launcher sets it to a whole number"),
+        ({"LOCAL_RANK": "3"}, "The environment has LOCAL_RANK, but no RANK: a launcher sets both."),
+        ({"LOCAL_RANK": "0", "RANK": "0", "WORLD_SIZE": "1"}, "has LOCAL_RANK, but no MASTER_ADDR"),
+        ({"LOCAL_RANK": "3", "RANK": "three"}, "has RANK = three"),
+        ({"WORLD_SIZE": "4"}, "4 processes were launched, but Accelerate joined 1"),
+        ({"ACCELERATE_USE_DEEPSPEED": "true"}, "Look at what asks it to: ACCELERATE_USE_DEEPSPEED."),
+        ({"ACCELERATE_TORCH_DEVICE": "abc"}, "Look at what asks it to: ACCELERATE_TORCH_DEVICE."),
+        ({"ACCELERATE_DYNAMO_BACKEND": "zz"}, "'ZZ' is not a valid DynamoBackend. Look at what asks it to: ACCELERATE_DYNAMO"),
+    ],
+)
+def test_an_environment_that_asks_for_what_cannot_be_is_named(variables, words, monkeypatch):
+    for name in [*LAUNCHERS, *(name for name in os.environ if name.startswith("ACCELERATE_"))]:
+        monkeypatch.delenv(name, raising=False)
+    for name, value in variables.items():
+        monkeypatch.setenv(name, value)
+    AcceleratorState._reset_state(reset_partial_state=True)
+    try:
+        with pytest.raises(HiptrackError, match=re.escape(words)):
+            open_accelerator()
+    finally:
+        AcceleratorState._reset_state(reset_partial_state=True)
 
 
 def test_freeze_schedule_keeps_what_the_optimiser_knows(synthetic, tmp_path, monkeypatch):

@@ -9,7 +9,6 @@ from functools import partial
 
 import gin
 import torch
-from accelerate import Accelerator
 
 from hiptrack import config
 from hiptrack.errors import ConfigError, HiptrackError
@@ -17,6 +16,7 @@ from hiptrack.extras.benchmark.measure import Timing, interleaved, peak_memory_m
 from hiptrack.extras.world import world  # noqa: F401  what experiments of before name without importing it
 from hiptrack.models.backbone import Backbone
 from hiptrack.models.prepare import choose_kernels, lay_out
+from hiptrack.processes import open_accelerator
 from hiptrack.training import train  # noqa: F401  registers what experiments name
 from hiptrack.training.cost import random_clips
 from hiptrack.training.losses import CenterFocalLoss, ChallengeLoss, GIoULoss, L1Loss, MultiLabelChallengeLoss
@@ -141,7 +141,7 @@ def step_of(variant, model, clips, frames):
         model.challenge = None
     if not variant.batched:
         model.backbone.forward = partial(frame_by_frame, model.backbone)
-    accelerator = Accelerator(mixed_precision=variant.precision)
+    accelerator = open_accelerator(variant.precision)
     choose_kernels(deterministic=True, tf32=True)  # as `train` does by default
     model = lay_out(model, accelerator.device, accelerator.mixed_precision)
     stage = Stage(
