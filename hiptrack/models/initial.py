@@ -6,7 +6,14 @@ import gin
 
 from hiptrack.errors import CheckpointError
 from hiptrack.models import hiptrack as _  # noqa: F401  registers the model's parts
-from hiptrack.models.published import CLASS_TOKEN, POSITIONS, from_published, load_published, load_vit
+from hiptrack.models.published import (
+    CLASS_TOKEN,
+    POSITIONS,
+    from_published,
+    load_published,
+    load_vit,
+    without_prefix,
+)
 from hiptrack.models.weights import load_exact, read_tensors, taxonomy_in
 from hiptrack.nano import weights_path
 
@@ -45,7 +52,8 @@ class BackboneWeights:
     """Initial weights: the backbone's, from a local file of a plain ViT or MAE (timm names) or of DropTrack or OSTrack.
 
     Args:
-        path: .safetensors, .pth or .pth.tar. None starts from random weights.
+        path: .safetensors, .pth or .pth.tar. None starts from random weights. What a trainer put before all names of its
+            tensors (`module.`, `model.` and the like) is left out.
     """
 
     def __init__(self, path: str | None):
@@ -61,17 +69,22 @@ class BackboneWeights:
         """Fill `model.backbone`; returns a line that says what was done."""
         if self.path is None:
             return "initial weights: random"
-        tensors = read_tensors(self.path)
+        tensors, prefix = without_prefix(read_tensors(self.path))
         if not any(name.startswith("backbone.") for name in tensors):
             load_vit(model.backbone, tensors, self.path)
-            return f"backbone <- plain ViT {self.path}"
+            return f"backbone <- plain ViT {self.path}{_told(prefix)}"
         published = {name: tensor for name, tensor in tensors.items() if name.startswith("backbone.")}
         ours = from_published(published)
         state = {name.removeprefix("backbone."): tensor for name, tensor in ours.items()}
         if model.backbone.class_token is not None and {CLASS_TOKEN, POSITIONS} <= published.keys():
             state["class_token"], state["class_position"] = published[CLASS_TOKEN], published[POSITIONS][:, :1]
         load_exact(model.backbone, state, self.path, may_miss=r"(template|search)_temporal$")
-        return f"backbone <- tracker {self.path} ({len(tensors) - len(published)} tensors outside its backbone left)"
+        left = f"({len(tensors) - len(published)} tensors outside its backbone left)"
+        return f"backbone <- tracker {self.path}{_told(prefix)} {left}"
+
+
+def _told(prefix):
+    return f", {prefix} left out of its names" if prefix else ""
 
 
 @gin.register
@@ -82,7 +95,7 @@ class TrackerWeights:
 
     Args:
         path: .safetensors of ours, .pth or .pth.tar of the published form, or "nano", the weights that come with the
-            package. None starts from random weights.
+            package. None starts from random weights. What a trainer put before all names is left out.
         branch: False leaves out the file's branch, for one that starts anew or has another form.
 
     Raises NotFoundError, or CheckpointError naming the tensors that do not fit.
@@ -103,7 +116,7 @@ class TrackerWeights:
         if self.path is None:
             return "initial weights: random"
         path = weights_path(self.path)
-        tensors = read_tensors(path)
+        tensors, prefix = without_prefix(read_tensors(path))
         if self.branch and model.challenge is not None:
             self._require_same_classes(model, path)
         if not self.branch:
@@ -112,7 +125,11 @@ class TrackerWeights:
             kept = load_published(model, tensors, self.path)
         else:
             kept = self._load_ours(model, tensors)
-        return self.describe() + (f" ({len(kept)} other tensors keep their initial values)" if kept else "")
+        return (
+            self.describe()
+            + _told(prefix)
+            + (f" ({len(kept)} other tensors keep their initial values)" if kept else "")
+        )
 
     def _require_same_classes(self, model, path):
         """Raise CheckpointError where a file of ours has a branch for other classes than the model's."""

@@ -46,6 +46,24 @@ CLASS_TOKEN, POSITIONS = "backbone.cls_token", "backbone.pos_embed"
 PRETRAINED_SIDE = 224  # image side that the original position table was made for
 
 
+# What trainers put before the names of all tensors (DataParallel, Lightning, a network in a module of its own), and what
+# stands before those of a part that torch.compile, FSDP or checkpointing wraps.
+PREFIXES = ("module.", "model.", "net.", "network.", "tracker.", "student.", "ema.")
+WRAPPED = re.compile(r"(?<![^.])(?:_orig_mod|_fsdp_wrapped_module|_checkpoint_wrapped_module)\.")
+
+
+def without_prefix(tensors):
+    """({name: tensor} as the model itself names them, what was left out of the names in words; "" for nothing)."""
+    names = {name: WRAPPED.sub("", name) for name in tensors}
+    left_out = dict.fromkeys(found for name in tensors for found in WRAPPED.findall(name))
+    while prefix := next((p for p in PREFIXES if all(name.startswith(p) for name in names.values())), None):
+        names = {old: name.removeprefix(prefix) for old, name in names.items()}
+        left_out[prefix] = None
+    if len(set(names.values())) < len(names):  # two tensors would have one name
+        return tensors, ""
+    return {names[old]: tensor for old, tensor in tensors.items()}, ", ".join(map(repr, left_out))
+
+
 def published_name(ours):
     """Our name of a tensor -> the published one, or None."""
     return _rename(ours, ((b, a) for a, b in TABLE))

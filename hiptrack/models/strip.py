@@ -2,6 +2,7 @@
 
 import io
 import json
+import logging
 import os
 from pathlib import Path
 
@@ -10,7 +11,7 @@ import torch
 from hiptrack.errors import CheckpointError, ConfigError
 from hiptrack.files import write_atomically
 from hiptrack.models.hiptrack import HIPTrack
-from hiptrack.models.published import load_published, to_published
+from hiptrack.models.published import load_published, to_published, without_prefix
 from hiptrack.models.weights import (
     default_text,
     load_model,
@@ -18,6 +19,8 @@ from hiptrack.models.weights import (
     read_tensors,
     save_weights,
 )
+
+logger = logging.getLogger(__name__)
 
 
 def load_any(path):
@@ -28,7 +31,10 @@ def load_any(path):
     if Path(path).suffix == ".safetensors":
         return load_model(path), read_metadata(path)["model"]
     model = HIPTrack()
-    load_published(model, read_tensors(path), path)
+    tensors, prefix = without_prefix(read_tensors(path))
+    if prefix:
+        logger.warning("%s: %s left out of its names", path, prefix)
+    load_published(model, tensors, path)
     return model, default_text()
 
 

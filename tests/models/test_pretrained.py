@@ -16,6 +16,7 @@ from golden_rule import DATA
 from toy import BACKBONE, toy_branch, toy_model
 
 from hiptrack.errors import CheckpointError, NotFoundError
+from hiptrack.models import strip
 from hiptrack.models.initial import BackboneWeights, TrackerWeights
 from hiptrack.models.published import load_published, load_vit, to_published
 from hiptrack.models.weights import read_tensors
@@ -130,6 +131,61 @@ def test_tracker_weights_from_a_file_in_any_wrapping(tmp_path, form):
     assert str(path) in line and "keep their initial values" in line
     ours = {name: tensor for name, tensor in other.state_dict().items() if not name.startswith("challenge.")}
     assert same(ours, model.state_dict())
+
+
+def renamed(state, prefix, part=""):
+    """Tensors as a trainer names them: `prefix` before all names, "_orig_mod." before those below `part`."""
+    names = {
+        name: name.replace(part, f"{part}_orig_mod.", 1) if part and name.startswith(part) else name for name in state
+    }
+    return {prefix + names[name]: tensor for name, tensor in state.items()}
+
+
+PREFIXED = {  # the arguments of `renamed`, and what is said
+    "DataParallel": (("module.", ""), "'module.' left out"),
+    "Lightning": (("model.", ""), "'model.' left out"),
+    "compiled, in two": (("module._orig_mod.net.", ""), "'_orig_mod.', 'module.', 'net.' left out"),
+    "a compiled part": (("", "backbone."), "'_orig_mod.' left out"),
+}
+
+
+@pytest.mark.parametrize("given, said", PREFIXED.values(), ids=PREFIXED)
+@pytest.mark.parametrize("published", [True, False], ids=["published", "ours"])
+def test_what_a_trainer_puts_before_the_names_is_left_out_and_said(tmp_path, given, said, published):
+    model, other = published_toy(seed=1), published_toy(seed=2)
+    state = to_published(model) if published else model.state_dict()
+    torch.save({"state_dict": renamed(state, *given), "epoch": 3}, tmp_path / "last.ckpt")
+    line = TrackerWeights(str(tmp_path / "last.ckpt"))(other)
+    assert same(other.state_dict(), model.state_dict()) and said in line
+    other = published_toy(seed=2)
+    if published:
+        assert said in BackboneWeights(str(tmp_path / "last.ckpt"))(other)
+        assert same(other.backbone.state_dict(), model.backbone.state_dict())
+
+
+def test_a_plain_vit_in_a_module(tmp_path):
+    state, model, other = plain_vit(num_classes=0), toy_model(seed=1, patch=16), toy_model(seed=1, patch=16)
+    torch.save(state, tmp_path / "vit.pth")
+    torch.save(renamed(state, "module."), tmp_path / "parallel.pth")
+    assert "left out" not in BackboneWeights(str(tmp_path / "vit.pth"))(model)
+    assert "'module.' left out" in BackboneWeights(str(tmp_path / "parallel.pth"))(other)
+    assert same(other.state_dict(), model.state_dict())
+
+
+def test_strip_takes_them_too(tmp_path, monkeypatch, caplog):
+    model = published_toy(seed=1)
+    torch.save({"net": renamed(to_published(model), "module.")}, tmp_path / "tracker.pth.tar")
+    monkeypatch.setattr(strip, "HIPTrack", lambda: published_toy(seed=2))
+    found, _ = strip.load_any(tmp_path / "tracker.pth.tar")
+    assert same(found.state_dict(), model.state_dict()) and "'module.' left out of its names" in caplog.text
+
+
+def test_names_that_would_become_one_stay(tmp_path):
+    model = published_toy(seed=1)
+    state = model.state_dict()
+    torch.save({**state, "backbone._orig_mod.norm.weight": torch.zeros(32)}, tmp_path / "w.pth")
+    with pytest.raises(CheckpointError, match="1 unexpected: backbone._orig_mod.norm.weight"):
+        TrackerWeights(str(tmp_path / "w.pth"))(model)
 
 
 def plain_vit(seed=0, **changes):
