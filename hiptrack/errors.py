@@ -63,19 +63,17 @@ def did_you_mean(word: str, options: Iterable[str], quote: str = "'") -> str:
     return f" Did you mean {quote}{close}{quote}?" if close else ""
 
 
-def _has_working_directory() -> bool:
-    try:
-        os.getcwd()
-    except FileNotFoundError:
-        return False
-    return True
-
-
 def run_main(main: Callable[[], int | None]) -> NoReturn:
     """Runs a tool's main and exits with its result; a HiptrackError is printed without a traceback.
 
-    Before that it warns where several packages own the module cv2.
+    Before that it warns where several packages own the module cv2. Nothing is run in a working directory that was deleted:
+    there PyTorch cannot even be imported.
     """
+    try:
+        os.getcwd()
+    except FileNotFoundError:
+        print("error: the working directory was deleted. Change into one that is there (cd).", file=sys.stderr)
+        sys.exit(1)
     installed = [name for name in OPENCV if any(importlib.metadata.distributions(name=name))]
     if len(installed) > 1:
         print(f"warning: {' and '.join(installed)} overwrite each other. {REPAIR_OPENCV}", file=sys.stderr)
@@ -89,9 +87,4 @@ def run_main(main: Callable[[], int | None]) -> NoReturn:
         code = 1
     except KeyboardInterrupt:
         code = 130
-    except FileNotFoundError:
-        if _has_working_directory():
-            raise
-        print("error: the working directory was deleted. Change into one that is there (cd).", file=sys.stderr)
-        code = 1
     sys.exit(code)

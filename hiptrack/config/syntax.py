@@ -138,8 +138,7 @@ def quoted(value: str) -> str:
 
 
 def _find(name: str, included_at: str, open_files: tuple[Path, ...]) -> Path:
-    here = _working_directory()
-    places = [here, REPO_ROOT] if here else [REPO_ROOT]
+    places = [Path.cwd(), REPO_ROOT]
     is_own = open_files and any(open_files[-1].is_relative_to(REPO_ROOT.resolve() / folder) for folder in _OWN)
     for folder in reversed(places) if is_own else places:
         if os.path.isfile(folder / name):
@@ -156,16 +155,7 @@ def _find(name: str, included_at: str, open_files: tuple[Path, ...]) -> Path:
 
 
 def _shown(path: Path) -> str:
-    here = _working_directory()
-    return str(path.relative_to(here) if here and path.is_relative_to(here) else path)
-
-
-def _working_directory() -> Path | None:
-    """None where it was deleted."""
-    try:
-        return Path.cwd()
-    except FileNotFoundError:
-        return None
+    return str(path.relative_to(Path.cwd()) if path.is_relative_to(Path.cwd()) else path)
 
 
 def statements(text: str, source: str, delegate: ParserDelegate) -> Iterator:

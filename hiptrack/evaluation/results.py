@@ -27,6 +27,7 @@ from hiptrack.taxonomy import TEN, Taxonomy
 KEY = "key.json"
 MAX_BYTES = 2**28  # of any file of a result
 LONGEST_NAME = 255  # bytes, of a file on nearly all systems
+LONGEST_ENDING = "_unfinished.safetensors"  # of the files of a sequence, see unfinished.py
 # What lies in a results folder beside the folders of sequences.
 OWN = {KEY, "report.json", "submission.zip"} | {
     f"{stem}.{kind}"
@@ -101,7 +102,7 @@ def claim_folder(folder, key, names, taxonomy):
 
 def _require_place(folder, name):
     """Raise DataError for a sequence whose files would have too long names, or that is called like another file there."""
-    longest = len(os.fsencode(_details_path(folder, name).name))
+    longest = len(os.fsencode(sequence_folder(folder, name).name + LONGEST_ENDING))
     if longest > LONGEST_NAME:
         raise DataError(
             f"The name of the sequence {excerpt(name, 60)} is too long: {len(os.fsencode(name))} bytes, with which a file of "

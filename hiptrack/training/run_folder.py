@@ -74,6 +74,8 @@ def run_folder(request, accelerator):
     with ExitStack() as held:
 
         def claim():
+            if request.resume == "auto":
+                require_run(folder.path)  # before the lock, which would be left in a folder of someone else
             held.enter_context(run_lock(folder.path))
             open_run(folder.path, request.resume)
 
@@ -164,24 +166,42 @@ def open_run(run_dir: str | Path, resume: str) -> Path:
     run_dir = Path(run_dir)
     try:
         run_dir.mkdir(parents=True, exist_ok=True)
-        names = {path.name for path in run_dir.iterdir() if path.name != LOCK and not UNFINISHED.fullmatch(path.name)}
         for name in (METRICS, REJECTED, TENSORBOARD, CHECKPOINTS):
             check_own(run_dir / name)
     except OSError as error:
-        raise HiptrackError(
-            f"the run folder {run_dir} cannot be used: {error}; choose another with --run DIR."
-        ) from error
-    if names and resume == "never":
+        raise _unusable(run_dir, error) from error
+    if resume == "auto":
+        require_run(run_dir)
+    elif resume == "never" and _names_in(run_dir):
         raise HiptrackError(
             f"the run folder {run_dir} is not empty, and --resume never starts anew; continue that run with "
             "--resume auto, choose another folder with --run DIR, or move this one away."
         )
-    if resume == "auto" and not _is_run(run_dir, names):
+    return run_dir
+
+
+def require_run(folder: str | Path) -> None:
+    """Raises HiptrackError where a folder is there and holds something, but no run."""
+    names = _names_in(folder)
+    if not _is_run(Path(folder), names):
         raise HiptrackError(
-            f"{run_dir} is no run folder, but holds {excerpt(min(names))}{' and more' if len(names) > 1 else ''}: a run would "
+            f"{folder} is no run folder, but holds {excerpt(min(names))}{' and more' if len(names) > 1 else ''}: a run would "
             "mix with it. Name a folder that is new or empty with --run DIR."
         )
-    return run_dir
+
+
+def _names_in(folder):
+    """What a folder holds beside a lock and what a killed write left; nothing where it is missing."""
+    try:
+        return {name for name in os.listdir(folder) if name != LOCK and not UNFINISHED.fullmatch(name)}
+    except FileNotFoundError:
+        return set()
+    except OSError as error:
+        raise _unusable(folder, error) from error
+
+
+def _unusable(folder, error):
+    return HiptrackError(f"the run folder {folder} cannot be used: {error}; choose another with --run DIR.")
 
 
 def _is_run(folder, names):

@@ -3,7 +3,6 @@
 import argparse
 import subprocess
 import sys
-from pathlib import Path
 
 import gin
 import pytest
@@ -66,19 +65,12 @@ def test_a_file_of_the_package_includes_the_package_s_own_though_the_working_dir
 
 
 def test_a_deleted_working_directory(repository, monkeypatch, capsys):
-    (repository / "exp.gin").write_text(TWO_STAGES)
     (repository / "gone").mkdir()
     monkeypatch.chdir(repository / "gone")
     (repository / "gone").rmdir()
-    config.load([str(repository / "exp.gin")], [], "toy_train")
-    with pytest.raises(ConfigError, match=f'no gin file "exp2.gin" in {repository}; the nearest'):
-        config.load(["exp2.gin"], [], "toy_train")
     with pytest.raises(SystemExit) as ended:
-        run_main(lambda: Path("results").absolute())
+        run_main(lambda: pytest.fail("it was run"))
     assert ended.value.code == 1 and capsys.readouterr().err.startswith("error: the working directory was deleted.")
-    monkeypatch.chdir(repository)
-    with pytest.raises(FileNotFoundError):  # a defect, which keeps its traceback
-        run_main(lambda: Path("results").stat())
 
 
 def test_errors_in_included_files_and_cycles(repository):

@@ -5,6 +5,7 @@ import re
 import resource
 import struct
 import zipfile
+from types import SimpleNamespace
 
 import numpy as np
 import pytest
@@ -12,6 +13,8 @@ import pytest
 from hiptrack.errors import DataError
 from hiptrack.evaluation import results
 from hiptrack.evaluation.results import SequenceResult, claim_folder, read_result, write_result
+from hiptrack.evaluation.unfinished import Unfinished
+from hiptrack.files import write_atomically
 from hiptrack.taxonomy import TEN
 
 FRAMES = 3
@@ -116,8 +119,8 @@ def test_a_file_of_many_rows_is_refused_by_their_number(tmp_path, details, name)
 @pytest.mark.parametrize(
     "name, words",
     [
-        ("x" * 244, "xxx... is too long: 244 bytes, with which a file of results would have 256. At most 255"),
-        ("é" * 122, "is too long: 244 bytes"),
+        ("x" * 233, "xxx... is too long: 233 bytes, with which a file of results would have 256. At most 255"),
+        ("é" * 117, "is too long: 234 bytes"),
         ("key.json", "The sequence key.json is called like a file of the results folder"),
         ("Report.html", "is called like a file"),
     ],
@@ -129,10 +132,11 @@ def test_a_name_that_no_result_can_have_is_told_before_anything_is_tracked(tmp_p
 
 
 def test_the_longest_name_is_written_and_read(tmp_path):
-    name, boxes = "é" * 121 + "x", np.array([GIVEN])
+    name, boxes = "é" * 116, np.array([GIVEN])
     claim_folder(tmp_path, "key", [name], TEN)
     write_result(tmp_path, SequenceResult(name, boxes, np.full(1, 0.1), 0.5, np.ones(1), None, (120, 90)))
     assert read_result(tmp_path, name, 1, GIVEN, 10).name == name
+    write_atomically(Unfinished(tmp_path, "key")._path(SimpleNamespace(name=name)), b"")
 
 
 def test_an_endless_line_has_a_short_error(tmp_path, details):

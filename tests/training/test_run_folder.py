@@ -6,6 +6,7 @@ import platform
 import re
 import subprocess
 from pathlib import Path
+from types import SimpleNamespace
 
 import pytest
 
@@ -15,7 +16,14 @@ from hiptrack.errors import ConfigError, DataError, HiptrackError
 from hiptrack.training import run_folder
 from hiptrack.training.checkpoint import prune, remove_unfinished, set_aside_after
 from hiptrack.training.log import RunLog
-from hiptrack.training.run_folder import default_run_dir, open_run, record, record_operative, run_lock
+from hiptrack.training.run_folder import (
+    TrainRequest,
+    default_run_dir,
+    open_run,
+    record,
+    record_operative,
+    run_lock,
+)
 
 
 def test_default_run_dir_is_named_after_the_experiment():
@@ -55,6 +63,17 @@ def test_a_folder_that_is_no_run_is_not_taken_for_one(tmp_path, names):
     with pytest.raises(HiptrackError, match=f"is no run folder, but holds {re.escape(first)}{more}: .*--run DIR"):
         open_run(tmp_path, "auto")
     assert {path: path.read_bytes() for path in tmp_path.rglob("*") if path.is_file()} == before
+
+
+def test_nothing_is_left_in_a_folder_that_is_refused(tmp_path):
+    (tmp_path / "notes.txt").write_text("theirs")
+    accelerator = SimpleNamespace(is_main_process=True)
+    with (
+        pytest.raises(HiptrackError, match="is no run folder"),
+        run_folder.run_folder(TrainRequest(tmp_path), accelerator),
+    ):
+        pytest.fail("it was taken")
+    assert [path.name for path in tmp_path.iterdir()] == ["notes.txt"]
 
 
 def test_a_run_is_known_however_far_it_came(tmp_path):
