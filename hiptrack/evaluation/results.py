@@ -86,6 +86,12 @@ def claim_folder(folder, key, names, taxonomy):
                     f"{folder} holds results (of {found[0]} among others) but no key.json that says what "
                     "made them, so they are not reused. Choose another results folder, or move these away."
                 )
+            theirs = sorted(name for name in OWN if os.path.lexists(Path(folder) / name))
+            if theirs:
+                raise DataError(
+                    f"{folder} is no folder of results (it has no {KEY}), and its {theirs[0]} would be overwritten. Choose another "
+                    "results folder."
+                )
             write_atomically(key_path, (json.dumps({"key": key, "taxonomy": taxonomy.as_dict()}) + "\n").encode())
     except OSError as error:
         raise DataError(

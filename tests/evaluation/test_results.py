@@ -131,6 +131,14 @@ def test_a_name_that_no_result_can_have_is_told_before_anything_is_tracked(tmp_p
     assert not (tmp_path / "results").exists()
 
 
+@pytest.mark.parametrize("name", ["report.json", "report.html", "submission.zip"])
+def test_a_folder_of_someone_else_is_not_taken_for_results(tmp_path, name):
+    (tmp_path / name).write_text("theirs")
+    with pytest.raises(DataError, match=f"is no folder of results .* its {re.escape(name)} would be overwritten"):
+        claim_folder(tmp_path, "key", ["a"], TEN)
+    assert [path.read_text() for path in tmp_path.iterdir()] == ["theirs"]
+
+
 def test_the_longest_name_is_written_and_read(tmp_path):
     name, boxes = "é" * 116, np.array([GIVEN])
     claim_folder(tmp_path, "key", [name], TEN)

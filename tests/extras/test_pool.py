@@ -40,6 +40,14 @@ def test_a_failing_run_is_named_with_the_end_of_its_log_and_the_others_go_on(tmp
     assert (tmp_path / "b.log").read_text().count("$ ") == 1 and (tmp_path / "a.log").read_text().count("$ ") == 2
 
 
+def test_a_log_that_is_a_link_is_not_written_through(tmp_path):
+    (tmp_path / "theirs").write_text("theirs")
+    (tmp_path / "a.log").symlink_to(tmp_path / "theirs")
+    with pytest.raises(OSError, match=r"a\.log is a link"):
+        run_all([SmallRun(tmp_path / "a", DONE)])
+    assert (tmp_path / "theirs").read_text() == "theirs"
+
+
 def test_a_stop_lets_what_runs_save_and_starts_nothing_more(tmp_path):
     runs = [SmallRun(tmp_path / name, UNTIL_SIGTERM.format(then="")) for name in "abc"]
     pool = run_all(runs, jobs=2, stop=lambda: all((tmp_path / name / "begun").exists() for name in "ab"))

@@ -1,14 +1,15 @@
 """A loss or gradient that is not finite: every process stops, and the step can be run again."""
 
 import json
+from types import SimpleNamespace
 
 import pytest
 import torch
 from training_runs import launch, run_here, tensorboard_scalars, toy_stages
 
 from hiptrack.errors import HiptrackError
-from hiptrack.training.checkpoint import finished_checkpoints
-from hiptrack.training.guard import NotFinite
+from hiptrack.training.checkpoint import Position, finished_checkpoints
+from hiptrack.training.guard import Guard, NotFinite
 from hiptrack.training.log import METRICS, RunLog, read_metrics
 
 FROM_SCRATCH = ["tests/support/toy.gin"]
@@ -99,6 +100,20 @@ def test_replay_of_something_else_is_a_clear_error(tmp_path, content):
         (tmp_path / "fault.json").write_text(content)
     done = launch([str(tmp_path)], command="replay")
     assert done.returncode == 1 and "error: " in done.stderr and "Traceback" not in done.stderr
+
+
+def test_a_link_in_the_place_of_what_is_kept_is_not_followed(tmp_path):
+    (tmp_path / "theirs").mkdir()
+    (tmp_path / "theirs" / "config.gin").write_text("theirs")
+    folder = SimpleNamespace(path=tmp_path / "run", checkpoints=tmp_path / "run" / "checkpoints")
+    folder.path.mkdir()
+    (folder.path / "fault-step-00000001").symlink_to(tmp_path / "theirs")
+    accelerator = SimpleNamespace(is_main_process=True, num_processes=1)
+    guard = Guard(accelerator, None, folder, None, None, 1.0)
+    share = {"batches": [{"source": ["a:1"]}]}
+    with pytest.raises(HiptrackError, match="could not be kept: .*fault-step-00000001 is a link"):
+        guard._keep_fault(SimpleNamespace(name="tracker"), Position(), share, 0.7, None, "", "Loss/total")
+    assert [path.read_text() for path in (tmp_path / "theirs").iterdir()] == ["theirs"]
 
 
 def test_a_log_with_a_skipped_step_is_json(tmp_path):
