@@ -233,7 +233,7 @@ class ClipDataset(torch.utils.data.Dataset):
         images = {}
         for frame in dict.fromkeys(frames):
             places = [place for place, other in enumerate(frames) if other == frame]
-            found = _read_crops(sequence.frames[frame], [wanted[place] for place in places], self.data.reduced_decoding)
+            found = _read_crops(sequence, frame, [wanted[place] for place in places], self.data.reduced_decoding)
             images.update(zip(places, found))
         return [images[place] for place in range(len(frames))]
 
@@ -251,13 +251,14 @@ class _Rejected(Exception):
         self.reason, self.file = reason, file
 
 
-def _read_crops(frame, wanted, reduce):
-    """The crops of a frame: an image's path, or what draws its own (see Sequence); _Rejected where it gives none."""
+def _read_crops(sequence, number, wanted, reduce):
+    """The crops of a frame of a Sequence, an image's path or what draws its own; _Rejected where it gives none."""
+    frame = sequence.frames[number]
     try:
         if hasattr(frame, "crop"):
             return [frame.crop(*place) for place in wanted]
         with reading(frame):
-            return read_crops(frame, wanted, reduce)
+            return read_crops(frame, wanted, reduce, sequence.frames[0])
     except crops.EmptyCrop:
         raise _Rejected("empty crop") from None
     except (DataError, cv2.error):

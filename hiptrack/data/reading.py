@@ -1,6 +1,9 @@
 """Folders, texts and images of data sets: read in bounded size, with errors that name the file and the line."""
 
 import collections.abc
+import contextlib
+import contextvars
+import functools
 import os
 import re
 import sys
@@ -9,6 +12,8 @@ from pathlib import Path
 import cv2
 import numpy as np
 
+from hiptrack.data.depth import LevelRange
+from hiptrack.data.image_heads import JPEG_END, JPEG_START, MAX_IMAGE_BYTES, ImageHead, peek, read_head
 from hiptrack.data.labels import MAX_COORDINATE, MAX_LINES
 from hiptrack.data.sources import note_source
 from hiptrack.errors import DataError, nearest
@@ -16,8 +21,8 @@ from hiptrack.files import read_bytes, read_text
 
 IMAGE_SUFFIXES = (".jpg", ".jpeg", ".png", ".bmp")
 MAX_TEXT_BYTES = 2**26
-MAX_IMAGE_BYTES = 2**29
-JPEG_START, JPEG_END = b"\xff\xd8", b"\xff\xd9"  # the markers SOI and EOI
+IN_FULL = cv2.IMREAD_COLOR | cv2.IMREAD_ANYDEPTH  # three channels, uint8 or whatever else the file holds
+MAX_PIXELS = 2**26  # of an image: 8192 x 8192, of which 200 MB are decoded
 
 _DIGITS = re.compile("([0-9]+)")
 
@@ -213,25 +218,71 @@ def read_lines(path: str) -> list[str]:
     return text.split("\n") if text else []
 
 
-def read_image_rgb(path: str) -> np.ndarray:
-    """Decodes an image to [H, W, 3] uint8 RGB; DataError names a file that is missing or damaged."""
-    return cv2.cvtColor(decode_bgr(path, read_image_bytes(path)), cv2.COLOR_BGR2RGB)
+def read_image_rgb(path: str, first: str | None = None) -> np.ndarray:
+    """Decodes an image to [H, W, 3] uint8 RGB; DataError names a file that is missing or damaged.
+
+    first: the first frame of the sequence that it is a frame of, by whose range 16 bits become 8 (depth.py); None: it
+    is a picture by itself.
+    """
+    data, _ = read_image(path)
+    return cv2.cvtColor(decode_bgr(path, data, first=first), cv2.COLOR_BGR2RGB)
 
 
-def read_image_bytes(path: str) -> bytes:
-    """The content of an image file; DataError names a file that is missing, or a JPEG that is cut off."""
+def read_image(path: str) -> tuple[bytes, ImageHead]:
+    """The content of an image file, and its head; DataError names a file that is missing, damaged or too large."""
     try:
         data = read_bytes(path, MAX_IMAGE_BYTES)
     except OSError as error:
         raise DataError(f"{path}: the image cannot be read ({error.strerror or error}). Restore the file.") from None
-    # OpenCV paints what a cut JPEG lacks grey; only the missing end-of-image marker tells.
-    if data.startswith(JPEG_START) and data.rfind(JPEG_END) < 0:
+    head = read_head(data)
+    if head is None:
         raise _damaged(path, data)
-    return data
+    if head.width * head.height > MAX_PIXELS:
+        raise DataError(
+            f"{path}: the image has {head.width}x{head.height} pixels, the most that is read is {MAX_PIXELS} pixels. Expected "
+            "a frame of a video; scale it down, and its boxes."
+        )
+    # OpenCV paints what a cut JPEG lacks grey; only the missing end-of-image marker tells, or too few bytes.
+    if len(data) < head.fewest_bytes or data.startswith(JPEG_START) and data.rfind(JPEG_END) < 0:
+        raise _damaged(path, data)
+    return data, head
 
 
-def decode_bgr(path: str, data: bytes, flags: int = cv2.IMREAD_COLOR) -> np.ndarray:
-    """Decodes the content of the image file `path` to [H, W, 3] uint8 BGR; DataError where it is damaged."""
+def decode_bgr(path: str, data: bytes, flags: int = IN_FULL, first: str | None = None) -> np.ndarray:
+    """Decodes the content of the image file `path` to [H, W, 3] uint8 BGR; DataError where it is damaged.
+
+    first: as for read_image_rgb.
+    """
+    image, first = _decode(path, data, flags), first or path
+    if image.dtype == np.uint8 and (data.startswith(JPEG_START) or not _is_deep(first) or peek(first)[0] <= 8):
+        return image
+    if image.dtype not in (np.uint8, np.uint16):
+        raise DataError(
+            f"{path}: the image has values of the type {image.dtype}. Expected 8 or 16 bits a channel; convert it."
+        )
+    levels = _level_range(first, signature(first)) if image.dtype == np.uint16 else None
+    if levels is None:
+        raise DataError(
+            f"{path}: the image has {8 * image.itemsize} bits a channel, the first frame of its sequence, {first}, another "
+            "number. Expected the same in all frames of a sequence; convert it."
+        )
+    return levels(image)
+
+
+@functools.lru_cache(2**16)
+def _is_deep(first):
+    """Whether a sequence's first frame had more than 8 bits a channel, by its head, when it was asked first."""
+    return peek(first)[0] > 8
+
+
+@functools.lru_cache(2**16)
+def _level_range(first, status):
+    """The LevelRange of a sequence by its first frame, None where that has 8 bits; `status` changes where the file does."""
+    image = _decode(first, read_image(first)[0], IN_FULL)
+    return LevelRange(image, first) if image.dtype == np.uint16 else None
+
+
+def _decode(path, data, flags):
     try:
         image = cv2.imdecode(np.frombuffer(data, np.uint8), flags) if data else None
     except cv2.error:

@@ -8,6 +8,7 @@ from typing import ClassVar
 import numpy as np
 
 from hiptrack.data.cache import read_cached
+from hiptrack.data.image_heads import UPRIGHT, peek
 from hiptrack.data.labels import FrameLabels, annotation_path, read_annotations, unlabelled
 from hiptrack.data.reading import FramePaths, nearest_name, show, subfolders
 from hiptrack.data.sources import note_source
@@ -42,6 +43,7 @@ GOT10K = Protocol(("AO", "SR0.5", "SR0.75"))
 
 
 FULL_COVER = 8
+LOOKS = 16  # first frames that are looked at
 
 logger = logging.getLogger(__name__)
 
@@ -136,6 +138,7 @@ class SequenceDataset:
             places = [os.path.abspath(place) for place in (self.root, self.annotations or "")]
             key = f"{self._settings()} {places}"
             self._sequences = read_cached(self.name, key, Sequence, self._read, self.taxonomy)
+            self._report_images()
             if self.annotations:
                 self._report_unannotated([s.name for s in self._sequences])
         return self._sequences
@@ -266,6 +269,21 @@ class SequenceDataset:
         if not os.path.lexists(path):
             return unlabelled(len(frames), self.taxonomy)
         return read_annotations(path, name, [os.path.basename(frame) for frame in frames], self.taxonomy)
+
+    def _report_images(self):
+        """Say how images are read that are not plainly what they seem, by a look at some sequences' first frames."""
+        some = self._sequences[:: -(-len(self._sequences) // LOOKS)]
+        looks = [(s.frames[0], *peek(s.frames[0])) for s in some]
+        deep = [path for path, bits, _ in looks if bits > 8]
+        turned = [path for path, _, orientation in looks if orientation != UPRIGHT]
+        if deep:
+            text = "%s: images of more than 8 bits a channel, such as %s: shown in 8 bits by the range of their sequence's first frame"
+            logger.info(text, self.name, deep[0])
+        if turned:
+            text = (
+                "%s: images with an Exif orientation, such as %s: turned as it says; boxes count in the turned picture"
+            )
+            logger.info(text, self.name, turned[0])
 
     def _report_unannotated(self, names):
         without = [name for name in names if not os.path.lexists(annotation_path(self.annotations, name))]

@@ -110,10 +110,11 @@ class _Run:
         started = time.perf_counter()
         with self._ended_by_errors():
             given = _first_box(sequence)
-            (frame,) = reader.frames(sequence.frames[:1], 0)
+            first = sequence.frames[0]
+            (frame,) = reader.frames([first], first, 0)
             self.ahead = decodes_ahead(tracker, frame)
             done = len(kept["frames"]["boxes"]) if kept else 1
-            self._frames = reader.frames(sequence.frames[done:], AHEAD if self.ahead else 0)
+            self._frames = reader.frames(sequence.frames[done:], first, AHEAD if self.ahead else 0)
             spare(self.ahead)
             before = time.perf_counter()
             self.target = tracker.start(frame, given.copy())
@@ -298,14 +299,15 @@ class ReadAhead:
     def __exit__(self, *_):
         self._pool.shutdown(cancel_futures=True)
 
-    def frames(self, paths, ahead):
+    def frames(self, paths, first, ahead):
         """Yields the frames [H, W, 3] uint8 RGB of image files, in order; `ahead` of them wait, 0: none is read unasked.
 
+        first: the path of the sequence's first frame, as for read_image_rgb.
         Raises DataError, when its turn has come, for a file that is missing or damaged.
         """
         waiting = deque()
         for path in paths:
-            waiting.append(self._pool.submit(read_image_rgb, path))
+            waiting.append(self._pool.submit(read_image_rgb, path, first))
             if len(waiting) > ahead:
                 yield waiting.popleft().result()
         while waiting:

@@ -344,7 +344,9 @@ def check_frame(frame_rgb):
             if isinstance(frame_rgb, np.ndarray)
             else type(frame_rgb).__name__
         )
-        raise DataError(f"A frame must be a uint8 RGB array [H, W, 3], not {found}.")
+        deep = isinstance(frame_rgb, np.ndarray) and frame_rgb.dtype == np.uint16
+        hint = " hiptrack.data.depth.LevelRange turns 16 bits into 8, by one range for a video." if deep else ""
+        raise DataError(f"A frame must be a uint8 RGB array [H, W, 3], not {found}.{hint}")
 
 
 def parts_of(path: Path) -> tuple[Path, dict[str, object]]:

@@ -131,10 +131,10 @@ def test_a_defect_in_one_sequence_leaves_the_others(sequences, batch, monkeypatc
     """No HiptrackError, but what nobody foresaw: in decoding one film, and in what the tracker found in another."""
     expected, read = tracked(tracker_of(), sequences, 1), running.read_image_rgb
 
-    def reads(path):
+    def reads(path, first=None):
         if path == sequences[0].frames[4]:
             raise MemoryError("no room")
-        return read(path)
+        return read(path, first)
 
     tracker = tracker_of()
     step = tracker.step
@@ -165,8 +165,8 @@ def test_large_frames_are_decoded_ahead_but_not_without_bound(sequences, monkeyp
     decoded, more = [], threading.Condition()
     read = running.read_image_rgb
 
-    def reads(path):
-        image = read(path)
+    def reads(path, first=None):
+        image = read(path, first)
         with more:
             decoded.append(path)
             more.notify()

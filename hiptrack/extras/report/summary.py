@@ -91,7 +91,7 @@ def _lowest(frames):
 
 
 def _picture(score, sequence, frame, caption):
-    image = read_image_rgb(sequence.frames[frame - 1])
+    image = read_image_rgb(sequence.frames[frame - 1], sequence.frames[0])
     seen = score.result.moments.get(frame)
     if seen is not None:
         image = _overlaid(image, *seen)

@@ -11,6 +11,7 @@ from collections.abc import Iterator
 import cv2
 import numpy as np
 
+from hiptrack.data.image_heads import peek
 from hiptrack.data.reading import IMAGE_SUFFIXES, image_names, read_image_rgb
 from hiptrack.errors import DataError
 
@@ -87,13 +88,18 @@ class FolderSource(Source):
                 f"{folder}: no images ({', '.join(IMAGE_SUFFIXES)}) can be found in this folder. Expected the frames of a video."
             ) from error
         self.total = len(self._images)
+        if peek(os.path.join(folder, self._images[0]))[0] > 8:
+            self.notes.append(
+                f"{folder}: more than 8 bits a channel, shown in 8 bits by the range of {self._images[0]}"
+            )
 
     def frames(self, start=1):
         if start > self.total:
             raise _too_short(self.name, start, self.total)
+        first = os.path.join(self.name, self._images[0])
         for number, image in enumerate(self._images[start - 1 :], start):
             try:
-                frame = read_image_rgb(os.path.join(self.name, image))
+                frame = read_image_rgb(os.path.join(self.name, image), first)
             except DataError as error:
                 raise DataError(f"frame {number} cannot be decoded: {error}") from error
             yield number, frame
