@@ -225,3 +225,27 @@ def test_memory_does_not_grow(checkpoint, box, tmp_path, monkeypatch):
     assert track(request, lambda model: tracker) == 0
     assert tracker.target.memory.bank.frames == 3 and len(lines_of(lines)) == 2000
     assert loop.resident[2000] - loop.resident[500] < 20 * 2**20
+
+
+def test_a_video_of_16_bits_is_shown_by_the_range_of_its_first_frame(tmp_path):
+    path, grey = tmp_path / "thermal.mkv", np.tile(np.arange(256, dtype=np.uint16), (128, 1))
+    settings = [cv2.VIDEOWRITER_PROP_DEPTH, cv2.CV_16U, cv2.VIDEOWRITER_PROP_IS_COLOR, 0]
+    writer = cv2.VideoWriter(str(path), cv2.CAP_FFMPEG, cv2.VideoWriter_fourcc(*"FFV1"), 10, (256, 128), settings)
+    if not writer.isOpened():
+        pytest.skip("OpenCV has no encoder for 16 bits here")
+    for number in range(3):
+        writer.write(7000 + 4 * grey + 200 * number)
+    writer.release()
+    with open_source(str(path)) as source:
+        frames = [frame for _, frame in source.frames()]
+    assert [int(np.ptp(frame)) for frame in frames] == [255, pytest.approx(205, abs=3), pytest.approx(155, abs=3)]
+    assert len(frames) == 3 and len(np.unique(frames[0])) > 200 and "16 bits" in source.notes[0]
+    with open_source(str(path)) as source:
+        assert np.array_equal(next(source.frames(3))[1], frames[2])
+
+
+def test_a_video_of_huge_frames_is_not_decoded(tmp_path, monkeypatch):
+    path = write_video(tmp_path / "a.avi", moving_target(3)[0], "MJPG")
+    monkeypatch.setattr(sources, "MAX_PIXELS", 100)
+    with pytest.raises(DataError, match=r"a.avi: its frames have [0-9]+x[0-9]+ pixels, the most that is read is 100"):
+        open_source(str(path))

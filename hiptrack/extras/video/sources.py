@@ -3,6 +3,7 @@
 OpenCV decodes to BGR; everything that leaves this file is RGB.
 """
 
+import math
 import os
 import re
 import sys
@@ -11,12 +12,14 @@ from collections.abc import Iterator
 import cv2
 import numpy as np
 
+from hiptrack.data.depth import LevelRange
 from hiptrack.data.image_heads import peek
-from hiptrack.data.reading import IMAGE_SUFFIXES, image_names, read_image_rgb
+from hiptrack.data.reading import IMAGE_SUFFIXES, MAX_PIXELS, image_names, read_image_rgb
 from hiptrack.errors import DataError
 
 # Containers that count their frames; the others give a length in time, from which OpenCV only estimates a number.
 COUNTED_SUFFIXES = (".mp4", ".m4v", ".mov", ".3gp", ".avi")
+GREY_16_BITS = int.from_bytes(b"Y1\0\x10", "little")  # FFmpeg's pixel format, of thermal cameras
 TOO_FAST = 1000  # frames/s; from there on it is the clock of a container without a frame rate
 
 
@@ -118,19 +121,34 @@ class _CaptureSource(Source):
         self._capture = cv2.VideoCapture(target, backend)
         if not self._capture.isOpened():
             raise DataError(f"{name}: {cannot_open}")
+        sides = [int(self._capture.get(side)) for side in (cv2.CAP_PROP_FRAME_WIDTH, cv2.CAP_PROP_FRAME_HEIGHT)]
+        if math.prod(sides) > MAX_PIXELS:
+            raise DataError(
+                f"{name}: its frames have {sides[0]}x{sides[1]} pixels, the most that is read is {MAX_PIXELS} pixels. Scale it "
+                "down."
+            )
         fps = self._capture.get(cv2.CAP_PROP_FPS)
         self.fps = fps if 0 < fps < TOO_FAST else None  # NaN is neither
+        self._is_deep = int(self._capture.get(cv2.CAP_PROP_CODEC_PIXEL_FORMAT)) == GREY_16_BITS
+        if self._is_deep:
+            self._capture.set(cv2.CAP_PROP_CONVERT_RGB, 0)
+            self.notes.append(f"{name}: 16 bits, shown in 8 bits by the range of its first frame")
 
     def frames(self, start=1):
-        number = 0
+        number, levels = 0, None
         while self._capture.grab():
             number += 1
-            if number < start:  # passed over one by one, since seeking may miss by some frames
+            # passed over one by one, since seeking may miss by some frames; the first has the range of all
+            if number < start and not (self._is_deep and number == 1):
                 continue
             there, frame_bgr = self._capture.retrieve()
             if not there:
                 raise DataError(f"{self.name}: frame {number} cannot be decoded.")
-            yield number, cv2.cvtColor(frame_bgr, cv2.COLOR_BGR2RGB)
+            if self._is_deep:
+                levels = levels or LevelRange(frame_bgr, self.name)
+                frame_bgr = cv2.cvtColor(levels(frame_bgr), cv2.COLOR_GRAY2BGR)
+            if number >= start:
+                yield number, cv2.cvtColor(frame_bgr, cv2.COLOR_BGR2RGB)
         self._check_end(number)
         if number < start:
             raise _too_short(self.name, start, number)
