@@ -137,6 +137,7 @@ def _pack(sequences, sources, taxonomy):
         "boxed": np.array([len(s.boxes_xywh) for s in sequences], np.int64),
         "is_labelled": np.array([s.labels is not None for s in sequences]),
         "is_still": np.array([s.is_still for s in sequences]),
+        "image_sizes": np.array([s.image_size or (0, 0) for s in sequences], np.int64),
         "frames": np.array(frames, np.int64),
         "visible": np.concatenate([s.visible for s in sequences]),
         "cover": np.concatenate([s.cover for s in sequences]),
@@ -150,13 +151,16 @@ def _unpack(arrays, make, taxonomy):
     """The sequences of _pack; their arrays are parts of those in the file."""
     files = _texts(arrays["files"])
     each = [_texts(arrays["names"]), _texts(arrays["folders"]), arrays["is_labelled"], arrays["is_still"].tolist()]
+    each.append([tuple(size) if any(size) else None for size in arrays["image_sizes"].tolist()])
     each.append(np.split(arrays["boxes"], arrays["boxed"].cumsum()[:-1]))
     each += [np.split(arrays[name], arrays["lengths"].cumsum()[:-1]) for name in PER_FRAME]
     sequences = []
-    for name, folder, is_labelled, is_still, boxes, frames, visible, cover, flags, annotated in zip(*each, strict=True):
+    for name, folder, is_labelled, is_still, image_size, boxes, frames, visible, cover, flags, annotated in zip(
+        *each, strict=True
+    ):
         paths = FramePaths(folder, [files[place] for place in frames.tolist()])
         labels = FrameLabels(flags, annotated, taxonomy) if is_labelled else None
-        sequences.append(make(name, paths, boxes, visible, cover, labels, is_still))
+        sequences.append(make(name, paths, boxes, visible, cover, labels, is_still, image_size))
     return sequences
 
 

@@ -124,7 +124,8 @@ class ClipDataset(torch.utils.data.Dataset):
     frame: FrameLabels.multi_hot), gaps [F] (frames from the search frame before; 0 for the first), sequence: its name after that of its data set, source: text naming
     sequence and frames,
     rejected: the draws before it that gave no clip, in order, each {"reason": "unreadable image" or "empty crop" or
-    "no visible frame", "sequence": its name, "file": the image's path or None}. After REDRAWS of those in a row, as for any other error of
+    "no visible frame", "sequence": its name, "file": the image's path or None, "error": what is wrong with it, or None}. After
+    REDRAWS of those in a row, as for any other error of
     the data, a HiptrackError is returned in the sample's place: raised in a worker it would lose its words.
     """
 
@@ -177,7 +178,7 @@ class ClipDataset(torch.utils.data.Dataset):
         while len(rejected) < REDRAWS:
             number, sequence = self.draw_sequence(rng)
             if not sequence.visible.any():
-                rejected.append({"reason": "no visible frame", "sequence": sequence.name, "file": None})
+                rejected.append(_Rejected("no visible frame").of(sequence))
                 continue
             template, search = self.data.sampler(sequence.visible, rng)
             try:
@@ -185,7 +186,7 @@ class ClipDataset(torch.utils.data.Dataset):
                 name = f"{self.data.datasets[number].name}/{sequence.name}"
                 return {**clip, "sequence": name, "rejected": rejected}
             except _Rejected as draw:
-                rejected.append({"reason": draw.reason, "sequence": sequence.name, "file": draw.file})
+                rejected.append(draw.of(sequence))
         raise DataError(
             f"{REDRAWS} clips drawn one after another could not be used: {_summary(rejected)}. Check the files and "
             "the boxes of these sequences, or lower Augmentation.centre_jitter and scale_jitter."
@@ -245,10 +246,14 @@ def box_in(crop, box_xywh):
 
 
 class _Rejected(Exception):
-    """A draw that gives no clip, and why; `file`: the image at fault, if one is."""
+    """A draw that gives no clip, and why; `file`: the image at fault, if one is, and `error`: how."""
 
-    def __init__(self, reason, file=None):
-        self.reason, self.file = reason, file
+    def __init__(self, reason, file=None, error=None):
+        self.reason, self.file, self.error = reason, file, error
+
+    def of(self, sequence):
+        """The entry of a sample's list of rejected draws (see ClipDataset)."""
+        return {"reason": self.reason, "sequence": sequence.name, "file": self.file, "error": self.error}
 
 
 def _read_crops(sequence, number, wanted, reduce):
@@ -258,11 +263,11 @@ def _read_crops(sequence, number, wanted, reduce):
         if hasattr(frame, "crop"):
             return [frame.crop(*place) for place in wanted]
         with reading(frame):
-            return read_crops(frame, wanted, reduce, sequence.frames[0])
+            return read_crops(frame, wanted, reduce, sequence.frames[0], sequence.image_size)
     except crops.EmptyCrop:
         raise _Rejected("empty crop") from None
-    except (DataError, cv2.error):
-        raise _Rejected("unreadable image", frame) from None
+    except (DataError, cv2.error) as error:
+        raise _Rejected("unreadable image", frame, str(error)) from None
 
 
 def _summary(rejected):
@@ -270,7 +275,7 @@ def _summary(rejected):
     parts = []
     for reason, count in Counter(draw["reason"] for draw in rejected).items():
         first = next(draw for draw in rejected if draw["reason"] == reason)
-        place = ", ".join(filter(None, (first["sequence"], first["file"])))
+        place = ", ".join(filter(None, (first["sequence"], first["error"] or first["file"])))
         parts.append(f"{count} x {reason} (for example in {place})")
     return "; ".join(parts)
 

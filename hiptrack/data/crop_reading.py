@@ -10,7 +10,7 @@ import numpy as np
 
 from hiptrack import crops
 from hiptrack.data.image_heads import JpegHead
-from hiptrack.data.reading import decode_bgr, read_image
+from hiptrack.data.reading import decode_bgr, read_image, require_size
 
 REDUCTIONS = {
     8: cv2.IMREAD_REDUCED_COLOR_8,
@@ -20,19 +20,21 @@ REDUCTIONS = {
 }
 
 
-def read_crops(path, wanted, reduce=True, first=None):
+def read_crops(path, wanted, reduce=True, first=None, stated_size=None):
     """Crops of one image file, which is decoded once: a list of [size, size, 3] uint8 RGB.
 
     wanted: (box_xywh in pixels, factor, size) of each crop, as for crops.crop, whose geometry they have. With `reduce`
     a JPEG is decoded at the scale 1/2, 1/4 or 1/8 where each of its crops shrinks it that much; otherwise the crops are
-    those of the whole image to the bit. first: as for read_image_rgb. Raises EmptyCrop, and DataError for a file that is
-    missing, damaged or too large.
+    those of the whole image to the bit. first, stated_size: as for decode_bgr. Raises EmptyCrop, and DataError for a file
+    that is missing, damaged, too large or of another size.
     """
     data, head = read_image(path)
     if not (isinstance(head, JpegHead) and head.is_plain):
-        image = decode_bgr(path, data, first=first)
+        image = decode_bgr(path, data, first=first, stated_size=stated_size)
         return [_rgb(crops.crop(image, *crop)) for crop in wanted]
     size = head.width, head.height
+    if stated_size is not None:
+        require_size(path, size, stated_size)
     lowest = max(crops.shown(box, factor, size)[3] for box, factor, _ in wanted)
     reduction = _reduction(wanted) if reduce else 1
     rows = (lowest // reduction + 2) * reduction  # whole cells, and one more to interpolate to

@@ -19,6 +19,7 @@ from hiptrack.ranges import NonNegative
 
 MAX_JSON_BYTES = 2**30
 
+_BELOW = r"(?s)^(?![/\\]|(.*[/\\])?\.\.([/\\]|$))[^\0]+$"  # a path that stays below its folder
 # The same for every object.
 _VISIBLE = np.broadcast_to(np.True_, 1)
 _COVER = np.broadcast_to(np.int64(FULL_COVER), 1)
@@ -29,8 +30,13 @@ _COVER = np.broadcast_to(np.int64(FULL_COVER), 1)
 class COCODataset(SequenceDataset):
     """COCO (Lin et al., ECCV 2014) for training: an object is a sequence of one frame, drawn as often as a clip needs.
 
-    `root/annotations/instances_<split>.json` and the pictures in `root/<split>/` or `root/images/<split>/`. A sequence
-    is called `<picture>-<annotation id>`. Left out are crowds (iscrowd) and objects with a side below `smallest`.
+    `root/annotations/instances_<split>.json` and the pictures in `root/<split>/` or `root/images/<split>/`, or in folders
+    there. A sequence is called `<picture>-<annotation id>`; where that comes again, with `.2`, `.3` and so on behind it in
+    the order of the file; `<picture>-object` where there is no id. Left out are crowds (iscrowd) and objects with a side
+    below `smallest`.
+
+    A picture that has an Exif orientation is turned, or not, so that it has the width and height that the file states.
+    Where it has them either way, or the file states none, it is turned.
 
     Args:
         split: for example 'train2017'.
@@ -55,37 +61,70 @@ class COCODataset(SequenceDataset):
     def _names(self):
         path = os.path.join(self.root, "annotations", f"instances_{self.split}.json")
         instances = _read_instances(path)
-        pictures = {picture.id: picture.file_name for picture in instances.images}
-        folder = os.path.join(self._folders()[0], "")
-        self._objects = {}
+        pictures, folder = {}, os.path.join(self._folders()[0], "")
+        for place, picture in enumerate(instances.images):
+            if picture.id in pictures:
+                raise DataError(
+                    f"{path}: images[{place}] has the id {picture.id!r}, as an image before it has. Expected an id of its own for "
+                    "each, by which annotations name it; restore the file."
+                )
+            stem = os.path.splitext(os.path.basename(picture.file_name))[0]
+            pictures[picture.id] = stem, folder + picture.file_name, picture.size
+        self._objects, taken = {}, {}
         for place, entry in enumerate(instances.annotations):
             if entry.iscrowd:
                 continue
-            file = pictures.get(entry.image_id)
-            if file is None:
+            if entry.image_id not in pictures:
                 raise DataError(
                     f"{path}: annotations[{place}] is of the picture {entry.image_id!r}, which is none of `images`. "
                     "Restore the file."
                 )
+            stem, file, size = pictures[entry.image_id]
+            name = _free_name(f"{stem}-{entry.called}", taken)
             if min(entry.bbox[2:]) >= max(self.smallest, 1e-6):
-                self._objects[f"{os.path.splitext(file)[0]}-{entry.id}"] = (folder + file, entry.bbox)
+                self._objects[name] = file, size, entry.bbox
         return list(self._objects)
 
     def _read_sequence(self, name):
-        file, box = self._objects.pop(name)
-        return Sequence(name, (file,), np.array([box]), _VISIBLE, _COVER, is_still=True)
+        file, size, box = self._objects.pop(name)
+        return Sequence(name, (file,), np.array([box]), _VISIBLE, _COVER, is_still=True, image_size=size)
+
+
+def _free_name(name, taken):
+    """The name, or where it is taken the first free one of `name.2`, `name.3` and so on; `taken`: {name: last number}."""
+    free, number = name, taken.get(name, 0)
+    while free in taken:
+        number += 1
+        free = f"{name}.{number}"
+    taken[name] = max(number, 1)
+    taken.setdefault(free, 1)
+    return free
 
 
 class _Picture(msgspec.Struct):
-    id: int | str
-    file_name: Annotated[str, msgspec.Meta(pattern=r"^[^/]+$")]
+    id: int | float | str
+    file_name: Annotated[str, msgspec.Meta(pattern=_BELOW)]
+    width: int | float | None = None
+    height: int | float | None = None
+
+    @property
+    def size(self):
+        """(width, height) in pixels, None where the file does not state both; 0 stands for unknown."""
+        return (int(self.width), int(self.height)) if self.width and self.height else None
 
 
 class _Object(msgspec.Struct):
-    id: int | str
-    image_id: int | str
+    image_id: int | float | str
     bbox: Box
+    id: int | float | str | None = None
     iscrowd: int | bool = False
+
+    @property
+    def called(self):
+        """What stands for the id in the object's name; tools that use floats write 7.0."""
+        if self.id is None:
+            return "object"
+        return int(self.id) if isinstance(self.id, float) and self.id.is_integer() else self.id
 
 
 class _Instances(msgspec.Struct):
@@ -103,7 +142,7 @@ def _read_instances(path):
         raise DataError(f"{path}: cannot be read ({error}). Expected COCO's instances; restore the file.") from None
     except (msgspec.DecodeError, RecursionError) as error:
         raise DataError(
-            f"{path}: no COCO instances ({error}). Expected an object with `images` (id, file_name without folders) and "
+            f"{path}: no COCO instances ({error}). Expected an object with `images` (id, file_name below the folder of pictures, width, height) and "
             "`annotations` (id, image_id, bbox x, y, w, h in pixels, iscrowd); restore the file."
         ) from None
 

@@ -248,12 +248,22 @@ def read_image(path: str) -> tuple[bytes, ImageHead]:
     return data, head
 
 
-def decode_bgr(path: str, data: bytes, flags: int = IN_FULL, first: str | None = None) -> np.ndarray:
+def decode_bgr(
+    path: str,
+    data: bytes,
+    flags: int = IN_FULL,
+    first: str | None = None,
+    stated_size: tuple[int, int] | None = None,
+) -> np.ndarray:
     """Decodes the content of the image file `path` to [H, W, 3] uint8 BGR; DataError where it is damaged.
 
-    first: as for read_image_rgb.
+    first: as for read_image_rgb. stated_size: the (width, height) that its boxes belong to, which tells whether the
+    picture is turned by its Exif orientation; DataError where it has that size neither way. Without it, it is turned.
     """
     image, first = _decode(path, data, flags), first or path
+    if stated_size is not None and image.shape[1::-1] != stated_size:
+        turned, image = image, _decode(path, data, flags | cv2.IMREAD_IGNORE_ORIENTATION)
+        require_size(path, image.shape[1::-1], stated_size, turned.shape[1::-1])
     if image.dtype == np.uint8 and (data.startswith(JPEG_START) or not _is_deep(first) or peek(first)[0] <= 8):
         return image
     if image.dtype not in (np.uint8, np.uint16):
@@ -267,6 +277,18 @@ def decode_bgr(path: str, data: bytes, flags: int = IN_FULL, first: str | None =
             "number. Expected the same in all frames of a sequence; convert it."
         )
     return levels(image)
+
+
+def require_size(path, size, stated_size, turned_size=None):
+    """Raise DataError unless an image's (width, height), as it is stored, are those that its data set states."""
+    if size != stated_size:
+        turned = ""
+        if turned_size not in (None, size):
+            turned = f", or {turned_size[0]}x{turned_size[1]} as its Exif orientation turns it"
+        raise DataError(
+            f"{path}: the image has {size[0]}x{size[1]} pixels{turned}; its data set states {stated_size[0]}x"
+            f"{stated_size[1]}. Expected the picture that its boxes belong to; restore it, or correct the stated size."
+        )
 
 
 @functools.lru_cache(2**16)

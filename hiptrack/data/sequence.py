@@ -57,7 +57,7 @@ class Sequence:
     pixels; [1, 4] where only the first frame's box is given. `visible`: [N] bool, a box is known, has an area, and the
     frame is neither marked absent nor of cover 0. `cover`: [N] int, 0..8 (8 without cover.label). `labels`: challenge
     labels, None where no annotations were asked for. `is_still`: it is a picture, not a video, and may be drawn as
-    several frames.
+    several frames. `image_size`: (width, height) of the pictures that the boxes belong to, where the data set states it.
     """
 
     name: str
@@ -67,6 +67,7 @@ class Sequence:
     cover: np.ndarray
     labels: FrameLabels | None = None
     is_still: bool = False
+    image_size: tuple[int, int] | None = None
 
     def __len__(self):
         return len(self.frames)
@@ -279,7 +280,7 @@ class SequenceDataset:
         if deep:
             text = "%s: images of more than 8 bits a channel, such as %s: shown in 8 bits by the range of their sequence's first frame"
             logger.info(text, self.name, deep[0])
-        if turned:
+        if turned and some[0].image_size is None:
             text = (
                 "%s: images with an Exif orientation, such as %s: turned as it says; boxes count in the turned picture"
             )

@@ -54,7 +54,8 @@ def content(sequences):
         for s in sequences
     ]
     return [
-        (s.name, list(s.frames), s.is_still, [(a.dtype, a.tolist()) for a in own]) for s, own in zip(sequences, arrays)
+        (s.name, list(s.frames), s.is_still, s.image_size, [(a.dtype, a.tolist()) for a in own])
+        for s, own in zip(sequences, arrays)
     ]
 
 

@@ -226,9 +226,10 @@ def test_a_clip_with_an_unreadable_frame_is_drawn_again_and_all_others_stay_the_
             continue
         redrawn += 1
         assert failed[0] == first_bad and not set(files_of(sample, breakable)) & set(bad)
-        assert sample["rejected"] == [
-            {"reason": "unreadable image", "sequence": Path(path).parent.name, "file": path} for path in failed
-        ]
+        for draw, path in zip(sample["rejected"], failed, strict=True):
+            assert draw.pop("error").startswith(f"{path}: the image ")
+            assert draw == {"reason": "unreadable image", "sequence": Path(path).parent.name, "file": path}
+        sample = dataset[(0, index)]
         assert_same(dataset[(0, index)], sample)
     assert 10 < redrawn < 50
 
@@ -242,7 +243,8 @@ def test_a_frame_that_opencv_fails_on_is_drawn_again(annotated, monkeypatch):
         raise cv2.error("no such thing")
 
     monkeypatch.setattr(clips_module, "read_crops", fail_once)
-    assert dataset[(0, 0)]["rejected"] == [{"reason": "unreadable image", "sequence": name, "file": first}]
+    draw = {"reason": "unreadable image", "sequence": name, "file": first, "error": "no such thing"}
+    assert dataset[(0, 0)]["rejected"] == [draw]
 
 
 def test_crops_that_show_nothing_are_drawn_again(annotated):
@@ -250,7 +252,7 @@ def test_crops_that_show_nothing_are_drawn_again(annotated):
     rejected = [draw for index in range(20) for draw in dataset[(0, index)]["rejected"]]
     names = {s.name for s in annotated.sequences}
     assert rejected and all(draw.pop("sequence") in names for draw in rejected)
-    assert all(draw == {"reason": "empty crop", "file": None} for draw in rejected)
+    assert all(draw == {"reason": "empty crop", "file": None, "error": None} for draw in rejected)
 
 
 @pytest.mark.parametrize("workers", [0, 2])
@@ -274,7 +276,7 @@ def test_draws_are_bounded_and_the_error_counts_them_by_reason(breakable):
     bad = damage(breakable, [1, 2, 3, 4, 5, 6, 7])
     found = re.search(
         r"could not be used: (?=.*?(\d+) x empty crop \(for example in world_train_\w+\))"
-        r"(?=.*?(\d+) x unreadable image \(for example in (\w+), (.+?)\))",
+        r"(?=.*?(\d+) x unreadable image \(for example in (\w+), (.+?): the image .+?)",
         str(far_away[(0, 0)]),
     )
     empty, unreadable, name, file = found.groups()

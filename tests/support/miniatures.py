@@ -149,7 +149,7 @@ def coco(root, annotations=None, split="train2017"):
     if annotations is None:
         annotations = [coco_annotation(1), coco_annotation(2, 8, (0, 0, 5, 40)), coco_annotation(3, iscrowd=1)]
         annotations.append(coco_annotation(4, 8, (1.5, 2, 12, 15)))
-    pictures = [{"id": number, "file_name": f"{number:012d}.jpg", "width": 64} for number in (7, 8)]
+    pictures = [{"id": number, "file_name": f"{number:012d}.jpg", "width": 96, "height": 96} for number in (7, 8)]
     touch(Path(root) / split, [picture["file_name"] for picture in pictures])
     path = Path(root) / "annotations" / f"instances_{split}.json"
     write_lines(path, [json.dumps({"info": {}, "images": pictures, "annotations": annotations})])
