@@ -17,6 +17,16 @@ class EmptyCrop(DataError):
     """A crop that shows nothing of its image."""
 
 
+def are_normalised(boxes_xywh):
+    """Whether the boxes [N, 4] of a target can only be normalised to 0..1 rather than in pixels.
+
+    So it is where each has both sides below one pixel, or lies in the one pixel at the image's corner; boxes without area
+    say nothing.
+    """
+    boxes = boxes_xywh[(boxes_xywh[:, 2:] > 0).all(1)]
+    return len(boxes) > 0 and bool((boxes[:, 2:] < 1).all() or (boxes <= 1).all())
+
+
 def crop_side(box_xywh, factor):
     """Side in pixels of the square crop around a box: ceil(sqrt(w*h) * factor)."""
     return math.ceil(math.sqrt(box_xywh[2] * box_xywh[3]) * factor)

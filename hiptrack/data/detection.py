@@ -10,7 +10,7 @@ import msgspec
 import numpy as np
 
 from hiptrack.data.labels import MAX_COORDINATE, Box
-from hiptrack.data.reading import FramePaths, entries, image_names, natural_key, subfolders
+from hiptrack.data.reading import FramePaths, entries, image_names, natural_key, require_pixels, subfolders
 from hiptrack.data.sequence import FULL_COVER, GOT10K, Sequence, SequenceDataset
 from hiptrack.data.sources import note_source
 from hiptrack.errors import DataError
@@ -70,6 +70,8 @@ class COCODataset(SequenceDataset):
                 )
             stem = os.path.splitext(os.path.basename(picture.file_name))[0]
             pictures[picture.id] = stem, folder + picture.file_name, picture.size
+        if instances.annotations and all(max(entry.bbox) <= 1 for entry in instances.annotations):
+            require_pixels(path, np.array([entry.bbox for entry in instances.annotations]))
         self._objects, taken = {}, {}
         for place, entry in enumerate(instances.annotations):
             if entry.iscrowd:
@@ -207,6 +209,7 @@ class ImageNetVIDDataset(SequenceDataset):
             for place, ((left, top, right, bottom), occluded) in seen.items():
                 boxes[place - first] = left, top, right - left, bottom - top
                 visible[place - first] = right > left and bottom > top and not occluded
+            require_pixels(os.path.join(annotations, f"{stems[first]}.xml"), boxes)
             frames = FramePaths(folder, [images[stem] for stem in stems[first : last + 1]])
             name = f"{video}-{track}"
             self._made[name] = Sequence(name, frames, boxes, visible, np.where(visible, FULL_COVER, 0))

@@ -17,6 +17,7 @@ from hiptrack.data.reading import (
     read_boxes,
     read_marks,
     read_names,
+    require_pixels,
     show,
     subfolders,
 )
@@ -121,6 +122,7 @@ def read_sequence(folder: str, name: str, first_box_only: bool, hint: str = "") 
         present &= cover > 0
     has_marks = absence is not None or cover is not None
     _check_sizes(truth, boxes, present, has_marks)
+    require_pixels(truth, boxes)
     visible = np.zeros(len(images), bool)
     visible[: len(boxes)] = present[: len(boxes)] & (boxes[:, 2:] > 0).all(1)
     if cover is None:

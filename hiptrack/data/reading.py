@@ -12,6 +12,7 @@ from pathlib import Path
 import cv2
 import numpy as np
 
+from hiptrack import crops
 from hiptrack.data.depth import LevelRange
 from hiptrack.data.image_heads import JPEG_END, JPEG_START, MAX_IMAGE_BYTES, ImageHead, peek, read_head
 from hiptrack.data.labels import MAX_COORDINATE, MAX_LINES
@@ -149,6 +150,15 @@ def require_finite(path: str, boxes: np.ndarray) -> np.ndarray:
             "pixels. Expected x,y,w,h in pixels; correct the line (an absent target is written 0,0,0,0)."
         )
     return boxes
+
+
+def require_pixels(path: str, boxes: np.ndarray) -> None:
+    """Raise DataError where the boxes [N, 4] of a target, which the file `path` gives, can only be normalised to 0..1."""
+    if crops.are_normalised(boxes):
+        raise DataError(
+            f"{path}: no box is as large as a pixel, the first is {show(boxes[0])}: are they in pixels? Expected x,y,w,h in "
+            "pixels; multiply boxes that are normalised to 0..1 by the image's width and height."
+        )
 
 
 def read_marks(path: str, frames: int, highest: int, parted: bool = False) -> np.ndarray | None:

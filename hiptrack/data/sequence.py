@@ -10,7 +10,7 @@ import numpy as np
 from hiptrack.data.cache import read_cached
 from hiptrack.data.image_heads import UPRIGHT, peek
 from hiptrack.data.labels import FrameLabels, annotation_path, read_annotations, unlabelled
-from hiptrack.data.reading import FramePaths, nearest_name, show, subfolders
+from hiptrack.data.reading import FramePaths, nearest_name, require_pixels, show, subfolders
 from hiptrack.data.sources import note_source
 from hiptrack.errors import ConfigError, DataError
 from hiptrack.taxonomy import TEN, Taxonomy
@@ -257,6 +257,7 @@ class SequenceDataset:
                 f"{truth}:1: the box {show(boxes[0])} has no area, or the target is marked absent, in the first frame, "
                 f"where tracking starts. Correct the line, or leave the sequence out with {self._kind}.exclude."
             )
+        require_pixels(truth, boxes)
         visible = np.zeros(len(frames), bool)
         visible[: len(there)] = there
         return Sequence(name, frames, boxes, visible, np.where(visible, FULL_COVER, 0), self._labels(name, frames))

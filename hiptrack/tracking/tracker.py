@@ -322,6 +322,11 @@ def check_box(box_xywh, frame_rgb):
     height, width = frame_rgb.shape[:2]
     if box.shape != (4,) or not np.isfinite(box).all() or box[2] <= 0 or box[3] <= 0:
         raise DataError(f"The first box must be four finite numbers x,y,w,h with w,h > 0, not {box_xywh}.")
+    if crops.are_normalised(box[None]):
+        raise DataError(
+            f"The first box {box.tolist()} (xywh) is smaller than a pixel: is it in pixels? One that is normalised to 0..1 is "
+            f"multiplied by the frame's size, {width}x{height}."
+        )
     if box[0] >= width or box[1] >= height or box[0] + box[2] <= 0 or box[1] + box[3] <= 0:
         raise DataError(f"The first box {box.tolist()} (xywh) lies outside the {width}x{height} frame.")
     if max(box[2] / width, box[3] / height) > 10:

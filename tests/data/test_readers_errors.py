@@ -40,6 +40,8 @@ JSON = "annotations/instances_train2017.json"
 VIDEO = "VID/train/ILSVRC2015_VID_train_0000/ILSVRC2015_train_00000001"
 XML = f"Annotations/{VIDEO}/000001.xml"
 BOXES = ["1,2,3,4"] * 3
+NORMALISED = ["0.5,0.4,0.25,0.5", "0.6,0.4,0.25,1.0", "0.5,0.4,0.25,0.5"]  # of the image's sides
+PIXELS = ": no box is as large as a pixel, the first is 0.5,0.4,0.25,0.5: are they in pixels"
 
 
 def coco_with(**changes):
@@ -174,7 +176,30 @@ CASES = [
         f"{XML}: cannot be read .it declares entities",
     ),
     ("vid", gone(f"Data/{VIDEO}/000001.JPEG"), f"{XML}: there is no image 000001 in"),
+    ("lasot", lines("bear/bear-2/groundtruth.txt", NORMALISED), f"bear/bear-2/groundtruth.txt{PIXELS}"),
+    ("lasot_ext", lines("atv/atv-2/groundtruth.txt", NORMALISED), f"atv/atv-2/groundtruth.txt{PIXELS}"),
+    ("trackingnet", lines("TEST/anno/t_0.txt", NORMALISED[:1]), f"TEST/anno/t_0.txt{PIXELS}"),
+    ("uav123", lines(ANNO, (NORMALISED[::2] * 55)[:109]), f"{ANNO}{PIXELS}"),
+    (
+        "otb",
+        lines("Basketball/groundtruth_rect.txt", [line.replace(",", "\t") for line in NORMALISED]),
+        f"Basketball/groundtruth_rect.txt{PIXELS}",
+    ),
+    ("nfs", lines("plain/30/plain.txt", ['0 0.5 0.4 0.75 0.9 1 0 0 0 "a"'] * 3), f"plain/30/plain.txt{PIXELS}"),
+    ("tnl2k", lines(f"{FIGHT}/groundtruth.txt", [*NORMALISED[:2], "0,0,0,0"]), f"{FIGHT}/groundtruth.txt{PIXELS}"),
+    ("mvtd", lines("test/3-Ship/groundtruth.txt", NORMALISED), f"test/3-Ship/groundtruth.txt{PIXELS}"),
+    ("coco", coco_with(bbox=[0.5, 0.4, 0.25, 0.5]), f"{JSON}{PIXELS}"),
+    ("vid", lambda root: normalised_track(root), f"Annotations/{VIDEO}/000002.xml: no box is as large as a pixel"),
 ]
+
+
+def normalised_track(root):
+    """One more track, from the third frame on, with sides below one pixel."""
+    for number in (2, 3):
+        path = root / f"Annotations/{VIDEO}/{number:06d}.xml"
+        box = "<bndbox><xmin>0.5</xmin><xmax>0.75</xmax><ymin>0.4</ymin><ymax>0.9</ymax></bndbox>"
+        track = f"<object><trackid>9</trackid>{box}</object></annotation>"
+        path.write_text(path.read_text().replace("</annotation>", track))
 
 
 @pytest.mark.parametrize("benchmark, damage, message", CASES)

@@ -321,6 +321,23 @@ def test_text_file_that_is_no_text(root):
     assert failure(root, split="train").startswith(f"{truth}: cannot be read")
 
 
+@pytest.mark.parametrize("boxes", [[(0.5, 0.4, 0.2, 0.1)], [(0.5, 0.4, 0.2, 1.0), (0, 0, 0, 0), (0.1, 0.4, 1, 1)]])
+@pytest.mark.parametrize("split", ["train", "test"])
+def test_boxes_that_can_only_be_normalised(tmp_path, boxes, split):
+    write_sequence(tmp_path / split / "a", boxes)
+    text = failure(tmp_path, split=split)
+    assert text.startswith(f"{tmp_path / split / 'a' / 'groundtruth.txt'}: no box is as large as a pixel")
+    assert "are they in pixels?" in text
+
+
+@pytest.mark.parametrize(
+    "boxes", [[(0.5, 0.4, 0.2, 0.1), (0.5, 0.4, 0.2, 1.5)], [(30, 20, 1, 1)], [(0.5, 0.5, 1.5, 0.2)]]
+)
+def test_small_boxes_in_pixels_are_read(tmp_path, boxes):
+    write_sequence(tmp_path / "a", boxes)
+    assert load_one(tmp_path).visible.all()
+
+
 # Images
 
 

@@ -180,6 +180,12 @@ def test_requests_that_cannot_be_met_are_named(checkpoint, box, folder, tmp_path
         "The first box [120.0, 10.0, 20.0, 20.0] (xywh) lies outside the 120x90 frame.",
         box_xywh=(120, 10, 20, 20),
     )
+    bad(
+        DataError,
+        "The first box [0.593, 0.733, 0.047, 0.208] (xywh) is smaller than a pixel: is it in pixels? One that is normalised to "
+        "0..1 is multiplied by the frame's size, 120x90.",
+        box_xywh=(0.593, 0.733, 0.047, 0.208),
+    )
     bad(DataError, f"{folder}: frame 13 was asked for as the first, but there are only 12 frames.", start=13)
     monkeypatch.setattr(outputs, "has_display", lambda: False)
     bad(ConfigError, "There is no display to draw the box on: give --box x,y,w,h.", box_xywh=None)

@@ -248,6 +248,9 @@ BAD_BOXES = {
     "one text": "10,10,20,20",
     "nested": [10, 10, [20], 20],
     "vanishing": [10, 10, 1e-200, 1e-200],
+    "normalised": [0.593, 0.733, 0.047, 0.208],
+    "as wide as the frame, normalised": [0, 0.5, 1, 0.2],
+    "smaller than a pixel": [60, 40, 0.5, 0.5],
     "far larger than the frame": [0, 0, 1e7, 1e7],
     "larger than numbers": [0, 0, 1e200, 1e200],
 }
@@ -269,7 +272,7 @@ def test_update_before_init_is_an_error():
 
 
 @pytest.mark.parametrize(
-    "box", [[-10, -10, 40, 40], [110, 80, 40, 40], [0, 0, 120, 90], [-50, -50, 300, 300], [60, 40, 0.5, 0.5]]
+    "box", [[-10, -10, 40, 40], [110, 80, 40, 40], [0, 0, 120, 90], [-50, -50, 300, 300], [60, 40, 1, 0.5]]
 )
 def test_boxes_at_the_limits_are_tracked(box):
     tracker = tracker_of(toy_model())
