@@ -15,7 +15,8 @@ from hiptrack.data.labels import (
     fixed_generator,
     iter_annotations,
 )
-from hiptrack.data.reading import image_names, read_boxes, subfolders
+from hiptrack.data.listing import image_names, subfolders
+from hiptrack.data.reading import read_boxes
 from hiptrack.errors import DataError
 from hiptrack.tables import as_text
 from hiptrack.taxonomy import TEN, Taxonomy

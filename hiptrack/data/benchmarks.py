@@ -11,11 +11,8 @@ import numpy as np
 from annotated_types import Interval, MinLen
 
 from hiptrack.data.folders import FolderDataset, MVTDDataset
+from hiptrack.data.listing import FramePaths, entries, files, image_names, natural_key, subfolders, text_files
 from hiptrack.data.reading import (
-    FramePaths,
-    entries,
-    image_names,
-    natural_key,
     nearest_name,
     packaged_list,
     parse_boxes,
@@ -25,8 +22,6 @@ from hiptrack.data.reading import (
     read_names,
     read_rows,
     require_finite,
-    subfolders,
-    text_files,
 )
 from hiptrack.data.sequence import Protocol, SequenceDataset
 from hiptrack.errors import ConfigError, DataError
@@ -139,8 +134,7 @@ class OTBDataset(SequenceDataset):
 
 def _truths(folder):
     """The names of a folder's files of boxes that hold any."""
-    names = sorted(entry.name for entry in entries(folder) if entry.is_file())
-    names = [name for name in names if name.startswith("groundtruth_rect") and name.endswith(".txt")]
+    names = [name for name in sorted(files(folder)) if name.startswith("groundtruth_rect") and name.endswith(".txt")]
     return [name for name in names if read_lines(os.path.join(folder, name))]
 
 

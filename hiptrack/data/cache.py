@@ -19,7 +19,7 @@ from safetensors.numpy import save
 
 from hiptrack import taxonomy as taxonomies
 from hiptrack.data.labels import FrameLabels, unlabelled
-from hiptrack.data.reading import FramePaths
+from hiptrack.data.listing import FramePaths
 from hiptrack.data.sources import is_same, noting_sources
 from hiptrack.files import check_file, write_atomically
 from hiptrack.taxonomy import Taxonomy

@@ -10,7 +10,8 @@ import msgspec
 import numpy as np
 
 from hiptrack.data.labels import MAX_COORDINATE, Box
-from hiptrack.data.reading import FramePaths, entries, image_names, natural_key, require_pixels, subfolders
+from hiptrack.data.listing import FramePaths, files, image_names, in_order, subfolders
+from hiptrack.data.reading import require_pixels
 from hiptrack.data.sequence import FULL_COVER, GOT10K, Sequence, SequenceDataset
 from hiptrack.data.sources import note_source
 from hiptrack.errors import DataError
@@ -191,8 +192,7 @@ class ImageNetVIDDataset(SequenceDataset):
 
     def _read_video(self, annotations, folder, video):
         """Makes the sequences of a video with its XML files in one folder and its images in the other."""
-        stems = [entry.name[:-4] for entry in entries(annotations) if entry.name.endswith(".xml")]
-        stems.sort(key=natural_key)
+        stems = [name[:-4] for name in in_order(annotations, [n for n in files(annotations) if n.endswith(".xml")])]
         images = {os.path.splitext(image)[0]: image for image in image_names(folder)}
         tracks = {}
         for place, stem in enumerate(stems):

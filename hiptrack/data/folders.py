@@ -9,18 +9,8 @@ from dataclasses import dataclass, field, replace
 import gin
 import numpy as np
 
-from hiptrack.data.reading import (
-    FramePaths,
-    image_names,
-    nearest_name,
-    packaged_list,
-    read_boxes,
-    read_marks,
-    read_names,
-    require_pixels,
-    show,
-    subfolders,
-)
+from hiptrack.data.listing import FramePaths, image_names, subfolders
+from hiptrack.data.reading import nearest_name, packaged_list, read_boxes, read_marks, read_names, require_pixels, show
 from hiptrack.data.sequence import FULL_COVER, GOT10K, Protocol, Sequence, SequenceDataset
 from hiptrack.errors import ConfigError, DataError
 

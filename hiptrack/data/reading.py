@@ -1,12 +1,10 @@
-"""Folders, texts and images of data sets: read in bounded size, with errors that name the file and the line."""
+"""Texts and images of data sets: read in bounded size, with errors that name the file and the line."""
 
 import collections.abc
 import contextlib
 import contextvars
 import functools
 import os
-import re
-import sys
 from pathlib import Path
 
 import cv2
@@ -20,79 +18,9 @@ from hiptrack.data.sources import note_source
 from hiptrack.errors import DataError, nearest
 from hiptrack.files import read_bytes, read_text
 
-IMAGE_SUFFIXES = (".jpg", ".jpeg", ".png", ".bmp")
 MAX_TEXT_BYTES = 2**26
 IN_FULL = cv2.IMREAD_COLOR | cv2.IMREAD_ANYDEPTH  # three channels, uint8 or whatever else the file holds
 MAX_PIXELS = 2**26  # of an image: 8192 x 8192, of which 200 MB are decoded
-
-_DIGITS = re.compile("([0-9]+)")
-
-
-class FramePaths(collections.abc.Sequence):
-    """The paths of a folder's images, each put together when it is asked for.
-
-    TrackingNet has thirty thousand folders of some hundred frames. The names are alike in all of them and shared, so
-    that a frame costs eight bytes rather than a path.
-    """
-
-    __slots__ = ("folder", "names")
-
-    def __init__(self, folder: str, names):
-        self.folder, self.names = os.path.join(folder, ""), tuple(map(sys.intern, names))
-
-    def __len__(self):
-        return len(self.names)
-
-    def __getitem__(self, index):
-        if isinstance(index, slice):
-            return tuple(self.folder + name for name in self.names[index])
-        return self.folder + self.names[index]
-
-    def __eq__(self, other):
-        return isinstance(other, collections.abc.Sequence) and tuple(self) == tuple(other)
-
-    def __hash__(self):
-        return hash(tuple(self))
-
-
-def image_names(folder: str, hint: str = "") -> list[str]:
-    """Names of a folder's images (jpg, jpeg, png, bmp) in natural order; DataError, with the `hint`, for none."""
-    files = [entry.name for entry in entries(folder) if entry.is_file()]
-    names = [name for name in files if name.lower().endswith(IMAGE_SUFFIXES)]
-    if not names:
-        raise DataError(
-            f"{folder}: no images. Expected the frames of a sequence ({', '.join(IMAGE_SUFFIXES)}) in this "
-            f"folder; add them, or leave the sequence out with `exclude`.{hint}"
-        )
-    return sorted(names, key=natural_key)
-
-
-def subfolders(folder: str) -> list[str]:
-    """Names of the folders in a folder, in natural order, hidden ones left out."""
-    return sorted((entry.name for entry in entries(folder) if entry.is_dir()), key=natural_key)
-
-
-def text_files(folder: str) -> list[str]:
-    """Names without `.txt` of the text files in a folder, in natural order, hidden ones left out."""
-    names = [entry.name[:-4] for entry in entries(folder) if entry.name.endswith(".txt") and entry.is_file()]
-    return sorted(names, key=natural_key)
-
-
-def natural_key(name: str) -> tuple:
-    """Sorting key by which frame10 comes after frame9."""
-    parts = _DIGITS.split(name.lower())
-    parts[1::2] = map(int, parts[1::2])
-    return (parts, name)
-
-
-def entries(folder: str) -> list[os.DirEntry]:
-    """What a folder holds, hidden entries left out."""
-    note_source(folder)
-    try:
-        with os.scandir(folder) as found:
-            return [entry for entry in found if not entry.name.startswith(".")]
-    except OSError as error:
-        raise DataError(f"{folder}: the folder cannot be read ({error.strerror}). Restore it.") from None
 
 
 def read_boxes(path: str, frames: int, first_box_only: bool) -> np.ndarray:

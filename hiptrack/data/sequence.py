@@ -10,7 +10,8 @@ import numpy as np
 from hiptrack.data.cache import read_cached
 from hiptrack.data.image_heads import UPRIGHT, peek
 from hiptrack.data.labels import FrameLabels, annotation_path, read_annotations, unlabelled
-from hiptrack.data.reading import FramePaths, nearest_name, require_pixels, show, subfolders
+from hiptrack.data.listing import FramePaths, subfolders
+from hiptrack.data.reading import nearest_name, require_pixels, show
 from hiptrack.data.sources import note_source
 from hiptrack.errors import ConfigError, DataError
 from hiptrack.taxonomy import TEN, Taxonomy

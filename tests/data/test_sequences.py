@@ -16,7 +16,8 @@ from helpers_data import (
 )
 
 from hiptrack.data.folders import FolderDataset
-from hiptrack.data.reading import image_names, read_image_rgb
+from hiptrack.data.listing import image_names
+from hiptrack.data.reading import read_image_rgb
 from hiptrack.errors import DataError
 
 BOXES = [(1, 2, 10, 8), (2, 2, 10, 8), (3, 2, 10.5, 8)]

@@ -59,7 +59,7 @@ def test_sources_that_cannot_be_opened_are_named(tmp_path):
     (tmp_path / "empty").mkdir()
     bad(
         tmp_path / "empty",
-        f"{tmp_path}/empty: no images (.jpg, .jpeg, .png, .bmp) can be found in this folder. Expected the frames of a video.",
+        f"{tmp_path}/empty: no images. Expected the frames of a sequence (.jpg, .jpeg, .png, .bmp) in this folder; add them.",
     )
     if sys.platform == "linux":
         with pytest.raises(DataError, match="^camera 9876: there is no /dev/video9876. Expected a camera's number"):

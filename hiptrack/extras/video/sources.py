@@ -14,7 +14,8 @@ import numpy as np
 
 from hiptrack.data.depth import LevelRange
 from hiptrack.data.image_heads import peek
-from hiptrack.data.reading import IMAGE_SUFFIXES, MAX_PIXELS, image_names, read_image_rgb
+from hiptrack.data.listing import image_names
+from hiptrack.data.reading import MAX_PIXELS, read_image_rgb
 from hiptrack.errors import DataError
 
 # Containers that count their frames; the others give a length in time, from which OpenCV only estimates a number.
@@ -84,12 +85,7 @@ class FolderSource(Source):
     def __init__(self, folder: str):
         super().__init__()
         self.name = folder
-        try:
-            self._images = image_names(folder)
-        except DataError as error:
-            raise DataError(
-                f"{folder}: no images ({', '.join(IMAGE_SUFFIXES)}) can be found in this folder. Expected the frames of a video."
-            ) from error
+        self._images = image_names(folder)
         self.total = len(self._images)
         if peek(os.path.join(folder, self._images[0]))[0] > 8:
             self.notes.append(
