@@ -2,8 +2,8 @@
 
 import argparse
 
-from hiptrack.cli.options import add_checkpoint
-from hiptrack.data.folders import FolderDataset
+from hiptrack.cli.options import add_checkpoint, add_sequences
+from hiptrack.data.benchmarks import open_benchmark
 from hiptrack.nano import FOLDER, checkpoint_name, checkpoint_path
 
 
@@ -12,6 +12,7 @@ def main():
     parser.add_argument("root", help="folder of sequences: images and groundtruth.txt in one folder each")
     what = "weights file (.safetensors) or tracker's folder; by default nano, which comes with the package"
     add_checkpoint(parser, what, FOLDER, checkpoint_path)
+    add_sequences(parser)
     args = parser.parse_args()
 
     from hiptrack.evaluation.baselines import MIL, OpenCVTracker, StillBox
@@ -19,7 +20,7 @@ def main():
     from hiptrack.evaluation.table import compare_table
     from hiptrack.tracking.tracker import Tracker, parts_of
 
-    sequences = FolderDataset(args.root).sequences
+    sequences = open_benchmark("folder", args.root, include=args.include, exclude=args.exclude).sequences
     weights_file, settings = parts_of(args.checkpoint)
     trackers = {
         "still box": StillBox(),

@@ -26,7 +26,7 @@ def main():
 
     logging.basicConfig(level=logging.INFO, format="%(message)s")
     config.load([config.packaged("gin/eval/tracker.gin"), *args.gin], args.overrides, root="evaluate")
-    dataset = open_benchmark(args.dataset, args.root, args.split, args.annotations)
+    dataset = open_benchmark(args.dataset, args.root, args.split, args.annotations, args.include, args.exclude)
     found = evaluate(EvaluationOptions(args.checkpoint, dataset, args.out, choice))
     # the others wait: the first to exit with 1 has all of them killed
     on_main(

@@ -11,11 +11,18 @@ def add_checkpoint(parser, what, default=None, path=weights_path):
     parser.add_argument("--checkpoint", required=default is None, default=default, type=path, metavar="FILE", help=what)
 
 
+def add_sequences(parser):
+    """`--include` and `--exclude`, which end the words that stand before them or another option."""
+    parser.add_argument("--include", metavar="NAME", nargs="+", action="extend", help="take these sequences alone")
+    parser.add_argument("--exclude", metavar="NAME", nargs="+", action="extend", help="leave these sequences out")
+
+
 def add_data(parser, annotations, split="train, val or test; without it the sequences lie in the root itself"):
-    """`--root`, `--split` and `--annotations`. annotations, split: their help."""
+    """`--root`, `--split`, `--annotations` and the options of `add_sequences`. annotations, split: their help."""
     parser.add_argument("--root", required=True, help="folder of the data set")
     parser.add_argument("--split", help=split)
     parser.add_argument("--annotations", metavar="DIR", help=annotations)
+    add_sequences(parser)
 
 
 def add_benchmark(parser, annotations):

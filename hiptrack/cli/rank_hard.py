@@ -6,7 +6,7 @@ from pathlib import Path
 
 from hiptrack import config
 from hiptrack.cli.options import add_checkpoint, add_data
-from hiptrack.data.folders import FolderDataset
+from hiptrack.data.benchmarks import open_benchmark
 from hiptrack.errors import ConfigError, HiptrackError, NotFoundError
 from hiptrack.files import write_atomically
 from hiptrack.tables import as_text
@@ -37,7 +37,7 @@ def main():
     if not args.checkpoint.is_file():
         raise NotFoundError(f"not found: {args.checkpoint} (--checkpoint: a weights file)", str(args.checkpoint))
     model = load_model(args.checkpoint)
-    dataset = FolderDataset(args.root, args.split, args.annotations)
+    dataset = open_benchmark("folder", args.root, args.split, args.annotations, args.include, args.exclude)
     dataset.label_by(taxonomy_of(model))
     tracker = configured_tracker()(model=model)
     if tracker.branch != "on":

@@ -20,7 +20,7 @@ def main():
     from hiptrack.evaluation.table import challenge_table, compare_table
     from hiptrack.extras.report.write import write_report
 
-    dataset = open_benchmark(args.dataset, args.root, args.split, args.annotations)
+    dataset = open_benchmark(args.dataset, args.root, args.split, args.annotations, args.include, args.exclude)
     reports = {}
     for folder, name in zip(args.results, names_of(args.results), strict=True):
         if name in reports:

@@ -6,6 +6,7 @@ from pathlib import Path
 from hiptrack import config
 from hiptrack.cli.extras import with_extras
 from hiptrack.data.benchmarks import BENCHMARKS
+from hiptrack.cli.options import add_sequences
 from hiptrack.errors import ConfigError
 
 
@@ -24,18 +25,25 @@ def main():
     )
     parser.add_argument("--split", help="with --evaluate: train, val, test or another folder of ROOT")
     parser.add_argument("--annotations", metavar="DIR", help="with --evaluate: challenge annotations of that data")
+    add_sequences(parser)
     parser.add_argument("--slurm", metavar="NAME=VALUE,...", help="submit to SLURM with submitit's parameters")
     parser.add_argument("--dry-run", action="store_true", help="print the command of every run and exit")
     args = config.parse_args(parser)
-    if not args.evaluate and (args.dataset or args.split or args.annotations):
-        raise ConfigError("--dataset, --split and --annotations say what --evaluate ROOT reads; --evaluate is missing.")
+    given = (args.dataset, args.split, args.annotations, args.include, args.exclude)
+    if not args.evaluate and any(given):
+        raise ConfigError(
+            "--dataset, --split, --annotations, --include and --exclude say what --evaluate ROOT reads; --evaluate is "
+            "missing."
+        )
 
     import hiptrack.training.train  # noqa: F401  registers everything
     from hiptrack.extras.sweep.plan import EvaluationData, make_plan
     from hiptrack.extras.sweep.sweep import sweep
     from hiptrack.training.run_folder import default_run_dir
 
-    data = EvaluationData(args.evaluate, args.split, args.annotations, args.dataset) if args.evaluate else None
+    data = None
+    if args.evaluate:
+        data = EvaluationData(args.evaluate, args.split, args.annotations, args.dataset, args.include, args.exclude)
     experiment = default_run_dir(args.gin)
     out = args.out or experiment.with_name(f"sweep-{experiment.name}")
     plan = with_extras(make_plan, args.gin, args.overrides, args.axis, args.seeds)

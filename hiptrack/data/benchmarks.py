@@ -365,7 +365,7 @@ class UAV123Dataset(SequenceDataset):
         if absent:
             raise DataError(
                 f"{os.path.join(folder, absent[0])}: not found, as are {len(absent) - 1} more of the images {first} to {last} of "
-                f"the sequence {name}. Restore them, or leave the sequence out with UAV123Dataset.exclude."
+                f"the sequence {name}. Restore them."
             )
         return self._make_sequence(name, FramePaths(folder, frames), boxes, truth)
 
@@ -392,15 +392,21 @@ BENCHMARKS = {
 
 
 def open_benchmark(
-    benchmark: str, root: str, split: str | None = None, annotations: str | None = None
+    benchmark: str,
+    root: str,
+    split: str | None = None,
+    annotations: str | None = None,
+    include: list[str] | None = None,
+    exclude: list[str] | None = None,
 ) -> SequenceDataset:
-    """The reader of a benchmark, a key of BENCHMARKS; without `split` its own choice.
+    """The reader of a benchmark, a key of BENCHMARKS, for a command with these options; without `split` its own choice.
 
     Raises ConfigError for a split where the benchmark has none.
     """
     reader = BENCHMARKS[benchmark]
-    if split is None:
-        return reader(root, annotations=annotations)
-    if reader.SPLITS == ():
+    chosen = {} if split is None else {"split": split}
+    if chosen and reader.SPLITS == ():
         raise ConfigError(f"--split {split}: {benchmark} has no splits; leave it out.")
-    return reader(root, split=split, annotations=annotations)
+    dataset = reader(root, annotations=annotations, include=include, exclude=exclude, **chosen)
+    dataset.is_of_command = True
+    return dataset

@@ -87,7 +87,7 @@ class FolderDataset(SequenceDataset):
         folder = self._folder() if self._is_sequence() else os.path.join(self._folder(), name)
         hint = ""
         if self.split is None:
-            hint = f" Where the folder is a split that holds sequences, set {self._kind}.split."
+            hint = f" Where the folder is a split that holds sequences, set {self._called('split')}."
         sequence = read_sequence(folder, name, self.split == "test", hint)
         return replace(sequence, labels=self._labels(name, sequence.frames))
 
@@ -130,8 +130,7 @@ def _check_sizes(path, boxes, present, has_marks):
         why = "the first frame, where tracking starts" if index == 0 else "a frame that counts as visible"
         raise DataError(
             f"{path}:{index + 1}: the box {show(boxes[index])} has no area in {why}. Expected w and h above "
-            "0; correct the line, mark the frame absent in absence.label (not the first), or leave the "
-            "sequence out with `exclude`."
+            "0; correct the line, or mark the frame absent in absence.label (not the first)."
         )
 
 

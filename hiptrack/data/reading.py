@@ -16,7 +16,7 @@ from hiptrack.data.image_heads import JPEG_END, JPEG_START, MAX_IMAGE_BYTES, Ima
 from hiptrack.data.labels import MAX_COORDINATE, MAX_LINES
 from hiptrack.data.sources import note_source
 from hiptrack.errors import DataError, nearest
-from hiptrack.files import read_bytes, read_text
+from hiptrack.files import read_bytes, read_text, signature
 
 MAX_TEXT_BYTES = 2**26
 IN_FULL = cv2.IMREAD_COLOR | cv2.IMREAD_ANYDEPTH  # three channels, uint8 or whatever else the file holds
@@ -51,10 +51,7 @@ def parse_boxes(path: str, nan_is_absent: bool = False) -> np.ndarray:
 def read_rows(path: str, fields: collections.abc.Callable, form: str) -> np.ndarray:
     """The four numbers of each line, [N, 4] float64: `fields(line)` gives their texts, `form` says what a line holds."""
     if not os.path.lexists(path):
-        raise DataError(
-            f"{path}: not found. Expected the target's box in each frame, a line of {form}; add it, or leave the "
-            "sequence out with `exclude`."
-        )
+        raise DataError(f"{path}: not found. Expected the target's box in each frame, a line of {form}; add it.")
     rows = []
     for number, line in enumerate(read_lines(path), 1):
         texts = fields(line)

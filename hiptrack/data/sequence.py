@@ -2,6 +2,7 @@
 
 import logging
 import os
+import shlex
 from dataclasses import dataclass
 from typing import ClassVar
 
@@ -44,6 +45,8 @@ GOT10K = Protocol(("AO", "SR0.5", "SR0.75"))
 
 
 FULL_COVER = 8
+# How commands call parameters of a data set, as far as they have them.
+OPTIONS = {"root": "ROOT", **{name: f"--{name}" for name in ("split", "annotations", "include", "exclude")}}
 LOOKS = 16  # first frames that are looked at
 
 logger = logging.getLogger(__name__)
@@ -84,6 +87,8 @@ class SequenceDataset:
     must go through reading.py or be told to note_source (sources.py). Nothing is read before the first access of `sequences`,
     `labelled_frames` or `describe`, which raise DataError for whatever is missing or malformed.
 
+    A command whose options choose the data sets `is_of_command`: errors then name the options instead of the parameters.
+
     The fields are the parameters of every reader. One that differs in them is a dataclass too: a field of its own is a
     parameter more, a field again has another default, and `field(default=None, init=False)` is a parameter less.
 
@@ -104,6 +109,7 @@ class SequenceDataset:
     name: str | None = None
 
     HAS_ANNOTATIONS = True  # whether it may have challenge labels
+    is_of_command = False
     is_endless = False  # whether its sequences are made as they are asked for
     LAYOUT = "a folder of sequences"
     SPLITS: ClassVar[tuple[str, ...] | None] = ()
@@ -173,12 +179,19 @@ class SequenceDataset:
 
     def _settings(self):
         """What sequences the set has, in words."""
-        settings = {key: value for key, value in vars(self).items() if key != "name" and not key.startswith("_")}
+        told = ("name", "is_of_command")  # what changes nothing but words
+        settings = {key: value for key, value in vars(self).items() if key not in told and not key.startswith("_")}
         return f"{self._kind} {sorted(settings.items())}"
 
     @property
     def _kind(self):
         return type(self).__name__
+
+    def _called(self, *parameters):
+        """What whoever chose the data calls some parameters of the set."""
+        if not self.is_of_command:
+            return f"{self._kind}.{' or '.join(parameters)}"
+        return " or ".join(OPTIONS[parameter] for parameter in parameters if parameter in OPTIONS)
 
     def _folders(self) -> list[str]:
         """The folders that the reader needs."""
@@ -190,35 +203,53 @@ class SequenceDataset:
     def _read_sequence(self, name: str) -> Sequence:
         raise NotImplementedError
 
-    def _read(self):
+    def read_each(self):
+        """Yields (name, its Sequence or the DataError by which it cannot be read) of all sequences, and keeps none.
+
+        Raises DataError for what is wrong with the set as a whole.
+        """
+        self._check_folders()
         for folder in (self.root, *self._folders()):
             note_source(folder)
         names = self._names()
         if not names:
             raise DataError(
-                f"{self._folders()[0]}: the data set is empty. Expected {self.LAYOUT}; check {self._kind}.root"
-                f"{'' if self.split is None else ' and split'}."
+                f"{self._folders()[0]}: the data set is empty. Expected {self.LAYOUT}; check "
+                f"{self._called('root', *(['split'] if self.split else []))}."
             )
-        return [self._read_sequence(name) for name in self._select(names)]
+        for name in self._select(names):
+            try:
+                yield name, self._read_sequence(name)
+            except DataError as error:
+                leave_out = (
+                    f"--exclude {shlex.quote(name)}" if self.is_of_command else f"{self._kind}.exclude = [{name!r}]"
+                )
+                yield name, DataError(f"{error} To go on without this sequence: {leave_out}.")
+
+    def _read(self):
+        sequences = []
+        for _, found in self.read_each():
+            if isinstance(found, DataError):
+                raise found
+            sequences.append(found)
+        return sequences
 
     def _check_folders(self):
         if not os.path.isdir(self.root):
             raise DataError(
                 f"{self.root or repr(self.root)}: the data root does not exist or is no folder. Expected "
-                f"{self.LAYOUT}; set {self._kind}.root to where the data lie."
+                f"{self.LAYOUT}; set {self._called('root')} to where the data lie."
             )
         for folder in self._folders():
             if not os.path.isdir(folder):
                 raise DataError(
                     f"{folder}: there is no such folder. Expected {self.LAYOUT}. "
-                    f"{nearest_name(os.path.basename(folder), subfolders(self.root))} Correct {self._kind}."
-                    f"{' or '.join(self.PLACE)}."
+                    f"{nearest_name(os.path.basename(folder), subfolders(self.root))} Correct {self._called(*self.PLACE)}."
                 )
         if self.annotations and not os.path.isdir(self.annotations):
             raise DataError(
                 f"{self.annotations}: the annotation folder does not exist or is no folder. Expected a "
-                f"folder of <sequence>/<sequence>.jsonl files; set {self._kind}.annotations to it, or to "
-                "None."
+                f"folder of <sequence>/<sequence>.jsonl files; set {self._called('annotations')} to it, or leave it out."
             )
 
     def _left_out(self, names):
@@ -231,7 +262,7 @@ class SequenceDataset:
         taken = set(names if self.include is None else self.include) - self._left_out(names)
         if not taken:
             raise DataError(
-                f"{self._folders()[0]}: {self._kind}.include and exclude leave none of the {len(names)} "
+                f"{self._folders()[0]}: {self._called('include')} and {self._called('exclude')} leave none of the {len(names)} "
                 "sequences; leave at least one."
             )
         return [name for name in names if name in taken]
@@ -242,7 +273,7 @@ class SequenceDataset:
         for name in wanted or ():
             if name not in known:
                 raise DataError(
-                    f"{self._folders()[0]}: {self._kind}.{parameter} names {name!r}, which is no sequence "
+                    f"{self._folders()[0]}: {self._called(parameter)} names {name!r}, which is no sequence "
                     f"of the data set. {nearest_name(name, names)}"
                 )
 
@@ -256,7 +287,7 @@ class SequenceDataset:
         if not there[0]:
             raise DataError(
                 f"{truth}:1: the box {show(boxes[0])} has no area, or the target is marked absent, in the first frame, "
-                f"where tracking starts. Correct the line, or leave the sequence out with {self._kind}.exclude."
+                "where tracking starts. Correct the line."
             )
         require_pixels(truth, boxes)
         visible = np.zeros(len(frames), bool)

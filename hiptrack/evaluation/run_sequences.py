@@ -166,7 +166,7 @@ class _Run:
                 raise DataError(
                     f"{self.sequence.frames[len(self.boxes)]}: the frame has {width}x{height} pixels, those before it "
                     f"{first_width}x{first_height}. Expected one size throughout a sequence; correct the image, or leave the "
-                    "sequence out with `exclude`."
+                    "sequence out: --exclude, or `exclude` of the data set in a gin file."
                 )
 
     def take(self, found, seconds):

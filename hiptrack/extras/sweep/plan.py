@@ -237,6 +237,8 @@ class EvaluationData:
     split: str | None = None
     annotations: str | None = None
     dataset: str | None = None  # None: the layout that hiptrack eval takes by itself
+    include: Sequence[str] | None = None
+    exclude: Sequence[str] | None = None
 
     def check(self) -> None:
         """Raises NotFoundError for a folder that is not there, ConfigError for a split that the data set has not."""
@@ -244,13 +246,16 @@ class EvaluationData:
             raise NotFoundError(f"not found: {path} (--evaluate, --dataset, --split and --annotations say where)", path)
 
     def arguments(self) -> list[str]:
-        options = {
+        named = {
             "--dataset": self.dataset,
             "--root": self.root,
             "--split": self.split,
             "--annotations": self.annotations,
         }
-        return [word for name, value in options.items() if value is not None for word in (name, value)]
+        words = [word for name, value in named.items() if value is not None for word in (name, value)]
+        for name, values in (("--include", self.include), ("--exclude", self.exclude)):
+            words += [name, *values] if values else []
+        return words
 
 
 @dataclass(frozen=True)
