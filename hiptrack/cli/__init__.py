@@ -25,6 +25,7 @@ COMMANDS = {  # the module of each, which is read only when it is asked for, and
     "replay": ("replay", "run a step again whose loss was not finite"),
     "rank-hard": ("rank_hard", "list the frames most worth labelling"),
     "submit-check": ("submit_check", "check a zip before it is handed in"),
+    "check-data": ("check_data", "check the images and boxes of a data set"),
     "check-annotations": ("check_annotations", "check challenge annotations"),
     "make-synthetic": ("make_synthetic", "write scenes of the procedural world"),
     "world-sheet": ("world_sheet", "draw a contact sheet of the procedural world"),

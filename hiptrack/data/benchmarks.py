@@ -10,6 +10,7 @@ import gin
 import numpy as np
 from annotated_types import Interval, MinLen
 
+from hiptrack.data.detection import DETECTION
 from hiptrack.data.folders import FolderDataset, MVTDDataset
 from hiptrack.data.listing import FramePaths, entries, files, image_names, natural_key, subfolders, text_files
 from hiptrack.data.reading import (
@@ -399,14 +400,14 @@ def open_benchmark(
     include: list[str] | None = None,
     exclude: list[str] | None = None,
 ) -> SequenceDataset:
-    """The reader of a benchmark, a key of BENCHMARKS, for a command with these options; without `split` its own choice.
+    """The reader of a key of BENCHMARKS or DETECTION, for a command with these options; without `split` its own choice.
 
     Raises ConfigError for a split where the benchmark has none.
     """
-    reader = BENCHMARKS[benchmark]
-    chosen = {} if split is None else {"split": split}
-    if chosen and reader.SPLITS == ():
+    reader = {**BENCHMARKS, **DETECTION}[benchmark]
+    if split is not None and reader.SPLITS == ():
         raise ConfigError(f"--split {split}: {benchmark} has no splits; leave it out.")
-    dataset = reader(root, annotations=annotations, include=include, exclude=exclude, **chosen)
+    chosen = {"split": split, "annotations": annotations, "include": include, "exclude": exclude}
+    dataset = reader(root, **{parameter: value for parameter, value in chosen.items() if value is not None})
     dataset.is_of_command = True
     return dataset

@@ -241,3 +241,6 @@ def _read_object(entry):
             raise ValueError(f"{side} of track {track} is {value}")
         corners.append(value)
     return track, corners, (entry.findtext("occluded") or "0").strip() == "1"
+
+
+DETECTION = {"coco": COCODataset, "vid": ImageNetVIDDataset}
