@@ -5,8 +5,8 @@ from pathlib import Path
 
 from hiptrack import config
 from hiptrack.cli.extras import with_extras
-from hiptrack.data.benchmarks import BENCHMARKS
 from hiptrack.cli.options import add_sequences
+from hiptrack.data.benchmarks import BENCHMARKS
 from hiptrack.errors import ConfigError
 
 

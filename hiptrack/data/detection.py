@@ -9,7 +9,7 @@ import gin
 import msgspec
 import numpy as np
 
-from hiptrack.data.labels import MAX_COORDINATE, Box
+from hiptrack.data.annotation_form import MAX_COORDINATE, Box
 from hiptrack.data.listing import FramePaths, files, image_names, in_order, subfolders
 from hiptrack.data.reading import require_pixels
 from hiptrack.data.sequence import FULL_COVER, GOT10K, Sequence, SequenceDataset

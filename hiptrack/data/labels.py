@@ -6,20 +6,19 @@ An annotation file is `<dir>/<sequence>/<sequence>.jsonl`, one JSON object a lin
 """
 
 import functools
-import json
+import logging
 import os
 import re
 import reprlib
-import sys
 import zlib
 from collections.abc import Iterator, Sequence
 from contextlib import suppress
 from dataclasses import dataclass
-from typing import Annotated, TypedDict
 
 import msgspec
 import numpy as np
 
+from hiptrack.data.annotation_form import Malformed, line_form, parse_line
 from hiptrack.errors import DataError
 from hiptrack.files import iter_lines
 from hiptrack.taxonomy import Taxonomy
@@ -27,33 +26,9 @@ from hiptrack.taxonomy import Taxonomy
 MAX_LINE_BYTES = 2**20
 MAX_FILE_BYTES = 2**28
 MAX_LINES = 10**6
-MAX_COORDINATE = 1e6  # pixels
+MAX_NAME = 255  # bytes of a file's name
 
-Coordinate = Annotated[float, msgspec.Meta(ge=-MAX_COORDINATE, le=MAX_COORDINATE)]
-Box = tuple[Coordinate, Coordinate, Coordinate, Coordinate]
-Flag = Annotated[int, msgspec.Meta(ge=0, le=1)]
-Confidence = Annotated[float, msgspec.Meta(ge=-sys.float_info.max, le=sys.float_info.max)]
-
-
-class Answer(TypedDict):
-    flag: Flag
-    conf: int | Confidence
-
-
-@functools.cache
-def _form(taxonomy):
-    """(the form of a line, a msgspec decoder of it, its colons) for the flags that a Taxonomy reads; other keys are allowed.
-
-    The colons are those of a line that holds each key once and nothing else: more may hide a key that is given twice.
-    """
-    fields = {"sequence_name": str, "frame_id": int, "frame_file": str}
-    colons = 4 + len(taxonomy.cv) + 3 * len(taxonomy.vlm) + bool(taxonomy.cv) + bool(taxonomy.vlm)
-    if taxonomy.cv:
-        fields["cv_response"] = TypedDict("cv_response", dict.fromkeys(taxonomy.cv, Flag))
-    if taxonomy.vlm:
-        fields["vlm_response"] = TypedDict("vlm_response", dict.fromkeys(taxonomy.vlm, Answer))
-    line = msgspec.defstruct("AnnotationLine", [*fields.items(), ("ground_truth_bbox", Box)])
-    return line, msgspec.json.Decoder(line), colons
+logger = logging.getLogger(__name__)
 
 
 @dataclass(frozen=True, eq=False)
@@ -142,27 +117,23 @@ def iter_annotations(
 ) -> Iterator[Annotation | Problem]:
     """Every line of an annotation file, in order, as an Annotation or as a Problem.
 
-    A line belongs to the frame whose image is called `frame_file`, else to the frame at the 1-based
-    position `frame_id`. Where the images are not known (`frame_files` None), `frame_id` alone counts.
-    Blank lines are passed over.
+    A line belongs to the frame whose image is called `frame_file`. Where there is no such image, or the images are not
+    known (`frame_files` None), it belongs to the frame at the position `frame_id`, which counts from 1. Blank lines are
+    passed over.
     """
-    position = {name: index for index, name in enumerate(frame_files or ())}
-    count = MAX_LINES if frame_files is None else len(frame_files)
-    line_of_frame, form = {}, _form(taxonomy)
+    place, line_of_frame, form = _Place(path, frame_files), {}, line_form(taxonomy)
     try:
-        for number, line in iter_lines(path, MAX_FILE_BYTES, MAX_LINE_BYTES):
-            if number > MAX_LINES:
-                raise OSError(f"it has more than {MAX_LINES} lines")
+        for number, line in _lines(path):
             try:
                 if line is None:
-                    raise _Malformed(f"longer than {MAX_LINE_BYTES} bytes")
+                    raise Malformed(f"longer than {MAX_LINE_BYTES} bytes")
                 if not line.strip():
                     continue
-                annotation = _annotation(_parse(line, form), sequence_name, position, count, taxonomy)
+                annotation = _annotation(parse_line(line, form), sequence_name, place, taxonomy)
                 first = line_of_frame.setdefault(annotation.frame, number)
                 if first != number:
-                    raise _Malformed(f"duplicate: frame {annotation.frame + 1} already has line {first}")
-            except _Malformed as error:
+                    raise Malformed(f"duplicate: frame {annotation.frame + 1} already has line {first}")
+            except Malformed as error:
                 yield Problem(path, number, str(error))
             else:
                 yield annotation
@@ -170,58 +141,104 @@ def iter_annotations(
         yield Problem(path, None, f"cannot be read ({error.strerror or error})")
 
 
-class _Malformed(Exception):
-    """The reason why a line is no annotation."""
+class _Place:
+    """Which frame (0-based) a line of a file belongs to, see iter_annotations.
+
+    `frame_id` and `frame_file` may not contradict each other. Where they differ by one, other lines of the file can tell
+    that its ids count from 0: a line with 0 does, which is harmless where all names are images; and so do names, none of
+    which is an image, that all count one more than their ids, which is an error.
+    """
+
+    def __init__(self, path, frame_files):
+        self.path, self.folder = path, os.path.dirname(os.path.dirname(path))
+        self.position = {name: index for index, name in enumerate(frame_files or ())}
+        self.count = MAX_LINES if frame_files is None else len(frame_files)
+        self.names_are_ahead = None if self.position else False  # None: no such name was met
+
+    def of(self, line):
+        """The frame of a line whose frame_id is not the position of its frame_file."""
+        frame, named = line.frame_id - 1, self.position.get(line.frame_file)
+        if named is not None:
+            if named == line.frame_id and self.counts_from_0:
+                return named
+            raise Malformed(
+                f"frame_id {reprlib.repr(line.frame_id)} and frame_file {reprlib.repr(line.frame_file)} contradict each other: "
+                f"that image is number {named + 1}. (frame_id counts from 1, or from 0 in a file that has a line with 0.)"
+            )
+        if not 0 <= frame < self.count:
+            raise Malformed(
+                f"frame out of range: there is no image {reprlib.repr(line.frame_file)}, and frame_id "
+                f"{reprlib.repr(line.frame_id)} is not in 1..{self.count}"
+            )
+        if self.names_are_ahead is None:
+            _say_by_position(self.folder)
+            self.names_are_ahead = _is_ahead(line.frame_id, line.frame_file) and self.all_are_ahead
+        if self.names_are_ahead:
+            raise Malformed(
+                f"frame_file {reprlib.repr(line.frame_file)} is no image, and counts one more than frame_id "
+                f"{reprlib.repr(line.frame_id)}, as all such lines do. frame_id counts from 1"
+            )
+        return frame
+
+    @functools.cached_property
+    def counts_from_0(self):
+        return any(number == 0 for number, _ in self.lines) and all(file in self.position for _, file in self.lines)
+
+    @functools.cached_property
+    def all_are_ahead(self):
+        foreign = [(number, file) for number, file in self.lines if file not in self.position]
+        return all(_is_ahead(number, file) for number, file in foreign)
+
+    @functools.cached_property
+    def lines(self):
+        """(frame_id, frame_file) of all lines that have both."""
+        found = []
+        for _, line in _lines(self.path):
+            with suppress(msgspec.DecodeError, RecursionError, UnicodeDecodeError):
+                entry = _PLACE.decode((line or b"").decode("utf-8-sig"))
+                found.append((int(entry.frame_id), entry.frame_file))
+        return found
 
 
-def _parse(line, form):
-    """Bytes -> a line of the form that `_form` gave. Python's slower parser decides where msgspec refuses, or may have seen a key twice."""
-    kind, decoder, colons = form
-    try:
-        text = line.decode("utf-8-sig")
-        with suppress(msgspec.DecodeError, RecursionError):
-            fields = decoder.decode(text)
-            if text.count(":") == colons:
-                return fields
-        record = json.loads(text, object_pairs_hook=_object)
-        return msgspec.convert(record, kind)
-    except msgspec.ValidationError as error:
-        raise _Malformed(_explain(str(error), record)) from None
-    except json.JSONDecodeError as error:
-        raise _Malformed(f"not JSON ({error.msg} at column {error.colno})") from None
-    except (RecursionError, ValueError) as error:
-        raise _Malformed(f"not JSON that can be read ({error})") from None
+_PLACE = msgspec.json.Decoder(msgspec.defstruct("Place", [("frame_id", int | float), ("frame_file", str)]))
 
 
-def _object(pairs):
-    record = {}
-    for name, value in pairs:
-        if name in record:
-            raise _Malformed(f"gives {reprlib.repr(name)} twice in one object")
-        record[name] = value
-    return record
+def _is_ahead(number, file):
+    """Whether the last number in a name, without its suffix, is one more than this."""
+    digits = re.findall("[0-9]+", os.path.splitext(file)[0][-MAX_NAME:])
+    return bool(digits) and int(digits[-1]) == number + 1
 
 
-def _explain(error, value):
-    """msgspec's words ("Expected `int` <= 1 - at `$.cv_response.low_res`") with the value found there."""
-    expected, _, place = error.partition(" - at `$")
-    for key in re.findall(r"[^.`\[\]]+", place):
-        value = value[key] if isinstance(value, dict) else value[int(key)]
-    return f"'{place.strip('.`') or 'the line'}' is {reprlib.repr(value)}: {expected[0].lower()}{expected[1:]}"
+@functools.cache  # once for each folder of annotations
+def _say_by_position(folder):
+    logger.warning(
+        "%s: some lines have a frame_file that is no image of their sequence. They belong to the image at position frame_id, "
+        "which counts from 1.",
+        folder,
+    )  # fmt: skip
 
 
-def _annotation(line, sequence_name, position, count, taxonomy):
+def _lines(path):
+    """(1-based number, bytes) of each line; None for the bytes of a line that is too long."""
+    for number, line in iter_lines(path, MAX_FILE_BYTES, MAX_LINE_BYTES):
+        if number > MAX_LINES:
+            raise OSError(f"it has more than {MAX_LINES} lines")
+        yield number, line
+
+
+def _annotation(line, sequence_name, place, taxonomy):
     if line.sequence_name != sequence_name:
-        raise _Malformed(f"names the sequence {reprlib.repr(line.sequence_name)}, expected {sequence_name!r}")
-    frame = position.get(line.frame_file, line.frame_id - 1)
-    if not 0 <= frame < count:
-        raise _Malformed(
-            f"frame out of range: there is no image {reprlib.repr(line.frame_file)}, and frame_id "
-            f"{reprlib.repr(line.frame_id)} is not in 1..{count}"
-        )
+        raise Malformed(f"names the sequence {reprlib.repr(line.sequence_name)}, expected {sequence_name!r}")
+    frame = line.frame_id - 1
+    if place.position.get(line.frame_file) != frame:
+        frame = place.of(line)
     flags = [False] * len(taxonomy.challenges)
-    for flag, column in taxonomy.cv_columns.items():
-        flags[column] |= line.cv_response[flag] == 1
-    for flag, column in taxonomy.vlm_columns.items():
-        flags[column] |= line.vlm_response[flag]["flag"] == 1
+    if taxonomy.cv:
+        measured = line.cv_response
+        for flag, column in taxonomy.cv_columns.items():
+            flags[column] |= measured[flag] == 1
+    if taxonomy.vlm:
+        answers = line.vlm_response
+        for flag, column in taxonomy.vlm_columns.items():
+            flags[column] |= answers[flag]["flag"] == 1
     return Annotation(frame, tuple(flags), line.ground_truth_bbox)

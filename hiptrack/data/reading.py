@@ -1,8 +1,6 @@
 """Texts and images of data sets: read in bounded size, with errors that name the file and the line."""
 
 import collections.abc
-import contextlib
-import contextvars
 import functools
 import os
 from pathlib import Path
@@ -11,9 +9,10 @@ import cv2
 import numpy as np
 
 from hiptrack import crops
+from hiptrack.data.annotation_form import MAX_COORDINATE
 from hiptrack.data.depth import LevelRange
 from hiptrack.data.image_heads import JPEG_END, JPEG_START, MAX_IMAGE_BYTES, ImageHead, peek, read_head
-from hiptrack.data.labels import MAX_COORDINATE, MAX_LINES
+from hiptrack.data.labels import MAX_LINES
 from hiptrack.data.sources import note_source
 from hiptrack.errors import DataError, nearest
 from hiptrack.files import read_bytes, read_text, signature

@@ -1,3 +1,4 @@
+import functools
 import itertools
 import json
 
@@ -73,13 +74,58 @@ def test_each_flag_of_a_file_reaches_its_column(tmp_path, flag):
     assert labels.draw(0, np.random.default_rng(0)) == -1
 
 
-def test_image_name_decides_before_the_number(tmp_path):
-    lines = [
-        annotation(NAME, 1, ["occlusion"], frame_file="00000004.jpg"),
-        annotation(NAME, 2, ["motion_blur"], frame_file="frame0002.jpg"),
-    ]
-    labels = read_annotations(write_annotations(tmp_path, NAME, lines), NAME, FILES, TEN)
-    assert np.argwhere(labels.flags).tolist() == [[1, 3], [3, 0]]
+def frames_of(tmp_path, lines, files=FILES):
+    """The 0-based frames that lines (frame_id, frame_file) belong to; "contradict" or "counts one more" for an error."""
+    path = write_annotations(tmp_path, NAME, [annotation(NAME, *line[:1], frame_file=line[1]) for line in lines])
+    found = []
+    for item in iter_annotations(path, NAME, files, TEN):
+        reasons = [words for words in ("contradict", "counts one more", "out of range") if words in str(item)]
+        found.append(reasons[0] if isinstance(item, Problem) else item.frame)
+    return found
+
+
+BOTH = "contradict"
+FROM_0 = [f"{i:08d}.jpg" for i in range(5)]
+
+
+@pytest.mark.parametrize(
+    "lines, expected, files",
+    [
+        ([(1, FILES[0]), (4, FILES[3])], [0, 3], FILES),
+        ([(4, FILES[3]), (1, FILES[0])], [3, 0], FILES),
+        # ids from 0 beside the images' own names: known by the line with 0, wherever it stands
+        ([(0, FILES[0]), (3, FILES[3])], [0, 3], FILES),
+        ([(3, FILES[3]), (0, FILES[0])], [3, 0], FILES),
+        ([(2, FROM_0[2]), (0, FROM_0[0])], [2, 0], FROM_0),
+        # and without it not to be told from names that count otherwise than the images
+        ([(3, FILES[3])], [BOTH], FILES),
+        ([(2, FROM_0[2]), (4, FROM_0[4])], [BOTH, BOTH], FROM_0),
+        ([(1, FILES[0]), (3, FILES[3])], [0, BOTH], FILES),
+        ([(1, FILES[3])], [BOTH], FILES),
+        ([(0, FILES[0]), (1, FILES[3])], [0, BOTH], FILES),
+        ([(0, FILES[0]), (2, FILES[2]), (4, "other.jpg")], [BOTH, BOTH, 3], FILES),
+        # names that are no images': the position counts
+        ([(2, "frame0002.jpg"), (4, "frame0004.jpg")], [1, 3], FILES),
+        ([(2, "frame0001.jpg"), (4, "frame0003.jpg")], [1, 3], FILES),
+        ([(2, "x.jpg"), (4, "")], [1, 3], FILES),
+        ([(1, "cam_v2.jpg"), (4, "cam_v2.jpg")], [0, 3], FILES),
+        ([(2, "frame0003.jpg"), (4, "frame0005.jpg")], ["counts one more"] * 2, FILES),
+        ([(5, "frame0006.png")], ["counts one more"], FILES),
+        ([(0, "frame0001.jpg")], ["out of range"], FILES),
+    ],
+)
+def test_the_frame_of_a_line(tmp_path, lines, expected, files):
+    assert frames_of(tmp_path, lines, files) == expected
+
+
+def test_lines_without_an_image_are_told_once_a_folder(tmp_path, caplog):
+    for name in ("a", "b"):
+        for sequence in (NAME, "2-Ship"):
+            lines = [annotation(sequence, number, frame_file=f"frame{number}.jpg") for number in (2, 4)]
+            path = write_annotations(tmp_path / name, sequence, lines)
+            assert read_annotations(path, sequence, FILES, TEN).annotated.sum() == 2
+    assert [record.args[0] for record in caplog.records] == [str(tmp_path / "a"), str(tmp_path / "b")]
+    assert "counts from 1" in caplog.text
 
 
 def test_blank_lines_byte_order_mark_and_missing_newline_are_harmless(tmp_path):
@@ -101,6 +147,39 @@ def changed(*keys, value=None, remove=False):
     return line
 
 
+HARMLESS = {
+    "flags true and false": [(("cv_response", "low_res"), True), (("vlm_response", "occlusion", "flag"), False)],
+    "flags as floats": [(("cv_response", "low_res"), 1.0), (("vlm_response", "occlusion", "flag"), 0.0)],
+    "flags as texts": [(("cv_response", "low_res"), "1"), (("vlm_response", "occlusion", "flag"), "0")],
+    "an id as a float": [(("frame_id",), 3.0), (("cv_response", "low_res"), 1)],
+    "no confidence": [(("vlm_response", "occlusion", "conf"), None), (("cv_response", "low_res"), 1)],
+    "no confidence, but null": [(("vlm_response", "occlusion", "conf"), None), (("cv_response", "low_res"), 1)],
+    "a confidence in words": [(("vlm_response", "occlusion", "conf"), "high"), (("cv_response", "low_res"), 1)],
+    "an endless confidence": [(("vlm_response", "motion_blur", "conf"), float("inf")), (("cv_response", "low_res"), 1)],
+}
+
+
+@pytest.mark.parametrize("case", HARMLESS)
+def test_other_spellings_of_the_same_are_read(tmp_path, case):
+    line = annotation(NAME, 3)
+    for (*keys, last), value in HARMLESS[case]:
+        functools.reduce(dict.__getitem__, keys, line)[last] = value
+    if case == "no confidence":
+        for answer in line["vlm_response"].values():
+            del answer["conf"]
+    labels = read_annotations(write_annotations(tmp_path, NAME, [line]), NAME, FILES, TEN)
+    assert np.argwhere(labels.flags).tolist() == [[2, 6]]
+
+
+def test_a_flag_given_twice_is_found_where_a_confidence_is_missing(tmp_path):
+    """The missing key makes up for the second one in a count of keys."""
+    line = annotation(NAME, 3)
+    del line["vlm_response"]["occlusion"]["conf"]
+    text = json.dumps(line).replace('"low_res": 0', '"low_res": 1, "low_res": 0')
+    with pytest.raises(DataError, match="gives 'low_res' twice in one object"):
+        read_annotations(write_annotations(tmp_path, NAME, [text]), NAME, FILES, TEN)
+
+
 MALFORMED = {
     "not json": ("{'sequence_name': 1}", "not JSON"),
     "cut off": (json.dumps(annotation(NAME, 3))[:-9], "not JSON"),
@@ -117,20 +196,16 @@ MALFORMED = {
         changed("vlm_response", "occlusion", "flag", remove=True),
         "'vlm_response.occlusion' is {'conf': 0.5}: object missing required field `flag`",
     ),
-    "no conf": (
-        changed("vlm_response", "occlusion", "conf", remove=True),
-        "'vlm_response.occlusion' is {'flag': 0}: object missing required field `conf`",
-    ),
     "flag 2": (changed("cv_response", "low_res", value=2), "'cv_response.low_res' is 2: expected `int` <= 1"),
-    "flag true": (changed("cv_response", "low_res", value=True), "is True: expected `int`, got `bool`"),
-    "flag text": (changed("vlm_response", "occlusion", "flag", value="1"), "is '1': expected `int`, got `str`"),
+    "flag in words": (changed("vlm_response", "occlusion", "flag", value="yes"), "is 'yes': expected `int`, got `str`"),
+    "flag between": (changed("cv_response", "low_res", value=0.5), "is 0.5: expected `int`, got `float`"),
+    "flag none": (changed("cv_response", "low_res", value=None), "is None: expected `int`, got `null`"),
+    "flag list": (changed("cv_response", "low_res", value=[1]), "is [1]: expected `int`, got `array`"),
+    "id between": (changed("frame_id", value=3.5), "'frame_id' is 3.5: expected `int`, got `float`"),
+    "id true": (changed("frame_id", value=True), "'frame_id' is True: expected `int`, got `bool`"),
     "vlm number": (
         changed("vlm_response", "occlusion", value=1),
         "'vlm_response.occlusion' is 1: expected `object`, got `int`",
-    ),
-    "conf null": (
-        changed("vlm_response", "occlusion", "conf", value=None),
-        "is None: expected `int | float`, got `null`",
     ),
     "id text": (changed("frame_id", value="3"), "'frame_id' is '3': expected `int`, got `str`"),
     "three numbers": (changed("ground_truth_bbox", value=[1, 2, 3]), "expected `array` of length 4"),
@@ -140,10 +215,6 @@ MALFORMED = {
     ),
     "box beyond float": (changed("ground_truth_bbox", value=[1, 2, 3, 10**400]), "number out of range"),
     "huge box": (changed("ground_truth_bbox", value=[1, 2, 3, 1e300]), "expected `float` <= 1000000"),
-    "conf beyond float": (
-        changed("vlm_response", "occlusion", "conf", value=float("inf")),
-        "is inf: expected `float` <= 1.79",
-    ),
     "name twice": ('{"frame_id": 2, ' + json.dumps(annotation(NAME, 3))[1:], "gives 'frame_id' twice in one object"),
     "flag twice": (
         json.dumps(annotation(NAME, 3)).replace('"low_res": 0', '"low_res": 1, "low_res": 0'),

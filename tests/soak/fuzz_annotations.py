@@ -2,6 +2,7 @@
 
 import copy
 import json
+import re
 
 from helpers_data import annotation
 from hypothesis import strategies as st
@@ -126,9 +127,9 @@ def _edited(record, field_edits):
 def _flags(record):
     flags = [False] * 9
     for key, column in CV.items():
-        flags[column] = record["cv_response"][key] == 1
+        flags[column] = record["cv_response"][key] in (1, "1")
     for key, column in VLM.items():
-        flags[column] = record["vlm_response"][key]["flag"] == 1
+        flags[column] = record["vlm_response"][key]["flag"] in (1, "1")
     return tuple(flags)
 
 
@@ -138,7 +139,7 @@ def _expected(lines):
     for number, line in enumerate(lines, 1):
         if not line.strip():
             continue
-        label = _label(line)
+        label = _label(line, _ahead(lines))
         if label is not None and label[0] in taken:
             label = None
         if label is not None:
@@ -147,7 +148,26 @@ def _expected(lines):
     return result
 
 
-def _label(line):
+def _ahead(lines):
+    """Whether all names that are no images count one more than the ids beside them."""
+    foreign = []
+    for line in lines:
+        try:
+            record = json.loads(line.decode("utf-8-sig"))
+            number, file = record["frame_id"], record["frame_file"]
+        except (ValueError, RecursionError, KeyError, TypeError):
+            continue
+        if type(number) in (int, float) and type(file) is str and file not in FILES:
+            foreign.append(_number_in(file) == number + 1)
+    return all(foreign)
+
+
+def _number_in(file):
+    digits = re.findall("[0-9]+", file.rpartition(".")[0] or file)
+    return int(digits[-1]) if digits else None
+
+
+def _label(line, ahead):
     if len(line) + 1 > MAX_LINE_BYTES:
         return None
     try:
@@ -155,20 +175,24 @@ def _label(line):
         flags = [record["cv_response"][key] for key in CV]
         answers = [record["vlm_response"][key] for key in VLM]
         flags += [answer["flag"] for answer in answers]
-        confidences = [answer["conf"] for answer in answers]
         box, number, file = record["ground_truth_bbox"], record["frame_id"], record["frame_file"]
         named = record["sequence_name"] == NAME
     except (ValueError, RecursionError, KeyError, TypeError, IndexError):
         return None
+    if type(number) is float and number.is_integer():
+        number = int(number)
     if not (named and type(number) is int and type(file) is str and type(box) is list and len(box) == 4):
         return None
-    if not all(type(flag) is int and flag in (0, 1) for flag in flags):
+    if not all(type(flag) in (int, bool, float, str) and flag in (0, 1, "0", "1") for flag in flags):
         return None
     if not all(type(value) in (int, float) and -(10**6) <= value <= 10**6 for value in box):
         return None
-    if not all(type(value) in (int, float) and -float("inf") < value < float("inf") for value in confidences):
+    frame = number - 1
+    if file in FILES:
+        if FILES.index(file) != frame:
+            return None
+    elif ahead and _number_in(file) == number + 1:
         return None
-    frame = FILES.index(file) if file in FILES else number - 1
     return (frame, _flags(record), tuple(map(float, box))) if 0 <= frame < len(FILES) else None
 
 
