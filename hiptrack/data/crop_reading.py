@@ -10,7 +10,7 @@ import numpy as np
 
 from hiptrack import crops
 from hiptrack.data.image_heads import JpegHead
-from hiptrack.data.reading import decode_bgr, read_image, require_size
+from hiptrack.data.reading import decode_bgr, read_image, require_size, require_whole
 
 REDUCTIONS = {
     8: cv2.IMREAD_REDUCED_COLOR_8,
@@ -39,6 +39,7 @@ def read_crops(path, wanted, reduce=True, first=None, stated_size=None):
     reduction = _reduction(wanted) if reduce else 1
     rows = (lowest // reduction + 2) * reduction  # whole cells, and one more to interpolate to
     image = decode_bgr(path, head.upper_rows(data, rows), REDUCTIONS[reduction])
+    require_whole(path, data, head, image)
     if reduction == 1:
         return [_rgb(crops.crop(image, *crop, height=head.height)) for crop in wanted]
     return [_crop_reduced(image, reduction, size, *crop) for crop in wanted]

@@ -18,7 +18,8 @@ BMP_START, BMP_OLD_HEAD = b"BM", 12  # bytes of OS/2's head, which has 16-bit si
 BASELINE, EXTENDED, PROGRESSIVE = 0xC0, 0xC1, 0xC2
 OTHER_FRAMES = {0xC3, 0xC5, 0xC6, 0xC7, 0xC9, 0xCA, 0xCB, 0xCD, 0xCE, 0xCF}  # lossless, hierarchical, arithmetic
 WITHOUT_LENGTH = {0x00, 0x01, *range(0xD0, 0xD8)}  # a stuffed 0xFF, TEM, RST0 to RST7
-SCAN, RESTART_INTERVAL, APP1 = 0xDA, 0xDD, 0xE1
+HUFFMAN_TABLES, SCAN, RESTART_INTERVAL, APP1 = 0xC4, 0xDA, 0xDD, 0xE1
+OF_COEFFICIENTS, FIRST_SYMBOL = 1, 17  # the class of a table, and where in it the symbols begin
 MOST_SEGMENTS = 4096  # before the picture's; a large colour profile has 255
 BLOCK = 8  # pixels a side
 
@@ -46,13 +47,16 @@ class ImageHead:
 
 @dataclass(frozen=True)
 class JpegHead(ImageHead):
-    """height_at: where in the file the height stands. is_plain: grey or three colours of 8 bits, Huffman-coded, and without Exif
-    data, which may tell the decoder to turn the picture. in_order: its rows lie in the file one after another (one scan, not
-    progressive, without restart markers)."""
+    """height_at, scan_at: where in the file the height stands, and the first scan's head. is_plain: grey or three colours of
+    8 bits, Huffman-coded, and without Exif data, which may tell the decoder to turn the picture. in_order: its rows lie in
+    the file one after another (one scan, not progressive, without restart markers). has_codes_of_zeros: zero bits alone may
+    code any number of its blocks (see jpeg_holes.py)."""
 
     height_at: int = 0
+    scan_at: int = 0
     is_plain: bool = False
     in_order: bool = False
+    has_codes_of_zeros: bool = True
 
     def upper_rows(self, data: bytes, rows: int) -> bytes:
         """The file `data` cut to an image whose first `rows` rows are those of the whole; `data` where that fails.
@@ -117,7 +121,7 @@ def _other_head(data):
 
 
 def _jpeg_head(data):
-    place, frame, exif, restarts = len(JPEG_START), None, False, False
+    place, frame, exif, restarts, codes_of_zeros = len(JPEG_START), None, False, False, True
     for _ in range(MOST_SEGMENTS):
         # like libjpeg, passing over what does not belong there, and over filling
         place = data.find(b"\xff", place)
@@ -128,7 +132,7 @@ def _jpeg_head(data):
         if marker in WITHOUT_LENGTH:
             continue
         if marker == SCAN:
-            return None if frame is None else _described(data, *frame, exif, restarts, body)
+            return None if frame is None else _described(data, *frame, exif, restarts, codes_of_zeros, body)
         if marker in OTHER_FRAMES or marker in (BASELINE, EXTENDED, PROGRESSIVE):
             frame = marker, body
         elif marker == APP1:
@@ -136,10 +140,22 @@ def _jpeg_head(data):
         elif marker == RESTART_INTERVAL:
             restarts = True
         place += int.from_bytes(data[place:body], "big")
+        if marker == HUFFMAN_TABLES:
+            codes_of_zeros = codes_of_zeros and not _first_is_a_coefficient(data[body:place])
     return None
 
 
-def _described(data, marker, body, exif, restarts, scan_body):
+def _first_is_a_coefficient(tables):
+    """Whether the first code, of zeros, of any table for coefficients stands for one that is not zero."""
+    place = 0
+    while place + FIRST_SYMBOL < len(tables):
+        if tables[place] >> 4 == OF_COEFFICIENTS and tables[place + FIRST_SYMBOL] & 15:
+            return True
+        place += FIRST_SYMBOL + sum(tables[place + 1 : place + FIRST_SYMBOL])  # counts of codes by their length
+    return False
+
+
+def _described(data, marker, body, exif, restarts, codes_of_zeros, scan_body):
     """The JpegHead of a file whose frame's and first scan's heads lie in these places."""
     if len(data) < max(body + 6 + 3 * data[body + 5], scan_body + 1) or not data[body + 5]:
         return None
@@ -156,4 +172,5 @@ def _described(data, marker, body, exif, restarts, scan_body):
         blocks = sum(-(-width * across // columns) * -(-height * down // rows) for across, down in sides)
         # a code has a bit at least; a block has one of them, or two where all of it is coded at once
         fewest = blocks * (1 if marker == PROGRESSIVE else 2) // 8
-    return JpegHead(width, height, bits, fewest, body + 1, is_plain, in_order)
+    codes_of_zeros = codes_of_zeros or marker not in (BASELINE, EXTENDED)
+    return JpegHead(width, height, bits, fewest, body + 1, scan_body, is_plain, in_order, codes_of_zeros)

@@ -11,7 +11,8 @@ import numpy as np
 from hiptrack import crops
 from hiptrack.data.annotation_form import MAX_COORDINATE
 from hiptrack.data.depth import LevelRange
-from hiptrack.data.image_heads import JPEG_END, JPEG_START, MAX_IMAGE_BYTES, ImageHead, peek, read_head
+from hiptrack.data.image_heads import JPEG_END, JPEG_START, MAX_IMAGE_BYTES, ImageHead, JpegHead, peek, read_head
+from hiptrack.data.jpeg_holes import ends_early, has_zeros
 from hiptrack.data.labels import MAX_LINES
 from hiptrack.data.sources import note_source
 from hiptrack.errors import DataError, nearest
@@ -158,8 +159,10 @@ def read_image_rgb(path: str, first: str | None = None) -> np.ndarray:
     first: the first frame of the sequence that it is a frame of, by whose range 16 bits become 8 (depth.py); None: it
     is a picture by itself.
     """
-    data, _ = read_image(path)
-    return cv2.cvtColor(decode_bgr(path, data, first=first), cv2.COLOR_BGR2RGB)
+    data, head = read_image(path)
+    image = decode_bgr(path, data, first=first)
+    require_whole(path, data, head, image)
+    return cv2.cvtColor(image, cv2.COLOR_BGR2RGB)
 
 
 def read_image(path: str) -> tuple[bytes, ImageHead]:
@@ -179,7 +182,15 @@ def read_image(path: str) -> tuple[bytes, ImageHead]:
     # OpenCV paints what a cut JPEG lacks grey; only the missing end-of-image marker tells, or too few bytes.
     if len(data) < head.fewest_bytes or data.startswith(JPEG_START) and data.rfind(JPEG_END) < 0:
         raise _damaged(path, data)
+    if isinstance(head, JpegHead) and has_zeros(data, head):
+        raise _with_a_hole(path)
     return data, head
+
+
+def require_whole(path: str, data: bytes, head: ImageHead, image_bgr: np.ndarray) -> None:
+    """Raise DataError where the data of a JPEG end before its picture; see jpeg_holes.ends_early."""
+    if isinstance(head, JpegHead) and ends_early(data, head, image_bgr):
+        raise _with_a_hole(path)
 
 
 def decode_bgr(
@@ -252,6 +263,12 @@ def _damaged(path, data):
     return DataError(
         f"{path}: the image is damaged or cut off ({len(data)} bytes). Expected a complete JPEG, PNG or "
         "BMP file; copy it again from its source."
+    )
+
+
+def _with_a_hole(path):
+    return DataError(
+        f"{path}: the image is damaged: a part of its data is missing, and of the picture. Copy it again from its source."
     )
 
 

@@ -58,21 +58,21 @@ HOLES = {
     "the second half, end marker kept": lambda data: hole(data, 0.5, len(data) - len(data) // 2 - 2),
     "a block of a disk": lambda data: hole(data, 0.4, 512),
     "a few bytes": lambda data: hole(data, 0.6, 16),
+    "something else": lambda data: data[: len(data) // 3] + bytes(range(1, 250)) * 2 + data[len(data) // 3 + 498 :],
     "the end, end marker kept": lambda data: data[: len(data) // 2] + b"\xff\xd9",
 }
 
 
 @pytest.mark.parametrize("damage", HOLES)
-def test_a_jpeg_with_a_hole_is_named_with_the_decoder_s_words(tmp_path, check, damage):
+def test_a_jpeg_with_a_hole_is_named(tmp_path, check, damage):
     write_sequence(tmp_path / "a", BOXES, size=(160, 160))
     for name in ("00000002.jpg", "00000003.jpg"):
         (tmp_path / "a" / name).write_bytes(jpeg())
     (tmp_path / "a" / "00000003.jpg").write_bytes(HOLES[damage](jpeg()))
     code, lines = check(tmp_path)
     assert code == 1 and len(lines) == 2 and lines[1].endswith("4 images, 1 problems")
-    assert lines[0].startswith(
-        f"{tmp_path}/a/00000003.jpg: a part of the picture is damaged; its decoder says: Corrupt JPEG"
-    )
+    assert lines[0].startswith(f"{tmp_path}/a/00000003.jpg: ")
+    assert ("its decoder says: Corrupt JPEG" in lines[0]) != ("a part of its data is missing" in lines[0])
 
 
 def test_every_problem_is_listed(root, check):

@@ -128,6 +128,7 @@ def test_a_head_without_an_end_is_damage(tmp_path, data, no_decoder):
     assert re.search("the image is damaged or cut off", refusal(tmp_path / "a.jpg"))
 
 
+@pytest.mark.filterwarnings("ignore::UserWarning")  # of Pillow
 def test_any_bytes_have_a_head_or_none():
     rng, sources = np.random.default_rng(0), [encoded(suffix) for suffix in KINDS]
     for number in range(400):
