@@ -11,6 +11,7 @@ import stat
 import uuid
 import zipfile
 from collections.abc import Iterator
+from contextlib import suppress
 from pathlib import Path
 from typing import BinaryIO
 
@@ -18,11 +19,13 @@ UNFINISHED = re.compile(r"\.hiptrack-[0-9a-f]{32}\.tmp")  # the names that `writ
 SMALL = 2**12
 ANY_SIZE = 2**63  # the limit where a file's size is its own affair
 
+from hiptrack.screen import shown
+
 
 def write_atomically(path, data):
     """Write bytes to `path` so that it holds all of them or stays as it was; missing folders are made.
 
-    Raises OSError, after which nothing is left of the attempt.
+    Raises OSError that names the path, after which nothing is left of the attempt.
     """
     path = Path(path)
     path.parent.mkdir(parents=True, exist_ok=True)
@@ -32,8 +35,11 @@ def write_atomically(path, data):
         write_synced(unfinished, data)
         os.replace(unfinished, path)
         sync_folder(path.parent)
+    except OSError as error:
+        raise OSError(error.errno, error.strerror, str(path)) from error  # not the unfinished file, which nobody knows
     finally:
-        unfinished.unlink(missing_ok=True)
+        with suppress(OSError):  # it went, or never was
+            unfinished.unlink()
 
 
 def remove_leftovers(folder):
@@ -195,8 +201,17 @@ def check_archive(path: str | os.PathLike) -> None:
 
 def excerpt(text: str, most: int = 200) -> str:
     """A text as a message can hold it: one line of printable characters, cut after `most` of them."""
-    shown = text if len(text) <= most else f"{text[:most]}..."
-    return "".join(letter if letter.isprintable() else repr(letter)[1:-1] for letter in shown)
+    return shown(text if len(text) <= most else f"{text[:most]}...")
+
+
+def encodable(name: str) -> bool:
+    """Whether a file's name is UTF-8; libraries that are not Python's own take no other."""
+    return encoded(name).decode() == name
+
+
+def encoded(text: str) -> bytes:
+    """A text as UTF-8, to be written: bytes of a file's name that are none stand there as escapes."""
+    return text.encode("utf-8", "backslashreplace")
 
 
 ABSENT = (-1, -1, -1)

@@ -10,7 +10,7 @@ import sys
 from contextlib import contextmanager
 from pathlib import Path
 
-from hiptrack.files import write_atomically
+from hiptrack.files import encoded, write_atomically
 from hiptrack.processes import is_launched
 
 STOP_SIGNALS = (signal.SIGINT, signal.SIGTERM)
@@ -91,7 +91,7 @@ def exit_code():
 
 def leave_marker(folder, text):
     """Write the file PREEMPTED into a run's folder."""
-    write_atomically(Path(folder) / MARKER, f"{text}\n".encode())
+    write_atomically(Path(folder) / MARKER, encoded(f"{text}\n"))
 
 
 def remove_marker(folder):

@@ -5,6 +5,8 @@ import io
 import math
 from collections.abc import Iterable, Sequence
 
+from hiptrack.screen import shown
+
 FORMULA_STARTS = ("=", "+", "-", "@", "\t", "\r")
 LATEX = str.maketrans(
     {
@@ -45,15 +47,18 @@ def _no_formula(cell):
 
 def as_markdown(columns: Sequence[str], rows: Iterable[Sequence[object]]) -> str:
     """A table of Markdown (GitHub's form); a bar inside a cell is escaped, a line break a space."""
-    lines = [[" ".join(str(cell).split()).replace("|", "\\|") for cell in row] for row in (columns, *rows)]
+    lines = [[shown(" ".join(str(cell).split())).replace("|", "\\|") for cell in row] for row in (columns, *rows)]
     return "\n".join(f"| {' | '.join(line)} |" for line in (lines[0], ["---"] * len(columns), *lines[1:]))
 
 
 def as_text(columns: Sequence[str], rows: Iterable[Sequence[object]]) -> str:
-    """Aligned columns, two spaces apart: numbers to the right, the first column and those without a number to the left."""
+    """Aligned columns, two spaces apart: numbers to the right, the first column and those without a number to the left.
+
+    A cell is one line of characters that can be seen (`screen.shown`).
+    """
     aligned = []
     for place, column in enumerate(zip(columns, *rows)):
-        cells = [str(cell) for cell in column]
+        cells = [shown(cell) for cell in column]
         width = max(map(len, cells))
         has_number = any(cell.lstrip("+-.")[:1].isdigit() for cell in cells[1:])
         aligned.append([cell.rjust(width) if place and has_number else cell.ljust(width) for cell in cells])
@@ -92,7 +97,7 @@ def as_latex(columns: Sequence[str], blocks: Iterable[Sequence[Sequence[object]]
 
 
 def _latex(cell):
-    return " ".join(str(cell).split()).translate(LATEX)
+    return shown(" ".join(str(cell).split())).translate(LATEX)
 
 
 def _latex_line(texts):

@@ -26,9 +26,10 @@ def main():
     # `measure` of a benchmark's module returns (settings, rows), see hiptrack/extras/benchmark/measure.py
     settings, rows = importlib.import_module(f"hiptrack.extras.benchmark.{args.benchmark}").measure(args)
     result = {"benchmark": args.benchmark, "machine": machine, "settings": settings, "rows": rows}
-    print(format_result(result))
     if args.json:
         write_result(result, args.json)
+    print(format_result(result))
+    if args.json:
         print(f"\nwritten: {args.json}")
 
 

@@ -23,8 +23,9 @@ def main():
 
     runs, idle, left_out = with_extras(read_runs, args.runs)
     comparison = compare(runs, idle, left_out)
-    print(as_text(comparison))
     first = args.runs[0]
     out = args.out or (first if (first / PLAN).exists() else first.absolute().parent)
-    print(f"written: {', '.join(write(comparison, out))} in {out}")
+    files = write(comparison, out)
+    print(as_text(comparison))
+    print(f"written: {', '.join(files)} in {out}")
     return 1 if left_out else 0

@@ -60,11 +60,11 @@ def main():
             f"{len(failures)} sequences could not be tracked; the first is {failures[0][0]}: {failures[0][1]}"
         )
     on = reports["HIPTrack, branch on"]
-    print(compare_table(reports))
-    print(classification_table(on.classification))
     picture_of(heldout, on, args.run / "sheet.png")
     write_report(reports, heldout, args.run, "held-out scenes at sea")
     plot_curves(read_metrics(args.run), args.run / "curves.png")
+    print(compare_table(reports))
+    print(classification_table(on.classification))
     print(f"report: {args.run}/report.html; pictures: sheet.png, success.png, curves.png; weights: {weights}")
     return 0
 

@@ -37,14 +37,16 @@ def main():
 
 
 def show(found, checkpoint, dataset, benchmark):
-    """Print an Evaluation's table and write its page; for a test split that a server scores, the zip to hand in too."""
+    """Write an Evaluation's page, and for a test split that a server scores the zip to hand in; then print its table."""
     from hiptrack.evaluation.submission import FORMS, SUBMISSION, expected_of, write_submission
     from hiptrack.evaluation.table import format_table
     from hiptrack.extras.report.write import write_report
 
-    print(format_table(found.report))
     write_report({checkpoint_name(checkpoint): found.report}, found.sequences, found.folder, dataset.name)
-    print(f"results: {found.folder} (report.html shows them)")
-    if benchmark in FORMS and dataset.split == "test" and not found.report.failures:
+    is_handed_in = benchmark in FORMS and dataset.split == "test" and not found.report.failures
+    if is_handed_in:
         write_submission(found.folder, expected_of(found.sequences), found.folder / SUBMISSION, FORMS[benchmark])
+    print(format_table(found.report))
+    print(f"results: {found.folder} (report.html shows them)")
+    if is_handed_in:
         print(f"to hand in: {found.folder / SUBMISSION}")

@@ -8,7 +8,8 @@ from hiptrack import config
 from hiptrack.cli.options import add_checkpoint, add_data
 from hiptrack.data.benchmarks import open_benchmark
 from hiptrack.errors import ConfigError, HiptrackError, NotFoundError
-from hiptrack.files import write_atomically
+from hiptrack.files import encoded, write_atomically
+from hiptrack.screen import shown
 from hiptrack.tables import as_text
 
 MEASURES = ("confidence", "margin", "entropy")
@@ -45,6 +46,11 @@ def main():
             f"Tracker.branch = '{tracker.branch}': only 'on' predicts the challenges that frames are ranked by."
         )
     ranking = rank_frames(tracker, dataset.sequences, args.by, args.gap)
+    if args.out:
+        try:
+            write_atomically(args.out, encoded(candidates_csv(ranking.candidates)))
+        except OSError as error:
+            raise HiptrackError(f"{args.out} cannot be written: {error} (--out: a file)") from error
     rows = [
         (found.file, f"{found.uncertainty:.3f}", found.challenge, f"{found.probability:.3f}")
         for found in ranking.candidates[: args.top]
@@ -55,11 +61,7 @@ def main():
         f"{ranking.lost} in which the tracker had lost the target"
     )
     if args.out:
-        try:
-            write_atomically(args.out, candidates_csv(ranking.candidates).encode())
-        except OSError as error:
-            raise HiptrackError(f"{args.out} cannot be written: {error} (--out: a file)") from error
         print(f"written: {args.out}")
     for failure in ranking.failures:
-        print(f"failed: {failure}", file=sys.stderr)
+        print(f"failed: {shown(failure)}", file=sys.stderr)
     return 1 if ranking.failures else 0

@@ -7,6 +7,7 @@ from hiptrack.cli.options import add_sequences
 from hiptrack.data.benchmarks import open_benchmark
 from hiptrack.errors import ConfigError
 from hiptrack.evaluation.submission import FORMS, check_zip, expected_of, listed
+from hiptrack.screen import shown
 
 
 def main():
@@ -26,7 +27,7 @@ def main():
         )
     problems = check_zip(args.zip, FORMS[args.dataset], expected)
     if problems:
-        print(f"{args.zip}: {len(problems)} problems:{listed(problems, 50)}")
+        print("\n  ".join(map(shown, [f"{args.zip}: {len(problems)} problems:", *listed(problems, 50)])))
         return 1
     print(f"{args.zip}: in order" + ("" if args.root else " in itself (--root checks it against the data, too)"))
     return 0

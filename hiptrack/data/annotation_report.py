@@ -18,6 +18,7 @@ from hiptrack.data.labels import (
 from hiptrack.data.listing import image_names, subfolders
 from hiptrack.data.reading import read_boxes
 from hiptrack.errors import DataError
+from hiptrack.screen import shown
 from hiptrack.tables import as_text
 from hiptrack.taxonomy import TEN, Taxonomy
 
@@ -94,7 +95,7 @@ def check_annotations(directory: str, data: str | None = None, taxonomy: Taxonom
 
 def format_report(report: AnnotationReport) -> str:
     """The report as text of several lines, malformed lines first."""
-    rows = [*report.problems]
+    rows = [shown(problem) for problem in report.problems]
     rows.append(f"{report.sequences} sequences, {report.lines} lines, {len(report.problems)} problems")
     if report.without_file:
         rows.append(f"folders without an annotation file of their own: {_names(report.without_file)}")
@@ -165,4 +166,4 @@ def _images_and_boxes(report, data, name):
 
 
 def _names(names):
-    return ", ".join(names[:5]) + (f" and {len(names) - 5} more" if len(names) > 5 else "")
+    return ", ".join(map(shown, names[:5])) + (f" and {len(names) - 5} more" if len(names) > 5 else "")

@@ -183,4 +183,5 @@ class MVTDDataset(FolderDataset):
 
 def _tenth(names):
     """The tenth of some names (one at least) with the lowest CRC-32."""
-    return sorted(names, key=lambda name: zlib.crc32(name.encode()))[: math.ceil(HELD_OUT * len(names))]
+    sums = {name: zlib.crc32(name.encode("utf-8", "surrogateescape")) for name in names}
+    return sorted(names, key=sums.get)[: math.ceil(HELD_OUT * len(names))]

@@ -83,7 +83,7 @@ def write_submission(results_dir, expected, path, form):
                 files[place.format(name)] = _read(source)
     problems = find_problems(files, form, expected)
     if problems:
-        raise DataError(f"{results_dir} cannot be handed in: {listed(problems)}")
+        raise DataError(f"{results_dir} cannot be handed in:", *listed(problems))
     buffer = io.BytesIO()
     with zipfile.ZipFile(buffer, "w", zipfile.ZIP_DEFLATED) as archive:
         for name, content in sorted(files.items()):
@@ -133,8 +133,8 @@ def find_problems(files, form, expected=None):
 
 
 def listed(problems, most=20):
-    more = [f"and {len(problems) - most} more"] if len(problems) > most else []
-    return "".join(f"\n  {line}" for line in problems[:most] + more)
+    """The first of some lines, and one that counts the others."""
+    return problems[:most] + ([f"and {len(problems) - most} more"] if len(problems) > most else [])
 
 
 def _misplaced(path, form):

@@ -1,6 +1,7 @@
 """The tables of evaluations: of one in full, of several side by side, by challenge."""
 
 from hiptrack.evaluation.score import as_dict
+from hiptrack.screen import shown
 from hiptrack.tables import as_text
 
 
@@ -30,7 +31,7 @@ def format_table(report) -> str:
             "",
             f"INCOMPLETE: {len(report.failures)} sequence(s) failed and are in none of the numbers above",
         ]
-        lines += [f"  {name}: {message}" for name, message in report.failures]
+        lines += [f"  {shown(name)}: {shown(message)}" for name, message in report.failures]
     return "\n".join(lines)
 
 

@@ -12,7 +12,7 @@ from accelerate.utils import broadcast, gather_object, send_to_device
 
 from hiptrack.config import config_text
 from hiptrack.errors import DataError, HiptrackError
-from hiptrack.files import check_own, write_atomically
+from hiptrack.files import check_own, encoded, write_atomically
 from hiptrack.models.weights import save_weights
 from hiptrack.processes import on_main, raise_together, write_together
 from hiptrack.signals import Preempted
@@ -50,12 +50,14 @@ class DataFaults:
         bad = self.reasons[UNREADABLE]
         if bad <= self.limit * max(draws, FEWEST_DRAWS):
             return None
-        listed = "".join(f"\n  {file} ({count}x)" for file, count in self.files.most_common(SHOWN))
-        more = f"\n  and {len(self.files) - SHOWN} more in the run's {REJECTED}" if len(self.files) > SHOWN else ""
+        listed = [f"{file} ({count}x)" for file, count in self.files.most_common(SHOWN)]
+        if len(self.files) > SHOWN:
+            listed.append(f"and {len(self.files) - SHOWN} more in the run's {REJECTED}")
         return DataError(
             f"{bad} of {draws} drawn clips met an unreadable image, more than train.max_unreadable = {self.limit:g} of them "
             f"(at least {FEWEST_DRAWS} draws count). Restore these {len(self.files)} files, leave their sequences out with "
-            f"FolderDataset.exclude (and go on with --allow-change), or raise the limit:{listed}{more}"
+            "FolderDataset.exclude (and go on with --allow-change), or raise the limit:",
+            *listed,
         )
 
     def state(self):
@@ -172,7 +174,7 @@ class Guard:
         def write():
             check_own(folder)
             folder.mkdir(exist_ok=True)
-            write_atomically(folder / CONFIG, config_text().encode())
+            write_atomically(folder / CONFIG, encoded(config_text()))
             save_weights(folder / WEIGHTS, model, text, step=at.step)
             write_atomically(folder / FAULT, json.dumps(fault, indent=1).encode())
 

@@ -13,7 +13,7 @@ from tqdm import tqdm
 
 from hiptrack.boxes import cxcywh_to_xyxy, xyxy_to_xywh
 from hiptrack.errors import DataError, HiptrackError
-from hiptrack.files import excerpt, iter_lines, open_own
+from hiptrack.files import encoded, excerpt, iter_lines, open_own
 from hiptrack.pictures import draw_box, score_overlay
 from hiptrack.progress import progress
 
@@ -77,13 +77,14 @@ class RunLog:
             self.picture(step, f"{stage}/{number}", image)
 
     def text(self, step, name, text):
-        self._guarded(self.writer.add_text, name, "    " + text.replace("\n", "\n    "), step)
+        indented = "    " + text.replace("\n", "\n    ")
+        self._guarded(self.writer.add_text, name, encoded(indented).decode(), step)
 
     def hparams(self, bindings, metrics):
         """Show bindings {name: gin text} in TensorBoard's table of runs, beside the scalars of these names."""
         from torch.utils.tensorboard.summary import hparams
 
-        values = {name: number_or_text(text) for name, text in bindings.items()}
+        values = {name: number_or_text(encoded(text).decode()) for name, text in bindings.items()}
         for summary in hparams(values, dict.fromkeys(metrics, 0.0)):
             self._guarded(self.writer.file_writer.add_summary, summary)
 

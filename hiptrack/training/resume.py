@@ -12,6 +12,7 @@ from hiptrack.errors import ConfigError, HiptrackError
 from hiptrack.models.challenge import taxonomy_of
 from hiptrack.models.weights import taxonomy_in
 from hiptrack.processes import on_main, raise_together
+from hiptrack.screen import shown
 from hiptrack.training.checkpoint import WEIGHTS, Checkpoint, newest_sound
 from hiptrack.training.run_folder import LOCK
 
@@ -97,13 +98,13 @@ def check_config(checkpoint, allow_change):
     different = config_differences(checkpoint.state["config"], bound_values())
     if not different:
         return ""
-    listed = "".join(f"\n  {line}" for line in different)
     if not allow_change:
         raise ConfigError(
-            f"{checkpoint.path} was written with another configuration (there -> now):{listed}\nResume with the run's own "
-            "config.gin, go on in spite of the change with --allow-change, or start in another folder with --run DIR."
+            f"{checkpoint.path} was written with another configuration. Resume with the run's own config.gin, go on in spite of "
+            "the change with --allow-change, or start in another folder with --run DIR. What differs (there -> now):",
+            *different,
         )
-    return f"going on with another configuration (before -> now):{listed}"
+    return "\n  ".join(["going on with another configuration (before -> now):", *map(shown, different)])
 
 
 def run_state(stages, log, faults, difficulty, validation):

@@ -21,7 +21,17 @@ from tqdm import tqdm
 import hiptrack
 from hiptrack.config import REPO_ROOT, bound_values, config_text, operative_text
 from hiptrack.errors import OPENCV, ConfigError, HiptrackError
-from hiptrack.files import UNFINISHED, check_own, excerpt, open_own, read_bytes, remove_leftovers, write_atomically
+from hiptrack.files import (
+    UNFINISHED,
+    check_own,
+    encodable,
+    encoded,
+    excerpt,
+    open_own,
+    read_bytes,
+    remove_leftovers,
+    write_atomically,
+)
 from hiptrack.models.weights import save_weights
 from hiptrack.processes import on_main
 from hiptrack.signals import leave_marker, remove_marker
@@ -161,9 +171,12 @@ def open_run(run_dir: str | Path, resume: str) -> Path:
     """Creates the run's folder where it is missing. resume: "auto", "never" or the path of a checkpoint.
 
     Raises HiptrackError where the folder holds something and resume is "never", where it holds something that is no run,
-    where what a run writes to is a link, and where it cannot be made.
+    where what a run writes to is a link, where it cannot be made, and for a name that is no UTF-8, which TensorBoard cannot
+    write to.
     """
     run_dir = Path(run_dir)
+    if not encodable(str(run_dir)):
+        raise HiptrackError(f"the run folder {run_dir} has a name that is no UTF-8 text; choose another with --run DIR.")
     try:
         run_dir.mkdir(parents=True, exist_ok=True)
         for name in (METRICS, REJECTED, TENSORBOARD, CHECKPOINTS):
@@ -225,23 +238,23 @@ def record(run_dir: Path, config_text: str, argv: Sequence[str]) -> None:
     _write_next(run_dir, VERSIONS, json.dumps(_versions(), indent=2) + "\n")
     commands = run_dir / "command.txt"
     earlier = _read(commands) if commands.exists() else b""
-    write_atomically(commands, earlier + f"{shlex.join(argv)}\n".encode("utf-8", "surrogateescape"))
+    write_atomically(commands, earlier + encoded(f"{shlex.join(argv)}\n"))
 
 
 def record_warnings(run_dir: Path, warnings: dict[str, str]) -> None:
     """Writes warnings.json, what a start of the run warned of; where there is nothing, only over an earlier one."""
     if warnings or (run_dir / WARNINGS).exists():
-        write_atomically(run_dir / WARNINGS, (json.dumps(warnings, indent=2) + "\n").encode())
+        write_atomically(run_dir / WARNINGS, encoded(json.dumps(warnings, indent=2) + "\n"))
 
 
 def record_operative(run_dir: Path, stage_name: str, text: str) -> None:
     """Writes operative-<stage>.gin: the values that were used up to the end of the stage."""
-    write_atomically(run_dir / f"operative-{stage_name.replace('/', '-')}.gin", text.encode())
+    write_atomically(run_dir / f"operative-{stage_name.replace('/', '-')}.gin", encoded(text))
 
 
 def _write_next(folder: Path, name: str, text: str) -> None:
     """Writes stem.suffix; where that exists, the next of stem-2.suffix, ... if the newest one differs."""
-    count, content = 1, text.encode()
+    count, content = 1, encoded(text)
     path = newest = folder / name
     while path.exists():
         newest, count = path, count + 1

@@ -7,7 +7,7 @@ from hiptrack.evaluation.table import challenge_rows, compare_rows, what_counts
 from hiptrack.extras.report.charts import charts, draw
 from hiptrack.extras.report.page import page
 from hiptrack.extras.report.summary import OVERLAPS, summarise_run
-from hiptrack.files import write_atomically
+from hiptrack.files import encoded, write_atomically
 from hiptrack.tables import as_csv, as_latex, as_markdown
 
 
@@ -21,13 +21,13 @@ def write_report(reports, sequences, folder, title):
     runs = [summarise_run(name, report, sequences) for name, report in reports.items()]
     pictures = draw(runs)
     counted = what_counts(next(iter(reports.values())))
-    files = {"report.html": page(runs, title, pictures, counted).encode(), "report.csv": tables_csv(runs).encode()}
-    files |= {name: text.encode() for name, text in tables_for_papers(reports).items()}
+    files = {"report.html": encoded(page(runs, title, pictures, counted)), "report.csv": encoded(tables_csv(runs))}
+    files |= {name: encoded(text) for name, text in tables_for_papers(reports).items()}
     if "by_challenge" in pictures:
         files["by_challenge.png"] = pictures["by_challenge"].png
     for name, as_table in (("success", curves_csv), ("branch", branch_csv)):
         if name in pictures:
-            files |= {f"{name}.csv": as_table(runs).encode(), f"{name}.png": pictures[name].png}
+            files |= {f"{name}.csv": encoded(as_table(runs)), f"{name}.png": pictures[name].png}
     try:
         for name, content in files.items():
             write_atomically(folder / name, content)

@@ -23,7 +23,8 @@ from hiptrack.extras.sweep.records import (
     read_run,
     short_names,
 )
-from hiptrack.files import excerpt, write_atomically
+from hiptrack.files import encoded, excerpt, write_atomically
+from hiptrack.screen import shown
 from hiptrack.training.log import METRICS, number_or_text
 
 
@@ -198,7 +199,7 @@ def as_text(comparison: Comparison) -> str:
     parts = [tables.as_text(head, body)]
     if comparison.by_challenge:
         parts += ["", tables.as_text(*comparison.by_challenge.lines()), ""]
-    return "\n".join([*parts, *comparison.notes])
+    return "\n".join([*parts, *map(shown, comparison.notes)])
 
 
 def as_markdown(comparison: Comparison) -> str:
@@ -206,7 +207,7 @@ def as_markdown(comparison: Comparison) -> str:
     parts = [tables.as_markdown(head, body), "", "![the results](compare.png)", ""]
     if comparison.by_challenge:
         parts += [tables.as_markdown(*comparison.by_challenge.lines()), ""]
-    return "\n".join([*parts, *(f"- {note}" for note in comparison.notes), ""])
+    return "\n".join([*parts, *(f"- {shown(note)}" for note in comparison.notes), ""])
 
 
 def as_latex(comparison: Comparison) -> str:
@@ -262,7 +263,7 @@ def write(comparison: Comparison, folder: Path) -> list[str]:
     if comparison.by_challenge:
         texts["compare_by_challenge.csv"] = comparison.by_challenge.as_csv()
         texts["compare_by_challenge.tex"] = comparison.by_challenge.as_latex()
-    files = {name: text.encode() for name, text in texts.items()} | {"compare.png": as_picture(comparison)}
+    files = {name: encoded(text) for name, text in texts.items()} | {"compare.png": as_picture(comparison)}
     try:
         for name, content in files.items():
             write_atomically(folder / name, content)

@@ -1,6 +1,7 @@
 """The grid of a sweep: a product of axes and seeds as plain lists of overrides, checked before anything runs."""
 
 import itertools
+import json
 import math
 import shlex
 import sys
@@ -39,7 +40,7 @@ from hiptrack.extras.sweep.records import (
     shortened,
     value_names,
 )
-from hiptrack.files import read_bytes, read_text, write_atomically
+from hiptrack.files import encoded, read_bytes, read_text, write_atomically
 from hiptrack.training.resume import config_differences
 
 PLAN = "plan.json"
@@ -193,19 +194,21 @@ def claim(plan: Plan, out: Path, bindings: dict[str, Bindings]) -> None:
         different = _differences(read_plan(out), plan)
         if different:
             raise ConfigError(
-                f"{path} is the plan of another sweep (there -> now):\n  {different}\nGive the command that made it, choose "
-                "another folder with --out DIR, or remove that file: runs that fit the present command are then kept."
+                f"{path} is the plan of another sweep. Give the command that made it, choose another folder with --out DIR, or "
+                "remove that file: runs that fit the present command are then kept. What differs (there -> now):",
+                *different,
             )
     for name in plan.runs:
         theirs = newest_config(out / name)
-        different = "\n  ".join(config_differences(theirs, bindings[name].values)) if theirs else ""
+        different = config_differences(theirs, bindings[name].values) if theirs else []
         if different:
             raise ConfigError(
-                f"{out / name} was trained with another configuration (there -> now):\n  {different}\nChoose another folder "
-                "with --out DIR, or move that run away."
+                f"{out / name} was trained with another configuration. Choose another folder with --out DIR, or move that run "
+                "away. What differs (there -> now):",
+                *different,
             )
     try:
-        write_atomically(path, msgspec.json.format(msgspec.json.encode(plan)) + b"\n")
+        write_atomically(path, encoded(json.dumps(msgspec.to_builtins(plan), indent=2, ensure_ascii=False) + "\n"))
     except OSError as error:
         raise HiptrackError(f"{path} cannot be written: {error}; choose another folder with --out DIR.") from error
 
@@ -214,19 +217,19 @@ def read_plan(out: Path) -> Plan:
     """The plan of a sweep's folder. Raises DataError where it is damaged."""
     path = Path(out) / PLAN
     try:
-        return msgspec.json.decode(read_text(path, MAX_BYTES), type=Plan)
-    except (OSError, msgspec.MsgspecError, RecursionError) as error:
+        return msgspec.convert(json.loads(read_text(path, MAX_BYTES)), Plan)  # names that are no UTF-8, too
+    except (OSError, ValueError, msgspec.MsgspecError, RecursionError) as error:
         raise DataError(f"{path} cannot be read as the plan of a sweep: {error}. Move it away.") from error
 
 
-def _differences(theirs: Plan, ours: Plan) -> str:
+def _differences(theirs: Plan, ours: Plan) -> list[str]:
     def told(plan):
         axes = {f"--axis {name}": f"[{', '.join(texts)}]" for name, texts in plan.axes.items()}
         return {"--gin": plan.gin, "overrides": plan.overrides, "--seeds": plan.seeds, **axes}
 
     there, now = told(theirs), told(ours)
     names = [name for name in {**there, **now} if there.get(name) != now.get(name)]
-    return "\n  ".join(f"{name}: {there.get(name, 'none')} -> {now.get(name, 'none')}" for name in names)
+    return [f"{name}: {there.get(name, 'none')} -> {now.get(name, 'none')}" for name in names]
 
 
 @dataclass(frozen=True)
@@ -298,7 +301,7 @@ class PlannedRun:
 
     @property
     def _evaluation(self):
-        return f"{shlex.join(self.evaluate)}\n".encode()
+        return encoded(f"{shlex.join(self.evaluate)}\n")
 
 
 def planned_runs(plan: Plan, out: Path, bindings: dict[str, Bindings], data: EvaluationData | None) -> list[PlannedRun]:

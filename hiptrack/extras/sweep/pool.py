@@ -15,7 +15,8 @@ import torch
 
 from hiptrack.errors import HiptrackError
 from hiptrack.extras.sweep.plan import PlannedRun
-from hiptrack.files import open_own
+from hiptrack.files import encoded, open_own
+from hiptrack.screen import shown
 from hiptrack.signals import PR_SET_PDEATHSIG
 from hiptrack.training.cost import duration
 from hiptrack.training.run_folder import run_lock
@@ -39,7 +40,7 @@ class _Child:
             log.seek(self.log_start)
             text = log.read().decode(errors="replace")
         lines = [line.rstrip().rpartition("\r")[2] for line in text.split("\n")]
-        return "\n".join([f"    {line}" for line in lines if line][-TAIL_LINES:])
+        return "\n".join([f"    {shown(line)}" for line in lines if line][-TAIL_LINES:])
 
 
 class Pool:
@@ -107,7 +108,7 @@ class Pool:
         step, command = run.next_step()
         run.log.parent.mkdir(parents=True, exist_ok=True)
         with open_own(run.log) as log:
-            log.write(f"$ {shlex.join(command)}\n".encode())
+            log.write(encoded(f"$ {shlex.join(command)}\n"))
             log.flush()
             size = log.tell()
             process = subprocess.Popen(

@@ -12,7 +12,7 @@ from statistics import median
 from hiptrack.config.meaning import Key, changes_no_result, format_value, implied_values, label
 from hiptrack.config.syntax import named, read_file
 from hiptrack.errors import CheckpointError, DataError, HiptrackError, NotFoundError
-from hiptrack.files import excerpt, file_hash, read_text
+from hiptrack.files import encoded, excerpt, file_hash, read_text
 from hiptrack.models.weights import content_hash, read_metadata
 from hiptrack.training.log import METRICS, read_metrics
 from hiptrack.training.run_folder import WARNINGS
@@ -247,4 +247,4 @@ def shortened(name: str, text: str, most: int) -> str:
 
 
 def _with_digest(name, text, most):
-    return f"{name[: most - 10]}~{hashlib.sha256(text.encode()).hexdigest()[:8]}"
+    return f"{name[: most - 10]}~{hashlib.sha256(encoded(text)).hexdigest()[:8]}"
