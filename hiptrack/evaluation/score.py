@@ -146,7 +146,8 @@ def evaluate_sequences(
     A sequence that fails is logged and stands in the report's failures; the others finish. Scores are of the
     boxes as the files hold them (%.3f), whether or not files are written.
 
-    Raises DataError for no sequences, for two of one name, and for results of another key in results_dir.
+    Raises DataError for no sequences, for two of one name, and for results of another key in results_dir; HiptrackError where
+    a result cannot be written.
     """
     taxonomy = taxonomy or TEN
     if num_processes > 1 and gather is None:
@@ -224,6 +225,11 @@ def _scored(result_of, sequence, resumed, protocol, multi_label):
     except HiptrackError as error:
         logger.error("%s failed: %s", sequence.name, error)
         return None, str(error)
+    except OSError as error:  # of writing a result: no fault of the sequence, and every other would meet it too
+        raise HiptrackError(
+            f"{error.filename}: the result of {sequence.name} cannot be written ({error.strerror}). The sequences that are "
+            "finished are kept. Make room or mend the folder, then start the same command again, which goes on from there."
+        ) from error
     except Exception as error:  # one sequence must not take the others with it; the report names it
         logger.exception("%s failed", sequence.name)
         return None, f"{type(error).__name__}: {error}"

@@ -1,7 +1,9 @@
 """Running trackers over sequences: sharding, failures, result files, resuming, reports."""
 
+import errno
 import json
 import logging
+import os
 import re
 import threading
 from concurrent.futures import ThreadPoolExecutor
@@ -122,6 +124,28 @@ def test_several_processes_give_the_report_of_one(sequences, processes):
     for report in in_processes(processes, sequences):
         assert untimed(report) == untimed(single)
         assert [score.result.name for score in report.scores] == [sequence.name for sequence in sequences]
+
+
+def test_a_full_disk_ends_it_at_once_and_it_goes_on_afterwards(sequences, tmp_path, monkeypatch):
+    whole, out, tracker, written = evaluate_sequences(Drifter(), sequences), tmp_path / "out", Drifter(), []
+    fsync = os.fsync
+
+    def full(handle):
+        written.append(handle)
+        if len(written) > 10:  # two for each file: in the second file of the second sequence
+            raise OSError(errno.ENOSPC, "No space left on device")
+        fsync(handle)
+
+    with monkeypatch.context() as patch:
+        patch.setattr(os, "fsync", full)
+        with pytest.raises(HiptrackError) as raised:
+            evaluate_sequences(tracker, sequences, out, "key")
+    told = str(raised.value)
+    assert f"{out / 'seq0' / 'seq0_time.txt'}: the result" in told and "(No space left on device)" in told and "start the same command again" in told
+    assert len(tracker.tracked) == 2 and not list(out.rglob("*.tmp"))
+    again = Drifter()
+    assert untimed(evaluate_sequences(again, sequences, out, "key")) == untimed(whole)
+    assert len(again.tracked) == 4
 
 
 def test_processes_that_lose_a_sequence_are_an_error(sequences):

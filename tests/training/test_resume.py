@@ -200,7 +200,7 @@ def copy_of(finished, tmp_path):
 def test_resume_refuses_another_configuration_and_says_which(finished, tmp_path):
     folder, overrides = copy_of(finished, tmp_path)
     change = ["branch/Stage.lr=0.5", "train.log_every=3"]
-    with pytest.raises(ConfigError, match=r"branch/Stage\.lr: 0\.002 -> 0\.5\n") as error:
+    with pytest.raises(ConfigError, match=r"branch/Stage\.lr: 0\.002 -> 0\.5$") as error:
         run_here(FROM_SCRATCH, [*overrides, *change], folder)
     assert "log_every" not in str(error.value)  # changes no result
     assert not (folder / "model.safetensors").exists()
@@ -408,6 +408,6 @@ def test_a_line_that_says_the_default_is_no_other_configuration(finished, tmp_pa
     folder, overrides = copy_of(finished, tmp_path)
     defaults = ["train.seed=0", "HIPTrack.neck_width=None", "Augmentation.grey=0.05"]
     assert run_here(FROM_SCRATCH, [*overrides, *defaults], folder) == 0
-    with pytest.raises(ConfigError, match=r"Augmentation\.grey: not bound -> 0\.5\n") as error:
+    with pytest.raises(ConfigError, match=r"Augmentation\.grey: not bound -> 0\.5$") as error:
         run_here(FROM_SCRATCH, [*overrides, *defaults[:2], "Augmentation.grey=0.5"], folder)
     assert "neck_width" not in str(error.value)
