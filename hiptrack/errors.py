@@ -9,7 +9,7 @@ import sys
 from collections.abc import Callable, Iterable
 from typing import NoReturn
 
-from hiptrack.screen import LEFT, open_streams, shown
+from hiptrack.screen import LEFT, open_streams, shown, shown_in_logs
 
 OPENCV = ("opencv-contrib-python", "opencv-contrib-python-headless", "opencv-python", "opencv-python-headless")
 REPAIR_OPENCV = f"Run: pip uninstall -y {' '.join(OPENCV)}; pip install opencv-contrib-python"
@@ -91,7 +91,8 @@ def run_main(main: Callable[[], int | None]) -> NoReturn:
     if len(installed) > 1:
         print(f"warning: {' and '.join(installed)} overwrite each other. {REPAIR_OPENCV}", file=sys.stderr)
     try:
-        code = main()
+        with shown_in_logs():
+            code = main()
     except ReportedElsewhere:
         code = 1
     except HiptrackError as error:

@@ -10,6 +10,7 @@ import logging
 import os
 import sys
 import traceback
+from contextlib import contextmanager
 
 LEFT = (errno.EPIPE, errno.EIO)  # of a reader that has seen enough (`| head`), and of a terminal that was closed
 
@@ -36,7 +37,7 @@ class Output(io.FileIO):
 
 
 def open_streams() -> Output | None:
-    """Have standard output and error never fail, and log records show the names in them.
+    """Have standard output and error never fail.
 
     What has no character in the stream's encoding stands there as its escape. A stream that was closed leads nowhere. One
     that has been replaced (in a test) is left alone. Returns the Output that standard output is now, None for those two.
@@ -50,7 +51,6 @@ def open_streams() -> Output | None:
             buffer = io.BufferedWriter(Output(stream.fileno(), "w", closefd=False))
             by_line = stream.line_buffering or stream.write_through
             setattr(sys, name, io.TextIOWrapper(buffer, stream.encoding, "backslashreplace", line_buffering=by_line))
-    logging.setLogRecordFactory(Record)
     raw = getattr(getattr(sys.stdout, "buffer", None), "raw", None)
     return raw if isinstance(raw, Output) else None
 
@@ -73,3 +73,14 @@ class Record(logging.LogRecord):
         if self.exc_info:
             lines = "".join(traceback.format_exception(*self.exc_info)).rstrip("\n").split("\n")
             self.exc_text = "\n".join(map(shown, lines))
+
+
+@contextmanager
+def shown_in_logs():
+    """Within it every log record is a Record."""
+    earlier = logging.getLogRecordFactory()
+    logging.setLogRecordFactory(Record)
+    try:
+        yield
+    finally:
+        logging.setLogRecordFactory(earlier)

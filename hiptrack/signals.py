@@ -1,6 +1,6 @@
 """Signals that ask a program to stop: it ends its step or frame, leaves what it has in order, and says so.
 
-A scheduler sends SIGTERM or SIGUSR1 before it takes a machine away, a user SIGINT (Ctrl-C).
+A scheduler sends SIGTERM or SIGUSR1 before it takes a machine away, a user SIGINT (Ctrl-C), a terminal that is closed SIGHUP.
 """
 
 import ctypes
@@ -13,7 +13,7 @@ from pathlib import Path
 from hiptrack.files import encoded, write_atomically
 from hiptrack.processes import is_launched
 
-STOP_SIGNALS = (signal.SIGINT, signal.SIGTERM)
+STOP_SIGNALS = (signal.SIGINT, signal.SIGTERM, signal.SIGHUP)
 MARKER = "PREEMPTED"
 PR_SET_PDEATHSIG = 1
 
@@ -31,7 +31,10 @@ class StopSignals:
         self.signal = None
 
     def __enter__(self):
-        self._earlier = {number: signal.signal(number, self._note) for number in self.numbers}
+        numbers = set(self.numbers)
+        if signal.getsignal(signal.SIGHUP) == signal.SIG_IGN:
+            numbers.discard(signal.SIGHUP)  # nohup: the closed terminal is not to end it
+        self._earlier = {number: signal.signal(number, self._note) for number in numbers}
         return self
 
     def __exit__(self, *_):

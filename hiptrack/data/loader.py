@@ -15,7 +15,7 @@ from torch.utils.data import DataLoader, default_collate
 
 from hiptrack.errors import ConfigError, DataError, HiptrackError
 
-IGNORED_BY_WORKERS = (signal.SIGTERM, signal.SIGINT, signal.SIGUSR1)
+IGNORED_BY_WORKERS = (signal.SIGTERM, signal.SIGINT, signal.SIGUSR1, signal.SIGHUP)
 JOIN_TIMEOUT = 5.0  # seconds; a read that the system cannot interrupt outlives even SIGKILL
 
 
@@ -124,7 +124,13 @@ class StageLoader:
     def steps(self, epoch, first_step):
         """Yields (passes, None, seconds) for each global batch of an epoch; ([], the error, seconds) for a fault."""
         self.batches.start_at(epoch, first_step)
-        passes = iter(self.loader)
+        try:
+            passes = iter(self.loader)  # starts the workers
+        except (RuntimeError, OSError, MemoryError) as error:
+            need = worker_need(self.loader, error)
+            if need is None:
+                raise
+            raise need from error
         for _ in range(first_step, self.batches.steps):
             started = time.perf_counter()
             batches, error = self._read(passes)
@@ -141,14 +147,15 @@ class StageLoader:
 
 
 def next_batch(loader, passes):
-    """The next batch of passes = iter(loader), or a HiptrackError: an error of the samples, a worker that died or hung.
+    """The next batch of passes = iter(loader), or a HiptrackError: an error of the samples, a worker that died, hung or lacks
+    what it needs.
 
     It is returned so that all processes can agree on it.
     """
     try:
         return next(passes)
-    except RuntimeError as error:
-        fault = worker_fault(loader, error)
+    except (RuntimeError, OSError, MemoryError) as error:
+        fault = worker_fault(loader, error) or worker_need(loader, error)
         if fault is None:
             raise
         return fault
@@ -163,9 +170,11 @@ def worker_fault(loader, error):
     told = next((text for text in texts if text.startswith("DataLoader ")), "")
     if dead := re.match(r"DataLoader worker \(pid\D* (\d+)", told):
         notes = [note for note in loader.notes if note.pid == int(dead[1])]
-        advice = "the machine's memory (fewer train.workers need less of it)"
+        shared = f", {shared_memory()}" if "Bus error" in told else ""
+        advice = f"the machine's memory{shared} (fewer train.workers need less of it)"
     elif told.startswith("DataLoader timed out"):
-        notes, advice = loader.notes, "the disk, or raise train.loader_timeout where that is too short"
+        notes = loader.notes
+        advice = "the disk, the limit of open files (ulimit -n), or raise train.loader_timeout where that is too short"
     else:
         return None
     read = "no file was being read"
@@ -175,6 +184,35 @@ def worker_fault(loader, error):
         read = f"worker {pid} had been reading {path} for {time.monotonic() - since:.0f} s"
         advice = f"that file and {advice}"
     return DataError(f"{told.rstrip('. ')}; {read}. Check {advice}.")
+
+
+NEEDS = re.compile(
+    "shared memory|No space left|Too many open files|allocate memory|can't start new thread|temporarily unavailable"
+)
+
+
+def worker_need(loader, error):
+    """A DataError for an exception by which workers lack memory, shared memory, files or processes; None for any other."""
+    text = str(error)
+    if not loader.num_workers or not (isinstance(error, MemoryError) or NEEDS.search(text)):
+        return None
+    # of what a worker raised PyTorch gives its whole traceback
+    reason = next((line for line in reversed(text.splitlines()) if NEEDS.search(line)), "out of memory")
+    return DataError(
+        f"The {loader.num_workers} loader workers of a process lack what they need: {reason.strip()}. Here is {shared_memory()}. "
+        "Set train.workers lower (0 needs none of it), or allow more: of /dev/shm (docker run --shm-size=8g), of memory, of open "
+        "files (ulimit -n) or of processes (ulimit -u)."
+    )
+
+
+def shared_memory():
+    """How much of the memory that workers pass their batches through there is, in words."""
+    try:
+        room = os.statvfs("/dev/shm")
+    except OSError:
+        return "no /dev/shm"
+    size, free = (blocks * room.f_frsize / 1e6 for blocks in (room.f_blocks, room.f_bavail))
+    return f"a /dev/shm of {size:.3g} MB, {free:.3g} MB of it free"
 
 
 def shut_down(loader):

@@ -61,9 +61,9 @@ def strip_branch(source, output, fold=False, form="safetensors"):
     if form == "safetensors":
         save_weights(output, model, without_branch(text), stripped_from=Path(source).name, folded=fold)
         return
-    buffer = io.BytesIO()
-    torch.save({"net": to_published(model)}, buffer)
-    write_atomically(output, buffer.getbuffer())
+    content = io.BytesIO()  # PyTorch's own writer ends the process where the disk is full
+    torch.save({"net": to_published(model)}, content)
+    write_atomically(output, content.getbuffer())
 
 
 def without_branch(text):

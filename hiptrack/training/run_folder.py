@@ -315,19 +315,26 @@ def run_lock(folder, what="the run folder", option="--run DIR"):
 
     Raises HiptrackError at once where another process has the folder, or where it cannot be made or locked.
     """
-    path = Path(folder) / LOCK
+    path, shown = Path(folder) / LOCK, f"{what} {folder}"
     is_new = not path.parent.exists()
-    with _locked(path, f"{what} {folder}", option) as file:
-        file.truncate(0)
-        file.write(f"process {os.getpid()} on {socket.gethostname()}\n".encode())
-        file.flush()
+    with _locked(path, shown, option) as file:
         try:
+            _sign(file, shown, option)
             yield
         finally:
             if [entry.name for entry in path.parent.iterdir()] == [LOCK]:
                 path.unlink()
                 if is_new:
                     path.parent.rmdir()
+
+
+def _sign(file, shown, option):
+    """Say in a lock who has it."""
+    try:
+        os.ftruncate(file.fileno(), 0)
+        os.write(file.fileno(), f"process {os.getpid()} on {socket.gethostname()}\n".encode())
+    except OSError as error:
+        raise HiptrackError(f"{shown} cannot be written: {error}; make room, or choose another with {option}.") from error
 
 
 def _locked(path, shown, option):

@@ -1,6 +1,7 @@
 """Loader workers that die or hang: the run is told which one, and what it was reading."""
 
 import os
+import re
 import shutil
 import signal
 import time
@@ -14,7 +15,15 @@ from hiptrack.data import clips
 from hiptrack.data.clips import ClipData, ClipDataset, Geometry
 from hiptrack.data.crop_reading import read_crops
 from hiptrack.data.folders import FolderDataset
-from hiptrack.data.loader import ShardedBatches, make_loader, next_batch, reading, shut_down, worker_fault
+from hiptrack.data.loader import (
+    ShardedBatches,
+    StageLoader,
+    make_loader,
+    next_batch,
+    reading,
+    shut_down,
+    worker_fault,
+)
 from hiptrack.data.sampling import CausalSampler
 from hiptrack.errors import DataError
 
@@ -168,6 +177,33 @@ def test_other_errors_are_not_taken_for_faults_of_a_worker(start, workers):
     with pytest.raises(RuntimeError, match="a defect of the program") as caught:
         next_batch(loader, passes)
     assert worker_fault(loader, caught.value) is None
+
+
+def lack(error):
+    raise error
+
+
+@pytest.mark.parametrize(
+    "error, words",
+    [
+        (RuntimeError("unable to allocate shared memory(shm) for file </torch_1>: No space left (28)"), "shared memory(shm)"),
+        (OSError(24, "Too many open files"), "Too many open files"),
+        (MemoryError(), "out of memory"),
+    ],
+)
+def test_what_workers_lack_is_told_with_the_size_of_the_shared_memory(start, error, words):
+    loader, passes = start(Calls(lack, error), 1, timeout=60)
+    fault = next_batch(loader, passes)
+    assert isinstance(fault, DataError) and words in str(fault) and "\\n" not in str(fault)
+    assert "Set train.workers lower" in str(fault) and re.search(r"a /dev/shm of \S+ MB, \S+ MB of it free", str(fault))
+
+
+def test_workers_that_cannot_be_started_are_an_error(monkeypatch):
+    batches = ShardedBatches(4, 1, 0, 1, 1)
+    loader = make_loader(Calls(fail), batches, 1, 0)
+    monkeypatch.setattr(type(loader), "_get_iterator", lambda _: lack(BlockingIOError(11, "Resource temporarily unavailable")))
+    with pytest.raises(DataError, match="lack what they need: .*temporarily unavailable"):
+        next(StageLoader(loader, batches).steps(0, 0))
 
 
 def test_an_error_of_the_data_is_returned_and_the_end_is_raised(dataset, tmp_path, start):

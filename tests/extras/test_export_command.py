@@ -15,7 +15,8 @@ from hiptrack.cli import console
 from hiptrack.config import REPO_ROOT
 from hiptrack.errors import ConfigError, HiptrackError
 from hiptrack.extras.export.formats import FORMATS
-from hiptrack.extras.export.write import export
+from hiptrack.extras.export.graphs import build_graphs
+from hiptrack.extras.export.write import example_tensors, export, inputs_of
 
 PIXELS = 1e-2
 
@@ -121,6 +122,12 @@ def test_an_empty_folder_is_taken_by_whatever_name(tmp_path, monkeypatch):
     export(toy_model(), ".", "torch", [1], say=lambda line: None)
     assert (tmp_path / "here" / "tracker.json").is_file()
     assert sorted(path.name for path in tmp_path.iterdir()) == ["empty", "here", "link"]
+
+
+def test_a_full_disk_is_an_error_not_the_end_of_the_process():
+    graphs = build_graphs(toy_model(), [2])
+    with torch.no_grad(), pytest.raises(OSError, match="No space left on device"):
+        FORMATS["torch"].write(graphs[0], inputs_of(graphs[0], example_tensors(graphs)), "/dev/full")
 
 
 def test_a_folder_that_cannot_be_made_is_named(tmp_path):

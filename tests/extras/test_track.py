@@ -263,7 +263,7 @@ def signal_at(number, frame, monkeypatch, times=1):
     monkeypatch.setattr(FolderSource, "frames", frames)
 
 
-@pytest.mark.parametrize(("number", "code"), [(signal.SIGINT, 130), (signal.SIGTERM, 143)])
+@pytest.mark.parametrize(("number", "code"), [(signal.SIGINT, 130), (signal.SIGTERM, 143), (signal.SIGHUP, 129)])
 def test_a_signal_ends_it_after_the_frame(number, code, checkpoint, box, folder, tmp_path, monkeypatch):
     signal_at(number, 5, monkeypatch)
     before = [signal.getsignal(each) for each in STOP_SIGNALS]
@@ -271,6 +271,16 @@ def test_a_signal_ends_it_after_the_frame(number, code, checkpoint, box, folder,
     assert track(TrackRequest(str(folder), checkpoint, box, out, lines)) == code
     assert len(lines_of(lines)) == len(decoded(out)[0]) == 5
     assert [signal.getsignal(each) for each in STOP_SIGNALS] == before
+
+
+def test_a_terminal_that_is_closed_does_not_end_what_nohup_started(checkpoint, box, folder, tmp_path, monkeypatch):
+    signal_at(signal.SIGHUP, 5, monkeypatch)
+    before = signal.signal(signal.SIGHUP, signal.SIG_IGN)
+    try:
+        assert track(TrackRequest(str(folder), checkpoint, box, jsonl=tmp_path / "out.jsonl")) == 0
+    finally:
+        signal.signal(signal.SIGHUP, before)
+    assert len(lines_of(tmp_path / "out.jsonl")) > 5
 
 
 def test_ctrl_c_twice_ends_it_at_once_with_readable_files(checkpoint, box, folder, tmp_path, monkeypatch):

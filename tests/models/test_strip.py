@@ -1,5 +1,7 @@
 """Taking the branch out of a checkpoint: what is left tracks bit for bit as before."""
 
+import errno
+import os
 import subprocess
 import sys
 
@@ -12,9 +14,9 @@ from toy import moving_target, save_toy, toy_gin, toy_model
 
 from hiptrack.config import REPO_ROOT
 from hiptrack.config.portable import component_text
-from hiptrack.errors import CheckpointError, HiptrackError, NotFoundError
+from hiptrack.errors import CheckpointError, HiptrackError, NotFoundError, run_main
 from hiptrack.models.published import to_published
-from hiptrack.models.strip import strip_branch
+from hiptrack.models.strip import halve, strip_branch
 from hiptrack.models.weights import load_model, read_metadata, read_tensors, save_weights
 from hiptrack.tracking.memory import MemoryPolicy
 from hiptrack.tracking.tracker import Tracker
@@ -144,6 +146,22 @@ def test_published_form(tmp_path, fold):
     bias = model.state_dict()["history.fuse.conv2.bias"]
     assert torch.equal(written["searchRegionFusion.conv2.bias"], bias + 0.5 if fold else bias)
     assert torch.equal(written["key_comp.weight"], model.state_dict()["history.key_comp.weight"])
+
+
+@pytest.mark.parametrize("write", [strip_branch, halve])
+def test_a_full_disk_leaves_nothing_and_is_told(tmp_path, write, monkeypatch, capsys):
+    full, output = tmp_path / "full.safetensors", tmp_path / "out" / "tracker.safetensors"
+    save_toy(full, **BRANCH)
+
+    def no_space(_):
+        raise OSError(errno.ENOSPC, os.strerror(errno.ENOSPC))
+
+    monkeypatch.setattr(os, "fsync", no_space)
+    with pytest.raises(SystemExit) as ended:
+        run_main(lambda: write(full, output))
+    told = f"error: {output}: No space left on device. Make room there, then start the same command again.\n"
+    assert (ended.value.code, capsys.readouterr().err) == (1, told)
+    assert not list(output.parent.iterdir())
 
 
 def test_a_model_without_published_form_writes_nothing(tmp_path):

@@ -62,7 +62,7 @@ def test_killed_run_resumes_to_the_same_weights(synthetic, tmp_path, monkeypatch
     require_same_run(whole, cut)
 
 
-@pytest.mark.parametrize("name", ["SIGTERM", "SIGINT", "SIGUSR1"])
+@pytest.mark.parametrize("name", ["SIGTERM", "SIGINT", "SIGUSR1", "SIGHUP"])
 def test_a_signal_ends_the_step_and_leaves_a_checkpoint(synthetic, tmp_path, monkeypatch, name):
     overrides = [*toy_stages(synthetic, tracker=2), "train.workers=1"]
     whole, cut = tmp_path / "whole", tmp_path / "cut"

@@ -1,8 +1,10 @@
 """The two file formats of an exported graph: each writes a `Graph` and gives back what runs its file."""
 
 import importlib
+import io
 from collections.abc import Callable
 from dataclasses import dataclass
+from pathlib import Path
 
 import torch
 
@@ -84,7 +86,9 @@ class TorchFormat:
     def write(self, graph, example, path):
         program = torch.export.export(graph, example, strict=False)
         program.example_inputs = None  # a long memory would make up most of the file
-        torch.export.save(program, path)
+        content = io.BytesIO()  # PyTorch's own writer ends the process where the disk is full
+        torch.export.save(program, content)
+        Path(path).write_bytes(content.getbuffer())
 
     def load(self, path):
         """The Runner of a file."""

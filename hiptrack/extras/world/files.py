@@ -21,7 +21,8 @@ from hiptrack.progress import progress
 from hiptrack.taxonomy import CV, VLM
 
 VERSION = 1  # of the world: raise it when its pictures change
-SMALLEST_SIDE = 96
+SMALLEST_SIDE, LARGEST_SIDE = 96, 8192
+MOST_SEQUENCES, MOST_FRAMES = 10**5, 10**5
 CANVAS = 128
 TRAINING_SPLIT = "train"
 CLEAR = 0.6  # share of the target that the first frame shows at least
@@ -49,11 +50,12 @@ def write_world(
     """
     if not split or split != os.path.basename(split) or split.startswith(".") or split == ANNOTATIONS:
         raise DataError(f"the split of a synthetic data set is a plain folder name such as 'train', not {split!r}.")
-    if sequences < 1 or frames < 2 or seed < 0 or min(size) < SMALLEST_SIDE or not 0 <= sea <= 1:
+    in_range = 1 <= sequences <= MOST_SEQUENCES and 2 <= frames <= MOST_FRAMES and 0 <= seed < 2**63 and 0 <= sea <= 1
+    if not in_range or min(size) < SMALLEST_SIDE or max(size) > LARGEST_SIDE:
         raise DataError(
-            f"synthetic split '{split}': expected at least 1 sequence, 2 frames, {SMALLEST_SIDE} px a side, "
-            f"a seed >= 0, a share at sea from 0 to 1; got {sequences} sequences, {frames} frames, "
-            f"{size[0]}x{size[1]} pixels, seed {seed}, share {sea}."
+            f"synthetic split '{split}': expected 1 to {MOST_SEQUENCES} sequences, 2 to {MOST_FRAMES} frames, {SMALLEST_SIDE} to "
+            f"{LARGEST_SIDE} px a side, a seed from 0 to 2**63, a share at sea from 0 to 1; got {sequences} sequences, {frames} "
+            f"frames, {size[0]}x{size[1]} pixels, seed {seed}, share {sea}."
         )
     parameters = {
         "world": VERSION, "split": split, "sequences": sequences, "frames": frames, "size": list(size), "seed": seed,
@@ -62,10 +64,10 @@ def write_world(
         parameters["sea"] = sea
     names = [f"world_{split}_{index + 1:04d}" for index in range(sequences)]
     world, folder = split_world(split, frames, seed, sea), os.path.join(out, split)
+    partial = os.path.join(out, f".{split}.partial")
     try:
         if _is_written(folder, parameters, [_annotation_folder(out, name) for name in names]):
             return
-        partial = os.path.join(out, f".{split}.partial")
         check_own(partial)
         shutil.rmtree(partial, ignore_errors=True)
         with progress(sequences * frames, "frame", f"writing {split}") as bar:
@@ -78,6 +80,7 @@ def write_world(
         _write_text(os.path.join(partial, split, PARAMETERS_FILE), [json.dumps(parameters)])
         _move_into_place(partial, out, split, names)
     except OSError as error:
+        shutil.rmtree(partial, ignore_errors=True)
         raise DataError(
             f"{error.filename or folder}: the synthetic sequences cannot be written "
             f"({error.strerror or error}). Make room or choose another folder, then call again."
