@@ -14,6 +14,7 @@ from hiptrack.pictures import Shot, picture_sheet, write_jpeg
 
 CELL = (200, 132)
 SCENES_A_ROW = 2
+MOST_SCENES = 400  # a JPEG has 65,535 lines at most
 SEARCH_FACTOR, SEARCH_SIZE = 4.0, 128
 
 
@@ -26,10 +27,10 @@ def main():
     parser.add_argument("--held-out", action="store_true", help="of the textures and shapes kept for validation")
     parser.add_argument("--sea", metavar="SHARE", type=float, default=0.0, help="share of them at sea (default 0)")
     arguments = parser.parse_args()
-    if min(arguments.seed, arguments.first) < 0 or arguments.scenes < 1 or not 0 <= arguments.sea <= 1:
+    if min(arguments.seed, arguments.first) < 0 or not 1 <= arguments.scenes <= MOST_SCENES or not 0 <= arguments.sea <= 1:
         raise ConfigError(
-            f"--seed {arguments.seed} --first {arguments.first} --scenes {arguments.scenes} --sea {arguments.sea}: at least 0, 0 "
-            "and 1 were expected, and a share from 0 to 1."
+            f"--seed {arguments.seed} --first {arguments.first} --scenes {arguments.scenes} --sea {arguments.sea}: at least 0 "
+            f"and 0, 1 to {MOST_SCENES}, and a share from 0 to 1 were expected."
         )
     families = (list(textures.HELD_OUT), list(shapes.HELD_OUT)) if arguments.held_out else (None, None)
     world = World(seed=arguments.seed, canvas=128, textures=families[0], shapes=families[1], sea=arguments.sea)

@@ -14,16 +14,21 @@ reads four columns separated by commas, rounds them to whole pixels and puts the
 sequence without a file counts as lost throughout. Its author says in issue 12 there: commas, a box a line, no folder
 around the files. pytracking's util_scripts/pack_trackingnet_results.py (github.com/visionml/pytracking) writes the same.
 
+A line ends in a newline, or in carriage return and newline as on Windows: NumPy's loadtxt and pandas' read_csv, which such
+servers read with, take both. Numbers are those of ASCII that both read alike. Nothing else is taken.
+
 Raw results are only read.
 """
 
 import io
+import lzma
 import math
 import re
+import stat
 import zipfile
 import zlib
 from collections import Counter
-from collections.abc import Callable
+from collections.abc import Callable, Mapping
 from dataclasses import dataclass
 from pathlib import Path, PurePosixPath
 
@@ -32,10 +37,13 @@ from hiptrack.files import check_file, excerpt, read_bytes, write_atomically
 
 SUBMISSION = "submission.zip"  # its name in a results folder
 BOXES, TIMES = "_001.txt", "_time.txt"
-TEST_SEQUENCE = re.compile(r"GOT-10k_Test_\d{6}")
+TEST_SEQUENCE = re.compile("GOT-10k_Test_[0-9]{6}", re.IGNORECASE)  # one in wrong case is meant to be of the test split
 TEST_SEQUENCES = 180
 TRACKINGNET_SEQUENCES = 511
-MAX_BYTES = 2**28  # of a zip, of what it unpacks to, and of a result file
+MAX_ZIP_BYTES = 2**26
+MAX_UNPACKED_BYTES = 2**28
+MAX_BYTES, MAX_LINES = 2**24, 10**5  # of a result file
+NUMBER = re.compile(rb" *[+-]?(?:[0-9]+\.?[0-9]*|\.[0-9]+)(?:[eE][+-]?[0-9]+)? *")
 SAME_BOX = 0.01  # pixels between the first box and the given one: results are rounded
 EPOCH = (1980, 1, 1, 0, 0, 0)  # of every entry, so that equal results make equal zips
 
@@ -60,10 +68,15 @@ class Form:
     place: re.Pattern
     missing: Callable[[set[str]], list[str]]
 
+    @property
+    def has_folders(self):
+        """Whether the files of a sequence lie in a folder of its own."""
+        return any("/" in place for place in self.paths.values())
+
     def name_of(self, path):
-        """The sequence of a path in the zip; None where it is not in its place."""
+        """The sequence of a path in the zip, as it stands there; None where it is not in its place."""
         found = self.place.fullmatch(path)
-        return found and found[1]
+        return found[1] if found and found[1] not in (".", "..") and found[1].isprintable() else None
 
 
 def expected_of(sequences):
@@ -103,28 +116,75 @@ def check_zip(path, form, expected=None):
     if not Path(path).is_file():
         raise NotFoundError(f"not found: {path} (a zip file was expected)", str(path))
     try:
-        check_file(path, MAX_BYTES)
+        check_file(path, MAX_ZIP_BYTES)
         with zipfile.ZipFile(path) as archive:
-            entries = [entry for entry in archive.infolist() if not entry.is_dir()]
-            if sum(entry.file_size for entry in entries) > MAX_BYTES:
-                raise DataError(f"{path} would unpack to more than {MAX_BYTES} bytes, which no results are.")
-            files = {entry.filename: archive.read(entry) for entry in entries}
-    except (OSError, ValueError, RuntimeError, EOFError, zipfile.BadZipFile, zlib.error, NotImplementedError) as error:
+            if sum(entry.file_size for entry in archive.infolist()) > MAX_UNPACKED_BYTES:
+                raise DataError(f"{path} would unpack to more than {MAX_UNPACKED_BYTES} bytes, which no results are.")
+            members = Members(archive)
+            return _odd_members(members.entries, form) + find_problems(members, form, expected)
+    except (OSError, ValueError, RuntimeError, zipfile.BadZipFile) as error:
         raise DataError(f"{path} cannot be read as a zip: {excerpt(str(error))}.") from error
-    twice = [name for name, count in Counter(entry.filename for entry in entries).items() if count > 1]
-    return [f"{excerpt(name)}: stands in the zip more than once" for name in twice] + find_problems(
-        files, form, expected
-    )
+
+
+class Members(Mapping):
+    """The files in a zip {path as it stands there: bytes}, each unpacked when it is asked for. entries: its ZipInfos."""
+
+    def __init__(self, archive):
+        self._archive, self.entries = archive, archive.infolist()
+        self._files = {entry.orig_filename: entry for entry in self.entries if not _is_folder(entry)}
+
+    def __iter__(self):
+        return iter(self._files)
+
+    def __len__(self):
+        return len(self._files)
+
+    def __contains__(self, path):
+        return path in self._files
+
+    def __getitem__(self, path):
+        """Raises DataError for a file that cannot be unpacked, or is larger than any result."""
+        entry = self._files[path]
+        if entry.file_size > MAX_BYTES:
+            raise DataError(f"it unpacks to {entry.file_size} bytes; the most that a result file has is {MAX_BYTES}")
+        try:
+            return self._archive.read(entry)
+        except (OSError, RuntimeError, EOFError, ValueError, zipfile.BadZipFile, zlib.error, lzma.LZMAError) as error:
+            raise DataError(f"it cannot be unpacked ({excerpt(str(error))})") from error
+
+
+def _is_folder(entry):
+    return entry.orig_filename.endswith("/")  # is_dir fails for one without name
+
+
+def _odd_members(entries, form):
+    """What is wrong with the entries of a zip whatever they hold, one line each."""
+    problems = []
+    for path, count in Counter(entry.orig_filename for entry in entries).items():
+        if count > 1:
+            problems.append(f"{excerpt(path)}: stands in the zip more than once")
+    names = {form.name_of(entry.orig_filename) for entry in entries} - {None}
+    for entry in entries:
+        kind = stat.S_IFMT(entry.external_attr >> 16)  # of what Unix made
+        if kind not in (0, stat.S_IFDIR if _is_folder(entry) else stat.S_IFREG):
+            problems.append(f"{excerpt(entry.orig_filename)}: a link or the like; a plain file was expected")
+        if _is_folder(entry) and not (form.has_folders and entry.orig_filename[:-1] in names):
+            problems.append(f"{excerpt(entry.orig_filename)}: no folder of a sequence in the zip")
+    return problems
 
 
 def find_problems(files, form, expected=None):
-    """What is wrong with result files {path in the zip: bytes}, one line each, as `check_zip` takes it."""
+    """What is wrong with result files {path in the zip: bytes}, one line each, as `check_zip` takes it.
+
+    They are asked for one after the other.
+    """
     names = {form.name_of(path) for path in files} - {None}
     problems = [_misplaced(path, form) for path in sorted(files) if form.name_of(path) is None]
     if expected is not None:
         problems += [f"{name}: no such sequence in the data" for name in sorted(names - expected.keys())]
         problems += [f"{name}: missing" for name in sorted(expected.keys() - names)]
-    problems += [line for line in form.missing(names) if line not in problems]  # the data may lack some, too
+    told = set(problems)
+    problems += [line for line in form.missing(names) if line not in told]  # the data may lack some, too
     if not names and not problems:
         problems.append("it holds no result")
     for name in sorted(names):
@@ -147,6 +207,8 @@ def _misplaced(path, form):
         return f"{shown}: folders must be separated by /"
     if len(parts) > depth and form.name_of(inner):
         return f"{shown}: {len(parts) - depth} folder levels too deep; {inner} was expected"
+    if form.name_of(inner):
+        return f"{shown}: written in another way than {inner}, which was expected"
     name = path.removesuffix(BOXES).removesuffix(TIMES)
     if form.name_of(f"{name}/{path}"):
         return f"{shown}: not in its sequence's folder; {name}/{shown} was expected"
@@ -187,7 +249,10 @@ def _sequence_problems(name, files, form, expected):
         if path not in files:
             problems.append(f"{path}: missing")
             continue
-        rows, wrong = _parse(files[path], columns, path)
+        try:
+            rows, wrong = _parse(files[path], columns, path)
+        except DataError as error:
+            rows, wrong = [], [f"{path}: {error}"]
         problems += wrong
         if wrong:
             continue
@@ -212,15 +277,16 @@ def _sequence_problems(name, files, form, expected):
 
 def _parse(content, columns, path):
     """(rows of finite numbers, what is wrong with the first line that is none)."""
+    lines = content.removesuffix(b"\n").split(b"\n", MAX_LINES) if content else []
+    if len(lines) > MAX_LINES:
+        return [], [f"{path}: has more than {MAX_LINES} lines, which no sequence has frames"]
     rows = []
-    for number, line in enumerate(content.decode("utf-8", "replace").splitlines(), 1):
-        try:
-            row = [float(field) for field in line.split(",")]
-        except ValueError:
-            row = []
-        if len(row) != columns or not all(map(math.isfinite, row)):
+    for number, line in enumerate(lines, 1):
+        fields = line.removesuffix(b"\r").split(b",", columns)
+        row = [float(field) for field in fields if NUMBER.fullmatch(field)]
+        if not len(row) == len(fields) == columns or not all(map(math.isfinite, row)):
             what = "x,y,w,h: four finite numbers, separated by commas," if columns == 4 else "one finite number"
-            return rows, [f"{path}:{number}: is '{excerpt(line)}'; {what} was expected"]
+            return rows, [f"{path}:{number}: is '{excerpt(line.decode('utf-8', 'replace'))}'; {what} was expected"]
         rows.append(row)
     return rows, []
 

@@ -4,6 +4,7 @@ import io
 import shutil
 import subprocess
 import sys
+import tracemalloc
 import zipfile
 
 import numpy as np
@@ -104,6 +105,14 @@ GOOD = {"a/a_001.txt": b"1,2,3,4\n", "a/a_time.txt": b"0.1\n"}
         ("tracker/a/a_001.txt", "1 folder levels too deep; a/a_001.txt was expected"),
         ("a_001.txt", "not in its sequence's folder; a/a_001.txt was expected"),
         ("a\\a_001.txt", "folders must be separated by /"),
+        ("a//a_001.txt", "written in another way than a/a_001.txt"),
+        ("./a/a_001.txt", "written in another way than a/a_001.txt"),
+        ("a/./a_001.txt", "written in another way than a/a_001.txt"),
+        ("/a/a_001.txt", "folder levels too deep; a/a_001.txt was expected"),
+        ("../.._001.txt", "no result file"),
+        ("./._001.txt", "no result file"),
+        ("a\n/a\n_001.txt", "no result file"),
+        ("", "no result file"),
         ("__MACOSX/._a", "no result file; <sequence>/<sequence>_001.txt"),
         ("a/b_001.txt", "no result file"),
     ],
@@ -131,6 +140,33 @@ def test_sequences_are_checked_against_the_data_or_the_test_split():
     )
 
 
+def test_the_test_split_in_wrong_case_is_none():
+    names = [f"got-10k_test_{number:06d}" for number in range(1, 181)]
+    files = {f"{name}/{name}_001.txt": b"1,2,3,4\n" for name in names}
+    problems = find_problems({**files, **{f"{name}/{name}_time.txt": b"1\n" for name in names}}, GOT10K)
+    assert problems[0] == "GOT-10k_Test_000001: missing" and len(problems) == 360
+    assert problems[-1] == "got-10k_test_000180: no sequence of the GOT-10k test split"
+
+
+@pytest.mark.parametrize("line", ["1,2,3,4", " 1, 2.,.3 ,4e0", "+1,-2,3,4", "1,2,3,4\r"])
+def test_boxes_as_the_servers_read_them(line):
+    for form, path in ((GOT10K, "a/a_001.txt"), (TRACKINGNET, "a.txt")):
+        files = {**GOOD, path: f"{line}\n".encode()} if form is GOT10K else {path: f"{line}\n".encode()}
+        assert not [problem for problem in find_problems(files, form) if "a.txt:" in problem or "a/" in problem]
+
+
+@pytest.mark.parametrize(
+    "text",
+    ["1_0,2,3,4", "\u0661,2,3,4", "\uff11,2,3,4", "1,2,3,4\x0b1,2,3,4", "1,2,3,4\x85", "1,2,3,4\u2028", "1,2,3,4\r1,2,3,4"]
+    + ["0x1,2,3,4", "1,2,3,1e999", "1,2,3,inf", "\t1,2,3,4", "\ufeff1,2,3,4", "1,2,3,4\n\n", "\n1,2,3,4", "1,2,3,4,", ","],
+)
+def test_numbers_and_line_ends_that_a_server_may_read_otherwise_are_refused(text):
+    for form, path in ((GOT10K, "a/a_001.txt"), (TRACKINGNET, "a.txt")):
+        problems = find_problems({path: f"{text}\n".encode()}, form)
+        assert any("four finite numbers, separated by commas, was expected" in problem for problem in problems)
+        assert all(problem.isprintable() for problem in problems)
+
+
 def test_files_of_unequal_length_are_named_without_data_too():
     assert find_problems({**GOOD, "a/a_time.txt": b"0.1\n0.1\n"}, GOT10K) == ["a: 1 boxes, but 2 times"]
 
@@ -150,6 +186,61 @@ def test_a_zip_that_unpacks_to_too_much_is_refused(tmp_path):
         archive.writestr("a/a_001.txt", bytes(2**28 + 1))
     with pytest.raises(DataError, match="would unpack to more than"):
         check_zip(tmp_path / "bomb.zip", GOT10K)
+
+
+def zipped(path, files, method=zipfile.ZIP_DEFLATED):
+    with zipfile.ZipFile(path, "w", method) as archive:
+        for name, content in files.items():
+            archive.writestr(name, content)
+    return path
+
+
+def test_a_file_of_millions_of_rows_is_refused_in_little_memory(tmp_path):
+    rows, larger = zipped(tmp_path / "rows.zip", {"a.txt": b"1,2,3,4\n" * 10**6}), {"a.txt": b"\n" * (2**24 + 1)}
+    tracemalloc.start()
+    try:
+        (problem, _) = check_zip(rows, TRACKINGNET)[::-1]
+        assert tracemalloc.get_traced_memory()[1] < 2**26
+    finally:
+        tracemalloc.stop()
+    assert problem == "a.txt: has more than 100000 lines, which no sequence has frames"
+    assert "it unpacks to 16777217 bytes" in check_zip(zipped(tmp_path / "large.zip", larger), TRACKINGNET)[-1]
+
+
+def test_files_are_unpacked_one_after_the_other(tmp_path):
+    path = zipped(tmp_path / "x.zip", {f"{number}.txt": b"1,2,3,4" + b" " * 2**23 for number in range(8)})
+    tracemalloc.start()
+    try:
+        assert len(check_zip(path, TRACKINGNET)) == 1
+        assert tracemalloc.get_traced_memory()[1] < 2**26
+    finally:
+        tracemalloc.stop()
+
+
+@pytest.mark.parametrize("method", [zipfile.ZIP_DEFLATED, zipfile.ZIP_LZMA, zipfile.ZIP_BZIP2])
+def test_a_damaged_member_is_named(tmp_path, method):
+    path = zipped(tmp_path / "x.zip", {**GOOD, "a/a_001.txt": b"1,2,3,4\n" * 100}, method)
+    data = bytearray(path.read_bytes())
+    data[45:50] = b"\xff" * 5
+    path.write_bytes(data)
+    (problem,) = check_zip(path, GOT10K)
+    assert problem.startswith("a/a_001.txt: it cannot be unpacked (")
+
+
+def test_what_is_no_plain_file_is_named(tmp_path):
+    link = zipfile.ZipInfo("a/a_001.txt")
+    link.create_system, link.external_attr = 3, 0o120777 << 16
+    files = {link: "/etc/passwd", "a/a_time.txt": b"0.1\n", "a/": b"", "b/": b"", "../": b""}
+    assert check_zip(zipped(tmp_path / "x.zip", files), GOT10K) == [
+        "a/a_001.txt: a link or the like; a plain file was expected",
+        "b/: no folder of a sequence in the zip",
+        "../: no folder of a sequence in the zip",
+        "a/a_001.txt:1: is '/etc/passwd'; x,y,w,h: four finite numbers, separated by commas, was expected",
+    ]
+    assert check_zip(zipped(tmp_path / "x.zip", {**GOOD, "a/": b""}), GOT10K) == []
+    assert "a/: no folder of a sequence in the zip" in check_zip(tmp_path / "x.zip", TRACKINGNET)
+    zipped(tmp_path / "x.zip", {zipfile.ZipInfo(""): b""})
+    assert ": no result file; <sequence>.txt was expected" in check_zip(tmp_path / "x.zip", TRACKINGNET)
 
 
 def test_a_file_twice_in_a_zip_is_named(tmp_path):
