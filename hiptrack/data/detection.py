@@ -11,7 +11,7 @@ import numpy as np
 
 from hiptrack.data.annotation_form import MAX_COORDINATE, Box
 from hiptrack.data.listing import FramePaths, files, image_names, in_order, subfolders
-from hiptrack.data.reading import require_pixels
+from hiptrack.data.reading import is_plain, require_pixels
 from hiptrack.data.sequence import FULL_COVER, GOT10K, Sequence, SequenceDataset
 from hiptrack.data.sources import note_source
 from hiptrack.errors import DataError
@@ -236,9 +236,10 @@ def _read_object(entry):
         raise ValueError(f"the trackid is {track!r}")
     corners = []
     for side in ("xmin", "ymin", "xmax", "ymax"):
-        value = float(entry.findtext(f"bndbox/{side}") or "nan")
-        if not abs(value) <= MAX_COORDINATE:
-            raise ValueError(f"{side} of track {track} is {value}")
+        text = entry.findtext(f"bndbox/{side}") or "nan"
+        value = float(text)
+        if not abs(value) <= MAX_COORDINATE or not is_plain(text):
+            raise ValueError(f"{side} of track {track} is {text[:80]}")
         corners.append(value)
     return track, corners, (entry.findtext("occluded") or "0").strip() == "1"
 

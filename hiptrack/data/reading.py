@@ -22,6 +22,8 @@ MAX_TEXT_BYTES = 2**26
 IN_FULL = cv2.IMREAD_COLOR | cv2.IMREAD_ANYDEPTH  # three channels, uint8 or whatever else the file holds
 MAX_PIXELS = 2**26  # of an image: 8192 x 8192, of which 200 MB are decoded
 
+BLANK = " \t"  # what may stand around a number; a line ends with a newline alone, however the file writes it
+
 
 def read_boxes(path: str, frames: int, first_box_only: bool) -> np.ndarray:
     """A file of boxes, one a frame -> [frames, 4] (or [1, 4]) float64 xywh in pixels.
@@ -52,17 +54,24 @@ def read_rows(path: str, fields: collections.abc.Callable, form: str) -> np.ndar
     """The four numbers of each line, [N, 4] float64: `fields(line)` gives their texts, `form` says what a line holds."""
     if not os.path.lexists(path):
         raise DataError(f"{path}: not found. Expected the target's box in each frame, a line of {form}; add it.")
-    rows = []
-    for number, line in enumerate(read_lines(path), 1):
+    rows, lines = [], read_lines(path)
+    whole = "".join(lines)
+    looks_odd = "_" in whole or not whole.isascii() or not whole.replace("\t", "").isprintable()
+    for number, line in enumerate(lines, 1):
         texts = fields(line)
         try:
             row = [float(text) for text in texts]
         except ValueError:
             row = []
-        if len(row) != 4 or "_" in "".join(texts):
+        if len(row) != 4 or looks_odd and not (is_plain("".join(texts)) and line.replace("\t", "").isprintable()):
             raise DataError(f"{path}:{number}: {line[:80]!r} is not a box. Expected {form}; correct the line.")
         rows.append(row)
     return np.array(rows, np.float64).reshape(-1, 4)
+
+
+def is_plain(number: str) -> bool:
+    """Whether a text that `float` takes is a number to other programs too: 1_0 and digits beyond ASCII are not."""
+    return number.isascii() and "_" not in number
 
 
 def require_finite(path: str, boxes: np.ndarray) -> np.ndarray:
@@ -95,13 +104,13 @@ def read_marks(path: str, frames: int, highest: int, parted: bool = False) -> np
         return None
     allowed, marks = {str(value): value for value in range(highest + 1)}, []
     for number, line in enumerate(read_lines(path), 1):
-        for mark in line.strip().removesuffix(",").split(",") if parted else [line]:
-            if mark.strip() not in allowed:
+        for mark in line.strip(BLANK).removesuffix(",").split(",") if parted else [line]:
+            if mark.strip(BLANK) not in allowed:
                 raise DataError(
                     f"{path}:{number}: {mark[:80]!r} is not a label. Expected a whole number in 0..{highest} for each frame; "
                     "correct the line."
                 )
-            marks.append(allowed[mark.strip()])
+            marks.append(allowed[mark.strip(BLANK)])
     if len(marks) != frames:
         raise DataError(
             f"{path}: {len(marks)} labels for {frames} frames. Expected one a frame; complete the file, or remove it."
@@ -143,7 +152,7 @@ def read_lines(path: str) -> list[str]:
     """Lines of a small UTF-8 text file without their ends; blank ones at the end are dropped."""
     note_source(path)
     try:
-        text = read_text(path, MAX_TEXT_BYTES).rstrip()
+        text = read_text(path, MAX_TEXT_BYTES).rstrip(f"{BLANK}\n")
     except OSError as error:
         raise DataError(f"{path}: cannot be read ({error}). Expected a text file; restore it.") from None
     if text.count("\n") >= MAX_LINES:
