@@ -19,7 +19,7 @@ import torch
 
 from hiptrack.config.portable import MAX_NUMBER, build_component, component_text, from_gin
 from hiptrack.errors import CheckpointError, ConfigError, NotFoundError
-from hiptrack.files import ANY_SIZE, check_archive, check_file, excerpt, file_hash, write_atomically
+from hiptrack.files import ANY_SIZE, check_archive, check_file, encodable, excerpt, file_hash, write_atomically
 from hiptrack.models import hiptrack as _  # noqa: F401  registers the model's parts
 from hiptrack.taxonomy import TEN
 
@@ -45,9 +45,16 @@ def save_weights(path, model, text, **notes):
     notes: further texts for the metadata (step, stage, ...).
     """
     path = Path(path)
+    require_name(path)
     tensors = {name: tensor.detach().cpu().contiguous() for name, tensor in model.state_dict().items()}
     metadata = {"format": "hiptrack", "model": text, **{key: str(value) for key, value in notes.items()}}
     write_atomically(path, safetensors.torch.save(tensors, metadata))
+
+
+def require_name(path):
+    """Raise CheckpointError for a file's name that the library safetensors cannot open."""
+    if not encodable(str(path)):
+        raise CheckpointError(f"{path}: a weights file needs a name of UTF-8 text, and so do its folders. Rename it.")
 
 
 def read_metadata(path):
@@ -171,6 +178,7 @@ def content_hash(path):
 def _opened(path):
     """A safetensors file, opened. Raises OSError for what is no file, CheckpointError where it is damaged."""
     check_file(path, ANY_SIZE)
+    require_name(path)
     try:
         with safetensors.safe_open(path, "pt") as file:
             yield file
@@ -247,6 +255,7 @@ def read_tensors(path):
 
 
 def _read_safetensors(path):
+    require_name(path)
     try:
         return safetensors.torch.load_file(path)
     except (safetensors.SafetensorError, OSError) as error:

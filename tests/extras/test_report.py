@@ -165,7 +165,7 @@ def test_a_region_far_larger_than_the_frame_costs_no_memory(sequences):
     assert cv2.imdecode(np.frombuffer(picture, np.uint8), cv2.IMREAD_COLOR) is not None
 
 
-@pytest.mark.parametrize("name", ["a$b$c", r"$\frac{$", "_best"])
+@pytest.mark.parametrize("name", ["a$b$c", r"$\frac{$", "_best", "caf\udce9\n\x1b[1m"])
 def test_a_run_of_any_name_is_drawn(name, sequences, tmp_path, recwarn):
     write_report({name: evaluated(sequences, lost=8)}, sequences, tmp_path, "val")
     assert cv2.imread(str(tmp_path / "success.png")).std() > 5

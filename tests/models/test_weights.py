@@ -5,6 +5,7 @@ import hashlib
 import json
 import os
 import resource
+from pathlib import Path
 
 import gin
 import pytest
@@ -18,7 +19,7 @@ from hiptrack.config.portable import component_text
 from hiptrack.errors import CheckpointError, NotFoundError
 from hiptrack.models.initial import TrackerWeights
 from hiptrack.models.strip import halve
-from hiptrack.models.weights import content_hash, load_model, read_metadata, save_weights
+from hiptrack.models.weights import content_hash, load_model, read_metadata, read_tensors, save_weights
 from hiptrack.tracking.tracker import Tracker
 
 
@@ -338,3 +339,14 @@ def test_a_branch_of_another_form_starts_on_the_tracker_of_a_file(tmp_path):
     assert "without its branch" in TrackerWeights(str(path), branch=False)(other)
     for name, tensor in other.state_dict().items():
         assert torch.equal(tensor, (initial if name.startswith("challenge.") else trained)[name]), name
+
+
+def test_a_name_that_safetensors_cannot_open_is_refused(tmp_path):
+    odd = os.fsdecode(os.fsencode(tmp_path) + b"/caf\xe9.safetensors")
+    with pytest.raises(CheckpointError, match="needs a name of UTF-8 text"):
+        save_toy(odd)
+    assert not os.listdir(tmp_path)
+    Path(odd).write_bytes(b"x")
+    for read in (load_model, read_tensors):
+        with pytest.raises(CheckpointError, match="needs a name of UTF-8 text"):
+            read(odd)

@@ -9,6 +9,8 @@ import numpy as np
 from matplotlib import rc_context
 from matplotlib.figure import Figure
 
+from hiptrack import screen
+
 STYLE = {
     "font.sans-serif": "DejaVu Sans",
     "text.parse_math": False,  # a run may be called a$b$c
@@ -85,7 +87,7 @@ def _curves(charts):
     for axes, chart in zip(figure.subplots(1, len(charts), squeeze=False).flat, charts):
         colours = {run: f"C{number}" for number, run in enumerate(chart.lines)}
         for run in sorted(chart.lines, key=lambda run: -chart.numbers[run]):
-            curve, label = chart.lines[run], f"[{chart.numbers[run]:.3f}] {run}"
+            curve, label = chart.lines[run], f"[{chart.numbers[run]:.3f}] {screen.shown(run)}"
             axes.plot(np.linspace(0, chart.most, len(curve)), curve, color=colours[run], label=label)
         axes.set(xlabel=chart.threshold, ylabel=chart.name, xlim=(0, chart.most), ylim=(0, 1.02))
         axes.grid(alpha=0.3)
@@ -111,7 +113,7 @@ def _radar(runs, names, left_out):
     for number, run in enumerate(runs):
         if run.groups["challenge"]:
             values = [run.groups["challenge"][name][metric] for name in names]
-            label = f"[{run.numbers['overall'][metric]:.3f}] {run.name}"
+            label = f"[{run.numbers['overall'][metric]:.3f}] {screen.shown(run.name)}"
             axes.plot([*angles, 0], [*values, values[0]], color=f"C{number}", label=label)
             axes.fill(angles, values, color=f"C{number}", alpha=0.1)
     axes.set_xticks(angles, [_words(name) for name in names], fontsize=8)
@@ -153,7 +155,7 @@ def _draw_confusion(axes, run):
     names = [name.replace("_", " ") for name in run.classes]
     axes.set_xticks(range(len(names)), names, rotation=45, ha="right", fontsize=8)
     axes.set_yticks(range(len(names)), names, fontsize=8)
-    axes.set(xlabel="predicted", ylabel="true", title=run.name)
+    axes.set(xlabel="predicted", ylabel="true", title=screen.shown(run.name))
 
 
 def _draw_calibration(axes, calibration):
