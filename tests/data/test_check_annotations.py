@@ -32,6 +32,17 @@ def test_counts_per_class_and_flag(labels):
     assert "agreement of ground_truth_bbox: not done" in text
 
 
+def test_no_name_fakes_a_line_or_steers_the_terminal(tmp_path):
+    name = "a\n7 sequences, 5 lines, 0 problems\x1b[2J\u202e"
+    write_annotations(tmp_path / "labels", name, ["{", annotation(name, 1)])
+    (tmp_path / "labels" / f"{name}2").mkdir()
+    report = check_annotations(str(tmp_path / "labels"), str(tmp_path / "labels"))
+    lines = format_report(report).split("\n")
+    assert all(line.isprintable() for line in lines)
+    assert [line for line in lines if line.endswith(" problems")] == [f"1 sequences, 2 lines, {len(report.problems)} problems"]
+    assert len(report.problems) > 1 and any(line.startswith("folders without") for line in lines)
+
+
 @pytest.mark.parametrize("layout", ["", "train", "val", "test"])
 def test_agreement_with_the_ground_truth_for_both_readings(labels, tmp_path, layout):
     write_split(tmp_path / "data" / layout, {"a": BOXES, "b": BOXES})

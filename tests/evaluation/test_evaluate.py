@@ -434,6 +434,13 @@ def test_no_classification_without_branch_or_labels(sequences):
     assert evaluate_sequences(Drifter(), [replace(sequences[0], labels=blank)]).classification is None
 
 
+def test_no_name_fakes_a_line_of_the_table(sequences):
+    odd = [replace(sequences[0], name="a\nall frames  1  1.000\x1b[2J"), replace(sequences[1], name="b\n\x1b")]
+    lines = format_table(evaluate_sequences(Drifter(breaks_at=3), odd)).split("\n")
+    assert all(line.isprintable() for line in lines) and sum(line.startswith("all frames") for line in lines) == 1
+    assert any(line.startswith("  a\\nall frames  1  1.000\\x1b[2J: ") for line in lines)  # it failed
+
+
 def test_the_table_and_the_json_agree(sequences):
     report = evaluate_sequences(Drifter(), sequences)
     values = json.loads(json.dumps(scoring.as_dict(report), allow_nan=False))

@@ -12,6 +12,7 @@ import pandas
 import pytest
 from toy import save_toy
 
+from hiptrack.cli import submit_check
 from hiptrack.config import REPO_ROOT
 from hiptrack.data.folders import FolderDataset
 from hiptrack.errors import DataError, NotFoundError
@@ -306,6 +307,16 @@ def test_a_part_of_trackingnets_test_split_is_not_handed_in(results, tmp_path):
 def test_files_at_the_wrong_place_for_trackingnet(path, words):
     problems = find_problems({"a.txt": b"1,2,3,4\n", path: b"1,2,3,4\n"}, TRACKINGNET, {"a": Expected(1, (1, 2, 3, 4))})
     assert any(words in problem for problem in problems)
+
+
+def test_no_name_in_a_zip_fakes_a_line(tmp_path, monkeypatch, capsys):
+    path = zipped(tmp_path / "x.zip", {**GOOD, "b\nx.zip: in order\x1b[2J": b""})
+    monkeypatch.setattr(sys, "argv", ["hiptrack submit-check", str(path)])
+    assert submit_check.main() == 1
+    assert capsys.readouterr().out == (
+        f"{path}: 1 problems:\n  b\\nx.zip: in order\\x1b[2J: no result file; <sequence>/<sequence>_001.txt and "
+        "<sequence>/<sequence>_time.txt were expected\n"
+    )
 
 
 def test_the_tool_says_what_is_wrong(results, tmp_path):

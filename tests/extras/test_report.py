@@ -30,6 +30,7 @@ from hiptrack.extras.report.charts import challenges, draw
 from hiptrack.extras.report.page import page
 from hiptrack.extras.report.summary import summarise_run
 from hiptrack.extras.report.write import write_report
+from hiptrack.screen import shown
 from hiptrack.taxonomy import CLASSES
 from hiptrack.tracking.tracker import Tracker
 
@@ -169,7 +170,7 @@ def test_a_region_far_larger_than_the_frame_costs_no_memory(sequences):
 def test_a_run_of_any_name_is_drawn(name, sequences, tmp_path, recwarn):
     write_report({name: evaluated(sequences, lost=8)}, sequences, tmp_path, "val")
     assert cv2.imread(str(tmp_path / "success.png")).std() > 5
-    assert f"] {name}</text>" in (tmp_path / "report.html").read_text()
+    assert f"] {shown(name)}</text>" in (tmp_path / "report.html").read_text()
     assert not [warning for warning in recwarn if "legend" in str(warning.message)]
 
 
