@@ -14,6 +14,7 @@ import torch
 from hiptrack import crops
 from hiptrack.config import bound_values
 from hiptrack.errors import CheckpointError, ConfigError, DataError, HiptrackError, did_you_mean
+from hiptrack.files import excerpt
 from hiptrack.models.layers import has_tf32, tf32
 from hiptrack.models.prepare import prepare
 from hiptrack.models.weights import load_model
@@ -40,13 +41,13 @@ class TrackResult:
 class Target:
     """What a Tracker knows of one target: where it was last, what it looks like, and its memory.
 
-    box_xywh: [4] in frame pixels; search_xywh: [4], the square that the last step searched, None before one; score_map:
-    [S, S] raw, of the last step; memory: TargetMemory.
+    box_xywh: [4] in frame pixels; frame_size: (height, width) of every frame; search_xywh: [4], the square that the last step
+    searched, None before one; score_map: [S, S] raw, of the last step; memory: TargetMemory.
     """
 
-    def __init__(self, box_xywh, template_tokens, memory):
+    def __init__(self, box_xywh, frame_size, template_tokens, memory):
         """box_xywh: [4] in frame pixels; template_tokens: [1, T*T, C]."""
-        self.box_xywh, self.size = box_xywh, box_xywh[2:]
+        self.box_xywh, self.size, self.frame_size = box_xywh, box_xywh[2:], frame_size
         self.template_tokens, self.memory = template_tokens, memory
         self.challenge, self.search_scale = None, 1.0
         self.search_xywh = self.score_map = None
@@ -111,9 +112,7 @@ class Tracker(TrackerHubMixin):
 
     def __post_init__(self):
         self._check_settings()
-        if self.device == "auto":
-            self.device = "cuda" if torch.cuda.is_available() else "cpu"
-        self.device = torch.device(self.device)
+        self.device = open_device(self.device)
         if self.precision == "tf32" and not has_tf32(self.device):
             logger.warning("Tracker.precision = 'tf32': there is no TF32 on %s, it tracks in float32.", self.device)
         model = self.model
@@ -193,7 +192,8 @@ class Tracker(TrackerHubMixin):
     def update(self, frame_rgb):
         """The target in the next frame [H, W, 3] uint8 -> TrackResult.
 
-        Raises DataError for a frame that cannot be used, and CheckpointError where the model's output is not finite.
+        Raises DataError for a frame that cannot be used or is of another size than the first, to which box and memory belong, and
+        CheckpointError where the model's output is not finite.
         """
         if self.target is None:
             raise DataError("Tracker.update was called before Tracker.init.")
@@ -216,7 +216,7 @@ class Tracker(TrackerHubMixin):
         in_crop = torch.from_numpy(in_crop)[None].to(self.device)
         memory = TargetMemory(self.memory, template, in_crop)
         with self.computing():
-            return Target(box, self.model.backbone.embed_template(template), memory)
+            return Target(box, frame_rgb.shape[:2], self.model.backbone.embed_template(template), memory)
 
     @torch.inference_mode()
     def step(self, targets, frames_rgb):
@@ -228,7 +228,7 @@ class Tracker(TrackerHubMixin):
         outcomes, places, searches = [None] * len(targets), [], []
         for place, (target, frame) in enumerate(zip(targets, frames_rgb, strict=True)):
             try:
-                check_frame(frame)
+                check_frame(frame, target.frame_size)
                 factor = self.model.search_factor * target.search_scale
                 searches.append(crops.crop(frame, target.box_xywh, factor, self.model.search_size))
             except HiptrackError as error:
@@ -313,6 +313,22 @@ class Tracker(TrackerHubMixin):
         return self.model.normalise(torch.from_numpy(np.stack(images)).to(self.device).permute(0, 3, 1, 2))
 
 
+def open_device(name):
+    """The torch device of a name; "auto" is a GPU where there is one. Raises ConfigError where it cannot be used here."""
+    if name == "auto":
+        name = "cuda" if torch.cuda.is_available() else "cpu"
+    try:
+        device = torch.device(name)
+        torch.empty(1, device=device)
+    except (RuntimeError, AssertionError) as error:  # the latter of a PyTorch without CUDA
+        reason = next(iter(str(error).splitlines()), type(error).__name__)
+        gpus = [f"cuda:{number}" for number in range(torch.cuda.device_count())]
+        raise ConfigError(
+            f"The device {str(name)!r} cannot be used here: {excerpt(reason)} Expected auto or one of {', '.join(['cpu', *gpus])}."
+        ) from error
+    return device
+
+
 def check_box(box_xywh, frame_rgb):
     """The first box [4] (xywh, pixels) as float64. Raises DataError unless it can be tracked in the frame [H, W, 3]."""
     try:
@@ -336,8 +352,8 @@ def check_box(box_xywh, frame_rgb):
     return box
 
 
-def check_frame(frame_rgb):
-    """Raise DataError unless this is a [H, W, 3] uint8 image."""
+def check_frame(frame_rgb, size=None):
+    """Raise DataError unless this is a [H, W, 3] uint8 image, of this size (H, W) if one is given."""
     if (
         not isinstance(frame_rgb, np.ndarray)
         or frame_rgb.dtype != np.uint8
@@ -352,6 +368,11 @@ def check_frame(frame_rgb):
         deep = isinstance(frame_rgb, np.ndarray) and frame_rgb.dtype == np.uint16
         hint = " hiptrack.data.depth.LevelRange turns 16 bits into 8, by one range for a video." if deep else ""
         raise DataError(f"A frame must be a uint8 RGB array [H, W, 3], not {found}.{hint}")
+    if size is not None and frame_rgb.shape[:2] != size:
+        raise DataError(
+            f"The frame has {frame_rgb.shape[1]}x{frame_rgb.shape[0]} pixels, those before it {size[1]}x{size[0]}: one size was "
+            "expected throughout. Resize it, or begin anew with Tracker.init and the target's box in it."
+        )
 
 
 def parts_of(path: Path) -> tuple[Path, dict[str, object]]:

@@ -1,6 +1,7 @@
 """Where frames come from: files, folders, cameras, streams; how they end, and what is said when they cannot be read."""
 
 import sys
+from pathlib import Path
 
 import cv2
 import numpy as np
@@ -9,9 +10,10 @@ import pytest
 from small_videos import decoded, fails, lines_of, write_folder, write_video
 from toy import moving_target, save_toy, toy_model
 
-from hiptrack.errors import DataError
+from hiptrack.errors import ConfigError, DataError
 from hiptrack.extras.video import outputs, sources
 from hiptrack.extras.video import track as track_video
+from hiptrack.extras.video.containers import ASF, EBML, SEGMENT, missing_bytes
 from hiptrack.extras.video.sources import Source, open_source
 from hiptrack.extras.video.track import TrackRequest, track
 from hiptrack.tracking.memory import MemoryPolicy
@@ -95,6 +97,66 @@ def test_a_video_that_ends_early_is_an_error(checkpoint, box, tmp_path, monkeypa
     monkeypatch.setattr(sources, "_packets", lambda path: 40)  # as of a file trimmed by its edit list
     assert track(TrackRequest(str(cut), checkpoint, box, jsonl=lines)) == 0
     assert f"{cut}: {there} frames were shown of the 40 it holds" in capfd.readouterr().err
+
+
+@pytest.mark.parametrize("ending, codec", [("mkv", "mp4v"), ("webm", "VP80"), ("flv", "FLV1"), ("wmv", "WMV2")])
+def test_a_container_that_says_its_size_is_known_to_be_cut(ending, codec, checkpoint, box, tmp_path, capfd):
+    whole = write_video(tmp_path / f"whole.{ending}", moving_target(40)[0], codec)
+    cut, lines, size = tmp_path / f"cut.{ending}", tmp_path / "out.jsonl", whole.stat().st_size
+    assert missing_bytes(whole) == 0
+    assert track(TrackRequest(str(whole), checkpoint, box, jsonl=lines)) == 0
+    assert len(lines_of(lines)) == 40 and "cut off" not in capfd.readouterr().err
+    for kept in (size - 1, size // 2):
+        cut.write_bytes(whole.read_bytes()[:kept])
+        there = len(decoded(cut)[0])
+        assert missing_bytes(cut) == size - kept
+        message = (
+            f"{cut}: it ends after frame {there}, and at least {size - kept} bytes are missing of what it ought to hold. Expected a "
+            f"whole video; this one is cut off there. With at most {there} frames it can be tracked."
+        )
+        fails(DataError, message, TrackRequest(str(cut), checkpoint, box, jsonl=lines))
+        assert len(lines_of(lines)) == there
+    assert track(TrackRequest(str(cut), checkpoint, box, jsonl=lines, frames=there)) == 0 and 0 < there < 40
+
+
+def test_a_recording_that_was_not_finished_is_told_to_be_short(checkpoint, box, tmp_path, capfd):
+    """As after a crash of the program that wrote it: its size was left open, of which nobody can tell whether it is cut."""
+    whole = write_video(tmp_path / "whole.mkv", moving_target(40)[0], "mp4v").read_bytes()
+    start = whole.index(SEGMENT) + 4
+    live, lines = tmp_path / "live.mkv", tmp_path / "out.jsonl"
+    live.write_bytes((whole[:start] + b"\x01" + b"\xff" * 7 + whole[start + 8 :])[: len(whole) // 2])
+    assert missing_bytes(live) is None
+    assert track(TrackRequest(str(live), checkpoint, box, jsonl=lines)) == 0
+    told = f"{live}: it ended after frame {len(lines_of(lines))}; by its length in time it would have about 40. Whether"
+    assert told in capfd.readouterr().err
+
+
+def test_a_transport_stream_is_cut_where_a_packet_is(checkpoint, box, tmp_path):
+    whole = write_video(tmp_path / "whole.ts", moving_target(40)[0], "mp4v")
+    cut, size = tmp_path / "cut.ts", whole.stat().st_size
+    assert size % 188 == 0 and missing_bytes(whole) is None
+    cut.write_bytes(whole.read_bytes()[: size - 100])
+    assert missing_bytes(cut) == 100
+    with pytest.raises(DataError, match="at least 100 bytes are missing"):
+        track(TrackRequest(str(cut), checkpoint, box, jsonl=tmp_path / "out.jsonl"))
+
+
+@pytest.mark.parametrize("head", [EBML, EBML + bytes(40), EBML + SEGMENT + b"\x00", b"FLV\x01", b"FLV\x01" + b"\xff" * 40, ASF, b""])
+def test_a_damaged_head_says_nothing_or_that_it_is_cut(head, tmp_path):
+    (tmp_path / "x").write_bytes(head)
+    missing = missing_bytes(tmp_path / "x")
+    assert missing is None or missing >= 0
+
+
+def test_names_with_a_colon_are_files(checkpoint, box, tmp_path, monkeypatch):
+    monkeypatch.chdir(tmp_path)
+    for name in ("2024-05-01T10:30:00.mp4", "cam1:north.avi", "file:x.mp4"):
+        write_video(f"./{name}", moving_target(FRAMES)[0])
+        out = Path(f"out{name}")
+        assert track(TrackRequest(name, checkpoint, box, out)) == 0
+        assert len(decoded(f"./{out}")[0]) == FRAMES
+    with pytest.raises(ConfigError, match="needs to be UTF-8 text"):
+        track(TrackRequest(name, checkpoint, box, Path("caf\udce9.mp4")))
 
 
 def test_packets_are_counted_without_decoding(tmp_path):

@@ -266,6 +266,26 @@ def test_a_box_that_cannot_be_tracked_is_refused(box):
         tracker.update(GOOD)
 
 
+def test_a_frame_of_another_size_than_the_first_is_refused_and_changes_nothing():
+    pictures, box = moving_target(3)
+    tracker, other = Tracker(toy_model(), memory=policy()), Tracker(toy_model(), memory=policy())
+    tracker.init(pictures[0], box)
+    other.init(pictures[0], box)
+    with pytest.raises(DataError, match="The frame has 90x120 pixels, those before it 120x90: one size was expected"):
+        tracker.update(np.ascontiguousarray(pictures[1].transpose(1, 0, 2)))
+    for picture in pictures[1:]:
+        np.testing.assert_array_equal(tracker.update(picture).box, other.update(picture).box)
+    (wider, following), box = moving_target(2, size=(160, 90))
+    tracker.init(wider, box)  # another video, another size
+    tracker.update(following)
+
+
+@pytest.mark.parametrize("device", ["cuda:99", "gpu", "cpu:x"])
+def test_a_device_that_there_is_not_is_named(device):
+    with pytest.raises(ConfigError, match=f"The device '{device}' cannot be used here: .* Expected auto or one of cpu"):
+        Tracker(toy_model(), device=device)
+
+
 def test_update_before_init_is_an_error():
     with pytest.raises(DataError, match=re.escape("Tracker.update was called before Tracker.init")):
         tracker_of(toy_model()).update(GOOD)

@@ -10,6 +10,7 @@ import cv2
 import numpy as np
 
 from hiptrack.errors import ConfigError, DataError, HiptrackError
+from hiptrack.files import encodable
 
 CODECS = {".mp4": "mp4v", ".m4v": "mp4v", ".mov": "mp4v", ".mkv": "mp4v", ".avi": "MJPG"}
 
@@ -20,6 +21,16 @@ def codec_of(path):
     if suffix not in CODECS:
         raise ConfigError(f"--out {path}: a video file ending in {', '.join(CODECS)} was expected.")
     return CODECS[suffix]
+
+
+def as_file(path):
+    """A path as FFmpeg must get it: of 12:30.mp4 or cam:1.mp4 it would take what stands before the colon for a protocol.
+
+    Raises ConfigError for a name that is no UTF-8 text, which OpenCV does not take.
+    """
+    if not encodable(str(path)):
+        raise ConfigError(f"{path}: the name of a video needs to be UTF-8 text, and so do its folders. Rename it.")
+    return os.path.join(os.curdir, path)
 
 
 class VideoOutput:
@@ -36,7 +47,7 @@ class VideoOutput:
         existed = self.path.exists()
         _prepare(self.path, "--out")
         digits = 3 - (fps >= 65) - (fps >= 650)  # MPEG-4 stores the rate as a fraction of 16-bit numbers
-        self._writer = cv2.VideoWriter(str(path), cv2.VideoWriter_fourcc(*codec), round(fps, digits), even)
+        self._writer = cv2.VideoWriter(as_file(path), cv2.VideoWriter_fourcc(*codec), round(fps, digits), even)
         if not self._writer.isOpened():
             if not existed:
                 self.path.unlink(missing_ok=True)
@@ -57,7 +68,7 @@ class VideoOutput:
     def __exit__(self, kind, *_):
         self._writer.release()
         # OpenCV's writer reports no error, not even a full disk.
-        capture = cv2.VideoCapture(str(self.path), cv2.CAP_FFMPEG)
+        capture = cv2.VideoCapture(as_file(self.path), cv2.CAP_FFMPEG)
         self.complete = capture.isOpened() and capture.read()[0]
         capture.release()
         if kind is None and not self.complete:

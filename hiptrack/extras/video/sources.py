@@ -17,6 +17,8 @@ from hiptrack.data.image_heads import peek
 from hiptrack.data.listing import image_names
 from hiptrack.data.reading import MAX_PIXELS, read_image_rgb
 from hiptrack.errors import DataError
+from hiptrack.extras.video.containers import missing_bytes
+from hiptrack.extras.video.outputs import as_file
 
 # Containers that count their frames; the others give a length in time, from which OpenCV only estimates a number.
 COUNTED_SUFFIXES = (".mp4", ".m4v", ".mov", ".3gp", ".avi")
@@ -163,7 +165,7 @@ class VideoSource(_CaptureSource):
         # Named, since other backends take a name with digits for a pattern of images.
         super().__init__(
             path,
-            path,
+            as_file(path),
             cv2.CAP_FFMPEG,
             "cannot be opened as a video. Expected a whole file in a format that OpenCV reads (mp4, avi, mkv, ...); "
             "it may be cut off, damaged or of another kind.",
@@ -175,8 +177,19 @@ class VideoSource(_CaptureSource):
         return _is_same(path, self.name)
 
     def _check_end(self, frames):
-        counted = self.name.lower().endswith(COUNTED_SUFFIXES)
-        if not counted or self.total is None or frames >= self.total:
+        missing = missing_bytes(self.name)
+        if missing and frames:
+            raise DataError(
+                f"{self.name}: it ends after frame {frames}, and at least {missing} bytes are missing of what it ought to hold. "
+                f"Expected a whole video; this one is cut off there. With at most {frames} frames it can be tracked."
+            )
+        if self.total is None or frames >= self.total or missing == 0:
+            return
+        if not self.name.lower().endswith(COUNTED_SUFFIXES):
+            self.notes.append(
+                f"{self.name}: it ended after frame {frames}; by its length in time it would have about {self.total}. Whether it "
+                "was cut off cannot be told from a file of this kind"
+            )
             return
         # A file trimmed without encoding it anew counts frames that it does not show, but it holds them.
         if _packets(self.name) < self.total:
@@ -233,7 +246,7 @@ class StreamSource(_CaptureSource):
 
 def _packets(path):
     """Number of encoded frames in a video file, counted without decoding them."""
-    capture = cv2.VideoCapture(path, cv2.CAP_FFMPEG, [cv2.CAP_PROP_FORMAT, -1])
+    capture = cv2.VideoCapture(as_file(path), cv2.CAP_FFMPEG, [cv2.CAP_PROP_FORMAT, -1])
     count = 0
     while capture.grab():
         count += 1
