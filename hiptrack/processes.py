@@ -7,6 +7,10 @@ from datetime import timedelta
 
 import psutil
 import torch
+
+# Its functions keep the process group of the time when they are imported, if there is one, for ever: its threads would then
+# outlive `end_training`, and abort a process that ends. timm imports it, after the group is made.
+import torch.distributed.nn.functional
 from accelerate import Accelerator
 from accelerate.commands.config.config_args import default_config_file, load_config_from_file
 from accelerate.utils import InitProcessGroupKwargs, broadcast_object_list, gather_object

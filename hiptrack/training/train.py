@@ -83,6 +83,7 @@ class Training:
         if request.dry_run:
             return print_pipeline(self, accelerator, request.timed)
         choose_kernels(self.deterministic, self.tf32)
+        code = 0
         with device_faults(), Preemption() as self.signals, run_folder(request, accelerator) as self.folder:
             try:
                 self.start(request)
@@ -90,10 +91,10 @@ class Training:
                     self.train()
             except Preempted:
                 self.folder.leave_marker(self.signals.signal, self.at.step)
-                return exit_code()
+                code = exit_code()
         wait_for_all()  # until the last file is written
         accelerator.end_training()
-        return 0
+        return code
 
     def start(self, request):
         """Build the model, take up a checkpoint, read the data, open the folder last: no trace of a failed start."""
