@@ -138,8 +138,12 @@ def surroundings_fault(error: Exception) -> str | None:
     while isinstance(error, OSError) and error.errno is None and isinstance(error.__context__, OSError):
         error = error.__context__  # gin raises a copy that knows the message alone
     if isinstance(error, getattr(sys.modules.get("torch"), "OutOfMemoryError", ())):
-        return f"The GPU's memory is full. Ask for less at once: a smaller batch, a shorter memory. PyTorch says: {detail}"
-    if isinstance(error, MemoryError) or re.search("can't allocate memory|Insufficient memory|Failed to allocate", detail):
+        return (
+            f"The GPU's memory is full. Ask for less at once: a smaller batch, a shorter memory. PyTorch says: {detail}"
+        )
+    if isinstance(error, MemoryError) or re.search(
+        "can't allocate memory|Insufficient memory|Failed to allocate", detail
+    ):
         return f"The memory is full, or what this process may have of it. {ADVICE[errno.ENOMEM]} ({detail or 'out of memory'})"
     if isinstance(error, RecursionError):
         return f"What was read is nested too deeply to be followed ({detail})."

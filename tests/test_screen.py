@@ -71,8 +71,14 @@ def test_a_stream_that_cannot_be_written_drops_what_it_gets():
 @pytest.mark.parametrize(
     "error, words",
     [
-        (OSError(errno.ENOSPC, "No space left on device", "runs/x"), "runs/x: No space left on device. Make room there,"),
-        (OSError(errno.EROFS, "Read-only file system", b"runs/caf\xe9"), "runs/caf\\udce9: Read-only file system. Name a"),
+        (
+            OSError(errno.ENOSPC, "No space left on device", "runs/x"),
+            "runs/x: No space left on device. Make room there,",
+        ),
+        (
+            OSError(errno.EROFS, "Read-only file system", b"runs/caf\xe9"),
+            "runs/caf\\udce9: Read-only file system. Name a",
+        ),
         (OSError(errno.EIO, "Input/output error"), "Input/output error."),
         (MemoryError(), "The memory is full, or what this process may have of it."),
         (RuntimeError("DefaultCPUAllocator: can't allocate memory: you tried"), "The memory is full, or what"),

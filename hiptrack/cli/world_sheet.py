@@ -27,7 +27,11 @@ def main():
     parser.add_argument("--held-out", action="store_true", help="of the textures and shapes kept for validation")
     parser.add_argument("--sea", metavar="SHARE", type=float, default=0.0, help="share of them at sea (default 0)")
     arguments = parser.parse_args()
-    if min(arguments.seed, arguments.first) < 0 or not 1 <= arguments.scenes <= MOST_SCENES or not 0 <= arguments.sea <= 1:
+    if (
+        min(arguments.seed, arguments.first) < 0
+        or not 1 <= arguments.scenes <= MOST_SCENES
+        or not 0 <= arguments.sea <= 1
+    ):
         raise ConfigError(
             f"--seed {arguments.seed} --first {arguments.first} --scenes {arguments.scenes} --sea {arguments.sea}: at least 0 "
             f"and 0, 1 to {MOST_SCENES}, and a share from 0 to 1 were expected."

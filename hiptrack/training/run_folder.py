@@ -176,7 +176,9 @@ def open_run(run_dir: str | Path, resume: str) -> Path:
     """
     run_dir = Path(run_dir)
     if not encodable(str(run_dir)):
-        raise HiptrackError(f"the run folder {run_dir} has a name that is no UTF-8 text; choose another with --run DIR.")
+        raise HiptrackError(
+            f"the run folder {run_dir} has a name that is no UTF-8 text; choose another with --run DIR."
+        )
     try:
         run_dir.mkdir(parents=True, exist_ok=True)
         for name in (METRICS, REJECTED, TENSORBOARD, CHECKPOINTS):
@@ -334,7 +336,9 @@ def _sign(file, shown, option):
         os.ftruncate(file.fileno(), 0)
         os.write(file.fileno(), f"process {os.getpid()} on {socket.gethostname()}\n".encode())
     except OSError as error:
-        raise HiptrackError(f"{shown} cannot be written: {error}; make room, or choose another with {option}.") from error
+        raise HiptrackError(
+            f"{shown} cannot be written: {error}; make room, or choose another with {option}."
+        ) from error
 
 
 def _locked(path, shown, option):

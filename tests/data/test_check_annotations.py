@@ -39,7 +39,9 @@ def test_no_name_fakes_a_line_or_steers_the_terminal(tmp_path):
     report = check_annotations(str(tmp_path / "labels"), str(tmp_path / "labels"))
     lines = format_report(report).split("\n")
     assert all(line.isprintable() for line in lines)
-    assert [line for line in lines if line.endswith(" problems")] == [f"1 sequences, 2 lines, {len(report.problems)} problems"]
+    assert [line for line in lines if line.endswith(" problems")] == [
+        f"1 sequences, 2 lines, {len(report.problems)} problems"
+    ]
     assert len(report.problems) > 1 and any(line.startswith("folders without") for line in lines)
 
 

@@ -186,7 +186,10 @@ def lack(error):
 @pytest.mark.parametrize(
     "error, words",
     [
-        (RuntimeError("unable to allocate shared memory(shm) for file </torch_1>: No space left (28)"), "shared memory(shm)"),
+        (
+            RuntimeError("unable to allocate shared memory(shm) for file </torch_1>: No space left (28)"),
+            "shared memory(shm)",
+        ),
         (OSError(24, "Too many open files"), "Too many open files"),
         (MemoryError(), "out of memory"),
     ],
@@ -201,7 +204,9 @@ def test_what_workers_lack_is_told_with_the_size_of_the_shared_memory(start, err
 def test_workers_that_cannot_be_started_are_an_error(monkeypatch):
     batches = ShardedBatches(4, 1, 0, 1, 1)
     loader = make_loader(Calls(fail), batches, 1, 0)
-    monkeypatch.setattr(type(loader), "_get_iterator", lambda _: lack(BlockingIOError(11, "Resource temporarily unavailable")))
+    monkeypatch.setattr(
+        type(loader), "_get_iterator", lambda _: lack(BlockingIOError(11, "Resource temporarily unavailable"))
+    )
     with pytest.raises(DataError, match="lack what they need: .*temporarily unavailable"):
         next(StageLoader(loader, batches).steps(0, 0))
 

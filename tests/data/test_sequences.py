@@ -270,8 +270,23 @@ def test_unequal_counts_of_frames_and_boxes(tmp_path, split, count):
 
 @pytest.mark.parametrize(
     "line",
-    ["1,2,3", "1,2,3,4,5", "1,,3,4", "a,b,c,d", "", "1;2;3;4", "1_0,2,3,4", "1,2 3,4"]
-    + ["\u0661,2,3,4", "\uff11,2,3,4", "1\x0b2\x0b3\x0b4", "1,2,3,4\x85", "1,2,3,4\u2028", "1\xa02\xa03\xa04", "1,2,3,4\x0c"],
+    [
+        "1,2,3",
+        "1,2,3,4,5",
+        "1,,3,4",
+        "a,b,c,d",
+        "",
+        "1;2;3;4",
+        "1_0,2,3,4",
+        "1,2 3,4",
+        "\u0661,2,3,4",
+        "\uff11,2,3,4",
+        "1\x0b2\x0b3\x0b4",
+        "1,2,3,4\x85",
+        "1,2,3,4\u2028",
+        "1\xa02\xa03\xa04",
+        "1,2,3,4\x0c",
+    ],
 )
 def test_malformed_box(root, line):
     truth = root / "train" / "a" / "groundtruth.txt"
@@ -307,7 +322,9 @@ def test_box_without_area_in_the_first_frame(tmp_path, labels):
     assert "groundtruth.txt:1: the box 1,1,0,0 has no area in the first frame" in failure(tmp_path)
 
 
-@pytest.mark.parametrize("label, bad", [("absence", "2"), ("absence", "0\x0b"), ("cover", "9"), ("cut_by_image", "-1"), ("cover", "x")])
+@pytest.mark.parametrize(
+    "label, bad", [("absence", "2"), ("absence", "0\x0b"), ("cover", "9"), ("cut_by_image", "-1"), ("cover", "x")]
+)
 def test_label_out_of_range(tmp_path, label, bad):
     write_sequence(tmp_path / "a", BOXES, **{label: ["0", bad, "0"]})
     assert f"{tmp_path / 'a' / label}.label:2: {bad!r} is not a label" in failure(tmp_path)

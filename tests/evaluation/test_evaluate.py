@@ -141,7 +141,11 @@ def test_a_full_disk_ends_it_at_once_and_it_goes_on_afterwards(sequences, tmp_pa
         with pytest.raises(HiptrackError) as raised:
             evaluate_sequences(tracker, sequences, out, "key")
     told = str(raised.value)
-    assert f"{out / 'seq0' / 'seq0_time.txt'}: the result" in told and "(No space left on device)" in told and "start the same command again" in told
+    assert (
+        f"{out / 'seq0' / 'seq0_time.txt'}: the result" in told
+        and "(No space left on device)" in told
+        and "start the same command again" in told
+    )
     assert len(tracker.tracked) == 2 and not list(out.rglob("*.tmp"))
     again = Drifter()
     assert untimed(evaluate_sequences(again, sequences, out, "key")) == untimed(whole)

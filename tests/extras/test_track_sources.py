@@ -141,7 +141,9 @@ def test_a_transport_stream_is_cut_where_a_packet_is(checkpoint, box, tmp_path):
         track(TrackRequest(str(cut), checkpoint, box, jsonl=tmp_path / "out.jsonl"))
 
 
-@pytest.mark.parametrize("head", [EBML, EBML + bytes(40), EBML + SEGMENT + b"\x00", b"FLV\x01", b"FLV\x01" + b"\xff" * 40, ASF, b""])
+@pytest.mark.parametrize(
+    "head", [EBML, EBML + bytes(40), EBML + SEGMENT + b"\x00", b"FLV\x01", b"FLV\x01" + b"\xff" * 40, ASF, b""]
+)
 def test_a_damaged_head_says_nothing_or_that_it_is_cut(head, tmp_path):
     (tmp_path / "x").write_bytes(head)
     missing = missing_bytes(tmp_path / "x")
