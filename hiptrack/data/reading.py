@@ -105,12 +105,12 @@ def read_marks(path: str, frames: int, highest: int, parted: bool = False) -> np
     allowed, marks = {str(value): value for value in range(highest + 1)}, []
     for number, line in enumerate(read_lines(path), 1):
         for mark in line.strip(BLANK).removesuffix(",").split(",") if parted else [line]:
-            if mark.strip(BLANK) not in allowed:
+            if mark not in allowed and mark.strip(BLANK) not in allowed:
                 raise DataError(
                     f"{path}:{number}: {mark[:80]!r} is not a label. Expected a whole number in 0..{highest} for each frame; "
                     "correct the line."
                 )
-            marks.append(allowed[mark.strip(BLANK)])
+            marks.append(allowed[mark if mark in allowed else mark.strip(BLANK)])
     if len(marks) != frames:
         raise DataError(
             f"{path}: {len(marks)} labels for {frames} frames. Expected one a frame; complete the file, or remove it."
