@@ -148,6 +148,6 @@ def surroundings_fault(error: Exception) -> str | None:
     if isinstance(error, RecursionError):
         return f"What was read is nested too deeply to be followed ({detail})."
     if isinstance(error, OSError) and error.errno is not None:
-        place = "" if error.filename is None else f"{shown(os.fsdecode(error.filename))}: "
+        place = f"{shown(os.fsdecode(error.filename))}: " if isinstance(error.filename, (str, bytes, os.PathLike)) else ""
         return f"{place}{error.strerror}. {ADVICE.get(error.errno, '')}".rstrip()
     return None

@@ -8,6 +8,7 @@ import errno
 import io
 import logging
 import os
+import select
 import sys
 import traceback
 from contextlib import contextmanager
@@ -30,7 +31,9 @@ class Output(io.FileIO):
 
     def write(self, data):
         try:
-            return super().write(data)
+            while (written := super().write(data)) is None:
+                select.select([], [self], [])  # another program made the terminal or pipe non-blocking, and it is full
+            return written
         except OSError as error:
             self.fault = self.fault or error
             return len(data)

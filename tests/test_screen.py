@@ -5,7 +5,10 @@ import errno
 import logging
 import os
 import pickle
+import select
+import threading
 
+import gin
 import pytest
 
 from hiptrack.config import REPO_ROOT
@@ -16,6 +19,11 @@ from hiptrack.tables import as_latex, as_markdown, as_text
 
 HOSTILE = "a\n\x1b[2J\r\u202e\x85\u2028caf\udce9"
 HARMLESS = "a\\n\\x1b[2J\\r\\u202e\\x85\\u2028caf\\udce9"
+
+
+@gin.configurable
+def writes_somewhere():
+    raise OSError(errno.ENOSPC, "No space left on device", "runs/x")
 
 
 def test_what_cannot_be_seen_is_shown_as_its_escape():
@@ -68,6 +76,19 @@ def test_a_stream_that_cannot_be_written_drops_what_it_gets():
         assert output.write(b"to nobody") == 9 and output.fault.errno == errno.EPIPE
 
 
+def test_a_full_pipe_that_does_not_block_is_waited_for():
+    read, write = os.pipe()
+    os.set_blocking(write, False)
+    with Output(write, "w") as output:
+        while select.select([], [write], [], 0)[1]:
+            output.write(b"x" * 2**12)
+        reader = threading.Timer(0.05, os.read, (read, 2**20))
+        reader.start()
+        assert output.write(b"y") == 1 and output.fault is None
+        reader.join()
+    os.close(read)
+
+
 @pytest.mark.parametrize(
     "error, words",
     [
@@ -93,6 +114,13 @@ def test_a_fault_of_the_surroundings_is_a_paragraph(error, words, capsys):
         run_main(main)
     told = capsys.readouterr().err
     assert stopped.value.code == 1 and told.startswith(f"error: {words}") and told.count("\n") == 1
+
+
+def test_a_fault_that_passed_through_gin_is_told_alike():
+    with pytest.raises(OSError) as raised:
+        writes_somewhere()
+    assert raised.value.errno is None  # gin's copy
+    assert surroundings_fault(raised.value).startswith("runs/x: No space left on device. Make room there,")
 
 
 def test_a_defect_of_ours_is_none_of_the_surroundings():
