@@ -148,6 +148,7 @@ def surroundings_fault(error: Exception) -> str | None:
     if isinstance(error, RecursionError):
         return f"What was read is nested too deeply to be followed ({detail})."
     if isinstance(error, OSError) and error.errno is not None:
-        place = f"{shown(os.fsdecode(error.filename))}: " if isinstance(error.filename, (str, bytes, os.PathLike)) else ""
+        name = error.filename
+        place = f"{shown(os.fsdecode(name))}: " if isinstance(name, (str, bytes, os.PathLike)) else ""
         return f"{place}{error.strerror}. {ADVICE.get(error.errno, '')}".rstrip()
     return None
