@@ -188,7 +188,10 @@ def test_more_processes_than_gpus_are_an_error(backend, refused, monkeypatch):
         ({"WORLD_SIZE": "4"}, "4 processes were launched, but Accelerate joined 1"),
         ({"ACCELERATE_USE_DEEPSPEED": "true"}, "Look at what asks it to: ACCELERATE_USE_DEEPSPEED."),
         ({"ACCELERATE_TORCH_DEVICE": "abc"}, "Look at what asks it to: ACCELERATE_TORCH_DEVICE."),
-        ({"ACCELERATE_DYNAMO_BACKEND": "zz"}, "'ZZ' is not a valid DynamoBackend. Look at what asks it to: ACCELERATE_DYNAMO"),
+        (
+            {"ACCELERATE_DYNAMO_BACKEND": "zz"},
+            "'ZZ' is not a valid DynamoBackend. Look at what asks it to: ACCELERATE_DYNAMO",
+        ),
     ],
 )
 def test_an_environment_that_asks_for_what_cannot_be_is_named(variables, words, monkeypatch):
