@@ -15,11 +15,11 @@ from contextlib import suppress
 from pathlib import Path
 from typing import BinaryIO
 
+from hiptrack.screen import shown
+
 UNFINISHED = re.compile(r"\.hiptrack-[0-9a-f]{32}\.tmp")  # the names that `write_atomically` makes
 SMALL = 2**12
 ANY_SIZE = 2**63  # the limit where a file's size is its own affair
-
-from hiptrack.screen import shown
 
 
 def write_atomically(path, data):
@@ -36,6 +36,8 @@ def write_atomically(path, data):
         os.replace(unfinished, path)
         sync_folder(path.parent)
     except OSError as error:
+        if error.errno is None:  # of `check_own`, which names the path
+            raise
         raise OSError(error.errno, error.strerror, str(path)) from error  # not the unfinished file, which nobody knows
     finally:
         with suppress(OSError):  # it went, or never was

@@ -134,7 +134,7 @@ def test_a_file_that_cannot_be_written_is_named_and_leaves_nothing(tmp_path):
     for path, number in (
         (tmp_path / "file" / "x", errno.EEXIST),  # its folder is a file
         (tmp_path / "folder", errno.EISDIR),
-        (tmp_path / ("x" * 250), errno.ENAMETOOLONG),
+        (tmp_path / ("x" * 256), errno.ENAMETOOLONG),
     ):
         with pytest.raises(OSError) as raised:
             write_atomically(path, b"new")

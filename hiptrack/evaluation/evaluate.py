@@ -14,7 +14,7 @@ from hiptrack.config import bound_values, config_text, used_values
 from hiptrack.config.portable import arguments_of
 from hiptrack.data.sequence import Sequence, SequenceDataset
 from hiptrack.errors import ConfigError, DataError, NotFoundError
-from hiptrack.evaluation.results import KEY, read_key
+from hiptrack.evaluation.identity import code_identity
 from hiptrack.evaluation.score import REPORT, Report, as_dict, evaluate_sequences
 from hiptrack.files import write_atomically
 from hiptrack.models.challenge import taxonomy_of
@@ -58,8 +58,8 @@ def evaluate(
         batch: sequences that each process tracks side by side as one batch; boxes differ by rounding alone. It pays on a GPU.
         taxonomy: the classes by which the data are labelled where the weights have no branch that names them; None: the ten.
 
-    Results go to options.out, by default `results/<checkpoint>/<data set>-<key>`; the key changes with the weights and the
-    configuration, so that results are never taken for those of another model. Each tells of what sequence it is.
+    Results go to options.out, by default `results/<checkpoint>/<data set>-<key>`; the key changes with the weights, the
+    configuration and the code, so that results are never taken for those of another model. Each tells of what sequence it is.
     """
     accelerator = open_accelerator()
     weights_file, settings = parts_of(options.checkpoint)
@@ -79,11 +79,9 @@ def evaluate(
             "<sequence>/<sequence>.jsonl files, or no --annotations."
         )
     weights, data = content_hash(weights_file), [(s.name, len(s), s.boxes_xywh[0].tolist()) for s in sequences]
-    key = _digest([weights, config_text(), settings])  # of all that decides the results, but the sequences
+    # Of all that decides the results but the sequences, each of whose results tells what it was made of.
+    key = _digest([weights, config_text(), settings, code_identity()])
     out = options.out or Path("results") / checkpoint_name(options.checkpoint) / f"{options.dataset.name}-{key[:8]}"
-    earlier = _digest([weights, config_text(), settings, data])  # as keys once were
-    if (out / KEY).is_file() and read_key(out) == earlier:
-        key = earlier
     report = evaluate_sequences(
         tracker(model=model, device=str(accelerator.device), **settings),
         sequences,

@@ -4,13 +4,16 @@ A result is taken up again only where both are as they were.
 """
 
 import hashlib
+import json
 import os
-from collections.abc import Sequence
 from functools import cache
 from pathlib import Path
 
+import numpy as np
+
 import hiptrack
-from hiptrack.data.reading import MAX_IMAGE_BYTES
+from hiptrack.data.image_heads import MAX_IMAGE_BYTES
+from hiptrack.data.sequence import Sequence
 from hiptrack.errors import DataError
 from hiptrack.files import read_bytes
 
@@ -18,6 +21,8 @@ from hiptrack.files import read_bytes
 TRACKING = (
     "boxes.py",
     "crops.py",
+    "data/depth.py",
+    "data/image_heads.py",
     "data/reading.py",
     "evaluation/run_sequences.py",
     "models/*.py",
@@ -25,24 +30,21 @@ TRACKING = (
 )
 
 
-def images_identity(frames: Sequence[str]) -> str:
-    """A digest of a sequence's image files, which are given in order; where they lie is no part.
+def sequence_identity(sequence: Sequence) -> str:
+    """A digest of what decides the result of a Sequence: its name, the given box, the names and the content of its frames.
 
-    Of each its name, its bytes and the time of its last change; of the first, the middle and the last their content too.
-    So images that were copied without their times count as others. Raises DataError for an image that is not there.
+    Where they lie is no part, nor are their times. Raises DataError for an image that is not there.
     """
-    read = {0, len(frames) // 2, len(frames) - 1}
-    digest = hashlib.sha256()
-    for number, path in enumerate(frames):
+    given = np.asarray(sequence.boxes_xywh[0], np.float64).tolist()
+    digest = hashlib.blake2b(json.dumps([sequence.name, given, len(sequence)]).encode(), digest_size=32)
+    for path in sequence.frames:
         try:
-            status = os.stat(path)
-            content = hashlib.sha256(read_bytes(path, MAX_IMAGE_BYTES)).hexdigest() if number in read else ""
+            content = read_bytes(path, MAX_IMAGE_BYTES)
         except OSError as error:
             raise DataError(
                 f"{path}: the image cannot be read ({error.strerror or error}). Restore the file."
             ) from None
-        told = f"{os.path.basename(path)}\0{status.st_size}\0{status.st_mtime_ns}\0{content}\0"
-        digest.update(told.encode("utf-8", "surrogateescape"))
+        digest.update(os.fsencode(f"{os.path.basename(path)}\0{len(content)}\0") + content)
     return digest.hexdigest()
 
 

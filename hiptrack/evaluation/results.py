@@ -9,7 +9,6 @@ Every file is written under another name and renamed; a sequence's box file is w
 finished. Nothing here deletes a result. The key is that of the tracker: a folder may hold results of any sequences.
 """
 
-import hashlib
 import inspect
 import io
 import json
@@ -21,6 +20,7 @@ import numpy as np
 
 from hiptrack.config.portable import read_settings
 from hiptrack.errors import CheckpointError, ConfigError, DataError
+from hiptrack.evaluation.identity import sequence_identity
 from hiptrack.files import check_archive, check_file, excerpt, read_bytes, read_text, write_atomically
 from hiptrack.taxonomy import TEN, Taxonomy
 
@@ -43,8 +43,8 @@ class SequenceResult:
     boxes_xywh [N,4] pixels (the first is the given box); seconds [N] of init and of each update, without
     decoding; end_to_end_seconds of the whole sequence with decoding; scores [N] (1 for the first frame);
     challenges [N,C] or None, rows NaN where the tracker gave none; image_size (width, height); moments: score maps and
-    search regions of some frames, {frame from 1: ([S,S], xywh [4])}; made_of: the sequence's `identity`, None where it is
-    not known.
+    search regions of some frames, {frame from 1: ([S,S], xywh [4])}; made_of: the `sequence_identity`, empty where
+    nothing is kept.
     """
 
     name: str
@@ -55,17 +55,7 @@ class SequenceResult:
     challenges: np.ndarray | None
     image_size: tuple[int, int]
     moments: dict = field(default_factory=dict)
-    made_of: str | None = None
-
-
-def identity(sequence):
-    """A digest of what decides the result of a Sequence, as far as it is known without its images.
-
-    That is its name, the names of its frames, and the given box.
-    """
-    frames = [os.path.basename(path) for path in sequence.frames]
-    told = [sequence.name, frames, np.asarray(sequence.boxes_xywh[0], np.float64).tolist()]
-    return hashlib.sha256(json.dumps(told).encode()).hexdigest()
+    made_of: str = ""
 
 
 def claim_folder(folder, key, names, taxonomy):
@@ -80,13 +70,13 @@ def claim_folder(folder, key, names, taxonomy):
     try:
         # Looked at before the key, which another process of this run writes before its first result.
         found = [name for name in names if _box_path(folder, name).exists()]
+        theirs = sorted(name for name in OWN - {KEY} if os.path.lexists(Path(folder) / name))
         if not key_path.exists():
             if found:
                 raise DataError(
                     f"{folder} holds results (of {found[0]} among others) but no key.json that says what "
                     "made them, so they are not reused. Choose another results folder, or move these away."
                 )
-            theirs = sorted(name for name in OWN if os.path.lexists(Path(folder) / name))
             if theirs:
                 raise DataError(
                     f"{folder} is no folder of results (it has no {KEY}), and its {theirs[0]} would be overwritten. Choose another "
@@ -100,7 +90,7 @@ def claim_folder(folder, key, names, taxonomy):
     stored = read_key(folder)
     if stored != key:
         raise DataError(
-            f"{folder} holds results of another checkpoint or configuration (key {stored}; this evaluation "
+            f"{folder} holds results of another checkpoint or configuration, or of another version of hiptrack (key {stored}; this evaluation "
             f"has {key}), which are neither reused nor overwritten. Choose another results folder, or move "
             "these results away."
         )
@@ -164,9 +154,8 @@ def write_result(folder, result):
         "scores": result.scores,
         "end_to_end_seconds": np.float64(result.end_to_end_seconds),
         "image_size": np.asarray(result.image_size, np.int64),
+        "made_of": np.array(result.made_of),
     }
-    if result.made_of is not None:
-        details["made_of"] = np.array(result.made_of)
     if result.challenges is not None:
         details["challenges"] = result.challenges
     if result.moments:
@@ -216,18 +205,15 @@ def read_result(folder, name, num_frames, given_xywh, classes):
         details.get("challenges"),
         tuple(details["image_size"].tolist()),
         _moments(details),
-        str(details["made_of"]) if "made_of" in details else None,
+        str(details["made_of"]),
     )
 
 
 def require_made_of(folder, result, sequence):
-    """Raise DataError where a result read from a folder was made of other frames, or another given box, than this Sequence.
-
-    Results of earlier versions do not tell of what they were made; `read_result` has compared what there is.
-    """
-    if result.made_of not in (None, identity(sequence)):
+    """Raise DataError where a result read from a folder was made of other images, or another given box, than this Sequence."""
+    if result.made_of != sequence_identity(sequence):
         raise DataError(
-            f"{_details_path(folder, result.name)} was made of other frames or of another first box than the sequence "
+            f"{_details_path(folder, result.name)} was made of other images or of another first box than the sequence "
             f"{result.name} has now. Move {sequence_folder(folder, result.name)} away to have it tracked again, or choose "
             "another results folder."
         )
@@ -242,9 +228,7 @@ def _read_details(path, num_frames, classes):
             details = dict(file)
     except Exception as error:  # a damaged file makes NumPy's reader fail in any way
         raise DataError(_damaged(path, f"cannot be read ({excerpt(str(error))})")) from error
-    shapes = {"end_to_end_seconds": (), "image_size": (2,), "scores": (num_frames,)}
-    if "made_of" in details:
-        shapes["made_of"] = ()
+    shapes = {"end_to_end_seconds": (), "image_size": (2,), "scores": (num_frames,), "made_of": ()}
     if "challenges" in details:
         shapes["challenges"] = (num_frames, classes)
     if "moment_frames" in details:

@@ -13,7 +13,7 @@ import torch
 from hiptrack.data.reading import read_image_rgb
 from hiptrack.errors import ConfigError, DataError, HiptrackError
 from hiptrack.evaluation.moments import Moments
-from hiptrack.evaluation.results import SequenceResult, identity
+from hiptrack.evaluation.results import SequenceResult
 from hiptrack.models.prepare import kernel_fault
 from hiptrack.progress import progress, skip
 
@@ -193,7 +193,6 @@ class _Run:
             _stack_challenges(self.challenges),
             self.image_size,
             self.moments.kept,
-            identity(self.sequence),
         )
 
 

@@ -8,7 +8,7 @@ classes may hold at once.
 
 import logging
 from collections.abc import Callable
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from functools import cached_property, partial
 from pathlib import Path
 
@@ -246,6 +246,7 @@ def _keep(outcome, results_dir, unfinished, sequence):
     if isinstance(outcome, HiptrackError):
         raise outcome
     if results_dir is not None:
+        outcome = replace(outcome, made_of=unfinished.made_of(sequence))
         results.write_result(results_dir, outcome)
         unfinished.forget(sequence)
     logger.info("%s: %d frames in %.1f s", sequence.name, len(sequence), outcome.end_to_end_seconds)

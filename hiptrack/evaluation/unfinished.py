@@ -16,7 +16,9 @@ import numpy as np
 import torch
 from safetensors.torch import load, save
 
-from hiptrack.evaluation.results import identity, sequence_folder
+from hiptrack.errors import DataError
+from hiptrack.evaluation.identity import sequence_identity
+from hiptrack.evaluation.results import sequence_folder
 from hiptrack.files import read_bytes, remove_leftovers, write_atomically
 
 INTERVAL = 60.0  # seconds from one time to the next; longer where it takes more than a second to write
@@ -33,6 +35,13 @@ class Unfinished:
     def __init__(self, folder, key, clock=time.monotonic):
         self.folder, self.key, self._clock = Path(folder), key, clock
         self._due = clock() + INTERVAL
+        self._made_of = {}
+
+    def made_of(self, sequence):
+        """The `sequence_identity` of a Sequence that is under way, found once."""
+        if sequence.name not in self._made_of:
+            self._made_of[sequence.name] = sequence_identity(sequence)
+        return self._made_of[sequence.name]
 
     def keep_when_due(self, runs):
         """Write, once in a while, what is under way.
@@ -47,7 +56,7 @@ class Unfinished:
             data = save({f"{part}.{name}": _tensor(value) for part in state for name, value in state[part].items()})
             try:
                 write_atomically(self._path(run.sequence), self._seal(run.sequence, data) + data)
-            except OSError as error:
+            except (OSError, DataError) as error:
                 logger.warning("%s cannot be kept while it is tracked: %s", run.sequence.name, error)
         self._due = began + INTERVAL * max(1.0, self._clock() - began)
 
@@ -58,11 +67,12 @@ class Unfinished:
             return None
         try:
             content = read_bytes(path, MAX_BYTES)
-        except OSError as error:
+            data = content[SEAL:]
+            sound = content[:SEAL] == self._seal(sequence, data)
+        except (OSError, DataError) as error:
             logger.warning("%s cannot be read (%s): the sequence is tracked from its start", path, error)
             return None
-        data = content[SEAL:]
-        if content[:SEAL] != self._seal(sequence, data):
+        if not sound:
             logger.warning("%s is damaged or of something else: the sequence is tracked from its start", path)
             return None
         state = {}
@@ -81,7 +91,7 @@ class Unfinished:
         return sequence_folder(self.folder, sequence.name) / f"{sequence.name}_unfinished.safetensors"
 
     def _seal(self, sequence, data):
-        seal = hashlib.sha256(json.dumps([FORM, self.key, identity(sequence)]).encode())
+        seal = hashlib.sha256(json.dumps([FORM, self.key, self.made_of(sequence)]).encode())
         seal.update(data)
         return seal.digest()
 

@@ -6,6 +6,7 @@ import cv2
 import numpy as np
 import pytest
 from helpers_data import write_lines
+from one_sequence import run_sequence
 
 from hiptrack import crops
 from hiptrack.data.clips import ClipData, ClipDataset, Geometry
@@ -16,7 +17,6 @@ from hiptrack.data.reading import read_image_rgb
 from hiptrack.data.sampling import Augmentation
 from hiptrack.errors import DataError
 from hiptrack.evaluation.baselines import StillBox
-from hiptrack.evaluation.run_sequences import run_sequence
 from hiptrack.extras.video.sources import open_source
 from hiptrack.tracking.tracker import Tracker
 

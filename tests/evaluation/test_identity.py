@@ -4,68 +4,60 @@ import os
 import shutil
 from pathlib import Path
 
+import numpy as np
 import pytest
 
 import hiptrack
-from hiptrack.data.reading import FramePaths
+from hiptrack.data.listing import FramePaths
+from hiptrack.data.sequence import Sequence
 from hiptrack.errors import DataError
 from hiptrack.evaluation import identity
-from hiptrack.evaluation.identity import TRACKING, code_identity, images_identity
+from hiptrack.evaluation.identity import TRACKING, code_identity, sequence_identity
 
 NAMES = [f"{number:08d}.jpg" for number in range(1, 8)]
-TIME = 1_700_000_000 * 10**9 + 5
+
+
+def sequence(folder, names=NAMES, box=(1, 2, 30, 40)):
+    return Sequence("a", FramePaths(str(folder), names), np.array([box], float), np.ones(len(names), bool), None)
 
 
 @pytest.fixture
-def frames(tmp_path):
-    """Seven images of one size and time."""
+def folder(tmp_path):
+    """Seven images of one size."""
     (tmp_path / "a").mkdir()
     for number, name in enumerate(NAMES):
-        put(tmp_path / "a" / name, bytes([number] * 10))
-    return FramePaths(str(tmp_path / "a"), NAMES)
+        (tmp_path / "a" / name).write_bytes(bytes([number] * 10))
+    return tmp_path / "a"
 
 
-def put(path, content, time=TIME):
-    Path(path).write_bytes(content)
-    os.utime(path, ns=(time, time))
+@pytest.mark.parametrize("number", range(7))
+def test_other_content_of_one_image_shows_whatever_its_size_and_time(folder, number):
+    before, image = sequence_identity(sequence(folder)), folder / NAMES[number]
+    status = image.stat()
+    image.write_bytes(b"x" * 10)
+    os.utime(image, ns=(status.st_atime_ns, status.st_mtime_ns))
+    assert sequence_identity(sequence(folder)) != before
 
 
-@pytest.mark.parametrize("number", [0, 3, 6])
-def test_other_content_of_the_first_the_middle_and_the_last_image_shows_whatever_its_time(frames, number):
-    before = images_identity(frames)
-    put(frames[number], b"x" * 10)
-    assert images_identity(frames) != before
+def test_an_image_more_another_order_and_another_box_show(folder):
+    turned = [*NAMES[2::-1], *NAMES[3:]]
+    others = [sequence(folder, NAMES[:6]), sequence(folder, turned), sequence(folder, box=(1, 2, 30, 40.0001))]
+    assert len({sequence_identity(some) for some in (sequence(folder), *others)}) == 4
 
 
-def test_size_or_time_of_any_image_shows(frames):
-    before = images_identity(frames)
-    put(frames[1], b"x" * 11)
-    longer = images_identity(frames)
-    put(frames[1], bytes([1] * 10), TIME + 1)
-    assert len({before, longer, images_identity(frames)}) == 3
-    put(frames[1], bytes([1] * 10))
-    assert images_identity(frames) == before
+def test_where_the_images_lie_and_their_times_do_not_show(folder, tmp_path):
+    shutil.copytree(folder, tmp_path / "b", copy_function=shutil.copyfile)
+    os.utime(tmp_path / "b" / NAMES[0], ns=(5, 5))
+    assert sequence_identity(sequence(tmp_path / "b")) == sequence_identity(sequence(folder))
 
 
-def test_an_image_more_or_another_order_shows(frames):
-    shorter, turned = frames[:6], [*frames[2::-1], *frames[3:]]
-    assert len({images_identity(some) for some in (frames, shorter, turned)}) == 3
-
-
-def test_where_the_images_lie_does_not_show(frames, tmp_path):
-    shutil.copytree(tmp_path / "a", tmp_path / "b")  # with their times
-    assert images_identity(FramePaths(str(tmp_path / "b"), NAMES)) == images_identity(tuple(frames))
-
-
-def test_an_image_that_is_gone_or_a_pipe_is_named(frames):
-    os.unlink(frames[1])
+def test_an_image_that_is_gone_or_a_pipe_is_named(folder):
+    (folder / NAMES[1]).unlink()
     with pytest.raises(DataError, match=r"00000002\.jpg: the image cannot be read"):
-        images_identity(frames)
-    os.mkfifo(frames[1])
-    os.unlink(frames[0])
-    os.mkfifo(frames[0])
-    with pytest.raises(DataError, match=r"00000001\.jpg: the image cannot be read \(not a regular file\)"):
-        images_identity(frames)
+        sequence_identity(sequence(folder))
+    os.mkfifo(folder / NAMES[1])
+    with pytest.raises(DataError, match=r"00000002\.jpg: the image cannot be read \(not a regular file\)"):
+        sequence_identity(sequence(folder))
 
 
 def test_the_code_is_its_version_and_the_files_that_decide_a_track(tmp_path, monkeypatch):

@@ -163,4 +163,4 @@ def test_a_key_file_of_another_form_is_refused(tmp_path, content):
 
 def test_the_archive_of_a_result_is_what_numpy_writes(details):
     buffer = io.BytesIO(details.read_bytes())
-    assert set(np.load(buffer).files) == {"scores", "end_to_end_seconds", "image_size", "challenges"}
+    assert set(np.load(buffer).files) == {"scores", "end_to_end_seconds", "image_size", "made_of", "challenges"}

@@ -157,7 +157,7 @@ def test_a_record_that_is_no_text_stays_and_the_run_goes_on(tmp_path):
     record(tmp_path, "one\n", ["train", "\udcff"])
     assert (tmp_path / "config.gin").read_bytes() == b'\xff"hiptrack"\n'
     assert (tmp_path / "config-2.gin").read_text() == "one\n" and (tmp_path / "versions-2.json").exists()
-    assert (tmp_path / "command.txt").read_bytes() == b"\xff\"hiptrack\"\ntrain '\xff'\n"
+    assert (tmp_path / "command.txt").read_bytes() == b"\xff\"hiptrack\"\ntrain '\\udcff'\n"
 
 
 def test_a_record_that_cannot_be_read_is_named(tmp_path):
