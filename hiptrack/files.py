@@ -8,6 +8,7 @@ import hashlib
 import os
 import re
 import stat
+import time
 import uuid
 import zipfile
 from collections.abc import Iterator
@@ -44,11 +45,16 @@ def write_atomically(path, data):
             unfinished.unlink()
 
 
-def remove_leftovers(folder):
-    """Delete what a process that was killed in `write_atomically` left in a folder that is now ours alone."""
+def remove_leftovers(folder, idle=0.0):
+    """Delete what a process that was killed in `write_atomically` left in a folder.
+
+    idle: for how many seconds nothing was written to it; 0 where the folder is ours alone.
+    """
     for path in Path(folder).iterdir():
         if UNFINISHED.fullmatch(path.name):
-            path.unlink()
+            with suppress(FileNotFoundError):  # it may be finished just now
+                if path.stat().st_mtime <= time.time() - idle:
+                    path.unlink()
 
 
 def write_synced(path, data):

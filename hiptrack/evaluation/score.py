@@ -1,9 +1,9 @@
 """Run a tracker over sequences, sharded over processes, and report how well it tracks and classifies, and how fast.
 
 A tracker is any object with `init(frame_rgb uint8 [H,W,3], box_xywh)` and `update(frame_rgb)`, the latter
-returning an object with `.box` (xywh, pixels), `.score` and `.challenge` ([10] or None); or one that follows several
-targets, as hiptrack.tracking.tracker.Tracker does. Its attribute `multi_label`, where it has one, says whether several
-classes may hold at once.
+returning an object with `.box` (xywh, pixels), `.score` and `.challenge` ([C] or None); or one that follows several
+targets, as hiptrack.tracking.tracker.Tracker does: what it starts then has `state` and `restore`, so that it can be gone on
+with. Its attribute `multi_label`, where it has one, says whether several classes may hold at once.
 """
 
 import logging
@@ -183,7 +183,7 @@ def evaluate_sequences(
     scored = partial(_scored, protocol=protocol, multi_label=getattr(tracker, "multi_label", False))
     before = [index for index in own if names[index] in finished]
     ahead = [index for index in own if names[index] not in finished]
-    read = partial(_read_back, results_dir, len(taxonomy.classes))
+    read = partial(_read_back, results_dir, unfinished, len(taxonomy.classes))
     outcomes = [(index, *scored(read, sequences[index], resumed=True)) for index in before]
     tracked = run_sequences(tracker, [sequences[index] for index in ahead], batch, unfinished, process_index == 0)
     for place, outcome in tracked:
@@ -235,9 +235,11 @@ def _scored(result_of, sequence, resumed, protocol, multi_label):
         return None, f"{type(error).__name__}: {error}"
 
 
-def _read_back(results_dir, classes, sequence):
+def _read_back(results_dir, unfinished, classes, sequence):
     result = results.read_result(results_dir, sequence.name, len(sequence), sequence.boxes_xywh[0], classes)
     results.require_made_of(results_dir, result, sequence)
+    if unfinished is not None:
+        unfinished.forget(sequence)  # which a process that was killed had no time for
     return result
 
 

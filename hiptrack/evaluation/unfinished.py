@@ -22,6 +22,7 @@ from hiptrack.evaluation.results import sequence_folder
 from hiptrack.files import read_bytes, remove_leftovers, write_atomically
 
 INTERVAL = 60.0  # seconds from one time to the next; longer where it takes more than a second to write
+LEFTOVER = 600.0  # seconds after which a file that nobody writes to is no other process's
 FORM = 1  # of the files: raise it when a state means something else
 MAX_BYTES = 2**34
 SEAL = hashlib.sha256().digest_size
@@ -83,9 +84,13 @@ class Unfinished:
 
     def forget(self, sequence):
         """A Sequence is finished."""
+        self._made_of.pop(sequence.name, None)
         path = self._path(sequence)
-        path.unlink(missing_ok=True)
-        remove_leftovers(path.parent)
+        try:
+            path.unlink(missing_ok=True)
+            remove_leftovers(path.parent, LEFTOVER)
+        except OSError as error:
+            logger.warning("%s cannot be removed: %s", path, error)
 
     def _path(self, sequence):
         return sequence_folder(self.folder, sequence.name) / f"{sequence.name}_unfinished.safetensors"

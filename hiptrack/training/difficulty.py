@@ -78,10 +78,10 @@ class Difficulty:
 
 
 def label_difficulty(probabilities, labels):
-    """(1 - the probability [R, 10] of the label [R] (-1: none), whether a frame has one): [R] in [0, 1], [R] bool."""
+    """(1 - the probability [R, C] of the label [R] (-1: none), whether a frame has one): [R] in [0, 1], [R] bool."""
     return 1 - probabilities.gather(1, labels.clamp(min=0)[:, None])[:, 0], labels >= 0
 
 
 def flags_difficulty(probabilities, flags):
-    """(mean distance of probabilities [R, 10] from flags [R, 10] (-1: none) over classes; whether there are any)."""
+    """(mean distance of probabilities [R, C] from flags [R, C] (-1: none) over classes; whether there are any)."""
     return (probabilities - flags).abs().mean(1), flags[:, 0] >= 0

@@ -1,6 +1,7 @@
 """An evaluation that is killed within a sequence goes on from the last minute, with bitwise the same results."""
 
 import logging
+import os
 import shutil
 from contextlib import nullcontext
 from dataclasses import fields, replace
@@ -241,3 +242,18 @@ def test_a_full_disk_ends_no_evaluation(evaluated, monkeypatch, caplog):
     monkeypatch.setattr(keeping, "write_atomically", full)
     report, _ = evaluated()
     assert not report.failures and "film0 cannot be kept while it is tracked" in caplog.text
+
+
+def test_what_a_killed_process_left_goes_when_the_result_is_read_back(sequences, tracker, tmp_path):
+    """Killed after the result was written, or while the target was kept; what another process writes now stays."""
+    evaluate_sequences(tracker, sequences, tmp_path, "key")
+    folder = tmp_path / "film0"
+    kept, left, young = (
+        folder / name
+        for name in ("film0_unfinished.safetensors", f".hiptrack-{'0' * 32}.tmp", f".hiptrack-{'1' * 32}.tmp")
+    )
+    for path in (kept, left, young):
+        path.write_bytes(b"x")
+    os.utime(left, (0, 0))
+    report = evaluate_sequences(tracker, sequences, tmp_path, "key")
+    assert report.scores[0].resumed and not kept.exists() and not left.exists() and young.exists()

@@ -311,6 +311,17 @@ def test_of_a_single_run_no_challenge_is_the_best(sequences, tmp_path):
     assert not bold_cells(text) and "By challenge" in (tmp_path / "report.html").read_text()
 
 
+def test_nothing_is_the_best_where_some_sequences_failed(sequences, tmp_path):
+    reports = {
+        "all": evaluated(sequences, 8),
+        "some": replace(evaluated(sequences, 4), failures=(("lost", "no image"),)),
+    }
+    write_report(reports, sequences, tmp_path, "val")
+    for name in ("report.tex", "by_challenge.tex"):
+        text = (tmp_path / name).read_text()
+        assert "some (1 failed)" in text and not bold_cells(text)
+
+
 def test_the_radar_plot_has_the_classes_with_numbers_and_names_the_others(annotated):
     protocol = MVTDDataset.PROTOCOL
     reports = {"good": evaluated(annotated, 99, protocol=protocol), "bad": evaluated(annotated, 4, protocol=protocol)}

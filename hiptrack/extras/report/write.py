@@ -40,11 +40,13 @@ def tables_for_papers(reports):
     """{file: Markdown or LaTeX} of {name: score.Report}: all of them side by side, and by challenge where there are labels."""
     metrics = next(iter(reports.values())).protocol.metrics
     columns, rows = compare_rows(reports)
-    texts = {"report.tex": as_latex(columns, [rows], best=metrics), "report.md": as_markdown(columns, rows) + "\n"}
-    tables = {name: report.by_challenge for name, report in reports.items()}
+    # The best is marked where all are of the same frames.
+    best = () if len(reports) == 1 or any(report.failures for report in reports.values()) else metrics
+    texts = {"report.tex": as_latex(columns, [rows], best=best), "report.md": as_markdown(columns, rows) + "\n"}
+    tables = {row[0]: report.by_challenge for row, report in zip(rows, reports.values(), strict=True)}
     if any(tables.values()):
         columns, blocks = challenge_rows(tables, metrics)
-        texts["by_challenge.tex"] = as_latex(columns, blocks, best=metrics if len(reports) > 1 else ())
+        texts["by_challenge.tex"] = as_latex(columns, blocks, best=best)
         texts["report.md"] += f"\n{as_markdown(columns, [row for block in blocks for row in block])}\n"
     return texts
 
