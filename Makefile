@@ -4,19 +4,21 @@ PYTHON ?= python3
 BIN = $(VENV)/bin
 INSTALLED = $(VENV)/.hiptrack-installed
 
-.PHONY: demo test test-fast soak lint clean
+.PHONY: install demo test test-fast soak lint clean
 
 export PYTHONPATH := $(CURDIR)
+
+install: $(INSTALLED)
 
 demo: $(INSTALLED)
 	$(BIN)/python -m hiptrack demo
 
 test: $(INSTALLED)
-	OMP_NUM_THREADS=1 $(BIN)/python -m pytest -n 2 --dist loadfile
+	OMP_NUM_THREADS=1 $(BIN)/python -m pytest -n 2 --dist worksteal
 
 # Without what starts processes, trains runs or computes for long (the marker `slow`): under two minutes.
 test-fast: $(INSTALLED)
-	OMP_NUM_THREADS=1 $(BIN)/python -m pytest -n 2 --dist loadfile -m "not slow"
+	OMP_NUM_THREADS=1 $(BIN)/python -m pytest -n 2 --dist worksteal -m "not slow"
 
 # Half an hour of random kills and damaged input; `make soak SEED=N` repeats one.
 soak: $(INSTALLED)
