@@ -53,11 +53,12 @@ def checked(bindings: list[Binding], root: Configurable) -> list[Binding]:
             raise
         raise ConfigError(f"{error} What leads to this is {culprit.where}.") from error
     if replaced:
-        _log.info("Not used, because what comes later replaces their readers:%s", _by_component(replaced))
+        lines = _by_component(replaced)  # each filled in by itself: a log shows what is filled in as one line
+        _log.info("Not used, because what comes later replaces their readers:" + "\n  %s" * len(lines), *lines)
     return in_force
 
 
-def _by_component(bindings: list[Binding]) -> str:
+def _by_component(bindings: list[Binding]) -> list[str]:
     """A line for each component, and one for the macros, in the canonical order: `Name: parameter (file:line), ...`."""
     lines = {}
     for binding in sorted(bindings, key=lambda binding: order(binding.key)):
@@ -66,7 +67,7 @@ def _by_component(bindings: list[Binding]) -> str:
         if selector == MACRO:
             component, name = "macros", scope
         lines.setdefault(component, []).append(f"{name} ({binding.where})")
-    return "".join(f"\n  {component}: {', '.join(names)}" for component, names in lines.items())
+    return [f"{component}: {', '.join(names)}" for component, names in lines.items()]
 
 
 def _culprit(error: str, bindings: list[Binding], root: Configurable) -> Binding | None:

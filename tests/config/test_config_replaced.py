@@ -7,6 +7,7 @@ from toy_config import repository, toy_train  # noqa: F401  the first is an auto
 
 from hiptrack import config
 from hiptrack.errors import ConfigError
+from hiptrack.screen import shown_in_logs
 
 BASE = """\
 toy_train.stages = [@warmup/ToyStage(), @finetune/ToyStage()]
@@ -50,7 +51,7 @@ def files_error(files, *overrides, **texts):
     ids=["include", "line", "file", "file of include", "override", "override of include", "nested include"],
 )
 def test_a_line_may_lose_its_reader_to_what_comes_later(files, overrides, texts, caplog):
-    with caplog.at_level("INFO", "hiptrack"):
+    with caplog.at_level("INFO", "hiptrack"), shown_in_logs():  # as in a command
         load_files(files, *overrides, base=BASE, none=NONE, **texts)
     assert all(stage.losses == [] for stage in toy_train())
     assert "ToyIoU" not in config.config_text() and "WEIGHT" not in config.config_text()
