@@ -15,13 +15,13 @@ sequence without a file counts as lost throughout. Its author says in issue 12 t
 around the files. pytracking's util_scripts/pack_trackingnet_results.py (github.com/visionml/pytracking) writes the same.
 
 A line ends in a newline, or in carriage return and newline as on Windows: NumPy's loadtxt and pandas' read_csv, which such
-servers read with, take both. Numbers are those of ASCII that both read alike. Nothing else is taken.
+servers read with, take both. Numbers are those of ASCII that both read alike. Files are stored or deflated: many
+programs unpack no other method. Nothing else is taken.
 
 Raw results are only read.
 """
 
 import io
-import lzma
 import math
 import re
 import stat
@@ -42,6 +42,7 @@ TEST_SEQUENCES = 180
 TRACKINGNET_SEQUENCES = 511
 MAX_ZIP_BYTES = 2**26
 MAX_UNPACKED_BYTES = 2**28
+METHODS = (zipfile.ZIP_STORED, zipfile.ZIP_DEFLATED)  # of compression
 MAX_BYTES, MAX_LINES = 2**24, 10**5  # of a result file
 NUMBER = re.compile(rb" *[+-]?(?:[0-9]+\.?[0-9]*|\.[0-9]+)(?:[eE][+-]?[0-9]+)? *")
 SAME_BOX = 0.01  # pixels between the first box and the given one: results are rounded
@@ -147,9 +148,13 @@ class Members(Mapping):
         entry = self._files[path]
         if entry.file_size > MAX_BYTES:
             raise DataError(f"it unpacks to {entry.file_size} bytes; the most that a result file has is {MAX_BYTES}")
+        if entry.compress_type not in METHODS:
+            raise DataError(
+                f"it is compressed by the method {entry.compress_type}, which not every program unpacks; deflate (8) was expected"
+            )
         try:
             return self._archive.read(entry)
-        except (OSError, RuntimeError, EOFError, ValueError, zipfile.BadZipFile, zlib.error, lzma.LZMAError) as error:
+        except (OSError, RuntimeError, EOFError, ValueError, zipfile.BadZipFile, zlib.error) as error:
             raise DataError(f"it cannot be unpacked ({excerpt(str(error))})") from error
 
 
@@ -259,8 +264,6 @@ def _sequence_problems(name, files, form, expected):
         counts[ending] = len(rows)
         if expected is not None and len(rows) != expected.frames:
             problems.append(f"{path}: has {len(rows)} lines; the sequence has {expected.frames} frames")
-        if not rows:
-            continue
         if ending == TIMES:
             bad = [number for number, (seconds,) in enumerate(rows, 1) if seconds <= 0]
             problems += [f"{path}:{number}: the time must be above 0" for number in bad[:1]]
@@ -278,6 +281,8 @@ def _sequence_problems(name, files, form, expected):
 def _parse(content, columns, path):
     """(rows of finite numbers, what is wrong with the first line that is none)."""
     lines = content.removesuffix(b"\n").split(b"\n", MAX_LINES) if content else []
+    if not lines:
+        return [], [f"{path}: is empty"]
     if len(lines) > MAX_LINES:
         return [], [f"{path}: has more than {MAX_LINES} lines, which no sequence has frames"]
     rows = []

@@ -234,9 +234,23 @@ def test_files_are_unpacked_one_after_the_other(tmp_path):
         tracemalloc.stop()
 
 
-@pytest.mark.parametrize("method", [zipfile.ZIP_DEFLATED, zipfile.ZIP_LZMA, zipfile.ZIP_BZIP2])
-def test_a_damaged_member_is_named(tmp_path, method):
-    path = zipped(tmp_path / "x.zip", {**GOOD, "a/a_001.txt": b"1,2,3,4\n" * 100}, method)
+def test_an_empty_file_is_no_result():
+    assert find_problems({"a/a_001.txt": b"", "a/a_time.txt": b""}, GOT10K) == [
+        "a/a_001.txt: is empty",
+        "a/a_time.txt: is empty",
+    ]
+    assert "a.txt: is empty" in find_problems({"a.txt": b""}, TRACKINGNET, {"a": Expected(1, (1, 2, 3, 4))})
+
+
+@pytest.mark.parametrize("method", [zipfile.ZIP_LZMA, zipfile.ZIP_BZIP2])
+def test_a_method_that_few_programs_unpack_is_refused(tmp_path, method):
+    problems = check_zip(zipped(tmp_path / "x.zip", GOOD, method), GOT10K)
+    assert len(problems) == 2 and all("deflate (8) was expected" in problem for problem in problems)
+    assert check_zip(zipped(tmp_path / "x.zip", GOOD, zipfile.ZIP_STORED), GOT10K) == []
+
+
+def test_a_damaged_member_is_named(tmp_path):
+    path = zipped(tmp_path / "x.zip", {**GOOD, "a/a_001.txt": b"1,2,3,4\n" * 100})
     data = bytearray(path.read_bytes())
     data[45:50] = b"\xff" * 5
     path.write_bytes(data)
