@@ -224,16 +224,34 @@ def test_outputs_that_cannot_be_written_are_named(checkpoint, box, folder, tmp_p
 
 def test_a_video_that_was_not_written_is_an_error(checkpoint, box, folder, tmp_path, monkeypatch, capfd):
     out = tmp_path / "out.mp4"
-    monkeypatch.setattr(outputs.VideoOutput, "write", lambda self, picture: None)
-    with pytest.raises(
-        HiptrackError, match="out.mp4 was not written completely: [0-9]+ bytes that are no readable video"
-    ):
-        track(TrackRequest(str(folder), checkpoint, box, out))
-    assert "wrote" not in capfd.readouterr().err
+    real = outputs.VideoOutput.write
+
+    def until_the_disk_is_full(room):
+        def write(self, picture):
+            if self.frames < room:
+                real(self, picture)
+            else:
+                self.frames += 1  # OpenCV says nothing
+
+        return write
+
+    for path, room in ((out, 0), (out.with_suffix(".avi"), 2), (out.with_suffix(".mkv"), 2)):
+        monkeypatch.setattr(outputs.VideoOutput, "write", until_the_disk_is_full(room))
+        with pytest.raises(HiptrackError, match=f"{path} was not written completely: it holds {room} of [0-9]+ frames"):
+            track(TrackRequest(str(folder), checkpoint, box, path))
+        assert "wrote" not in capfd.readouterr().err
     monkeypatch.setattr(cv2.VideoWriter, "isOpened", lambda self: False)
     with pytest.raises(HiptrackError, match="OpenCV has no encoder for mp4v video of 120x90 pixels at 25 frames/s"):
         track(TrackRequest(str(folder), checkpoint, box, tmp_path / "other.mp4"))
     assert not (tmp_path / "other.mp4").exists()
+
+
+def test_no_name_steers_the_terminal(checkpoint, box, folder, tmp_path, capfd):
+    odd = tmp_path / "x\x1b[2J\ny"
+    odd.symlink_to(folder)
+    track(TrackRequest(str(odd), checkpoint, box, tmp_path / "a\x1b[1m.mp4", frames=2))
+    told = capfd.readouterr().err
+    assert "x\\x1b[2J\\ny: no frame rate is known" in told and "a\\x1b[1m.mp4 (2 frames)" in told and "\x1b" not in told
 
 
 def test_a_tracker_that_fails_leaves_what_it_did(checkpoint, box, folder, tmp_path, monkeypatch):

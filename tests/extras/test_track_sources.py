@@ -94,7 +94,7 @@ def test_a_video_that_ends_early_is_an_error(checkpoint, box, tmp_path, monkeypa
     fails(DataError, message, TrackRequest(str(cut), checkpoint, box, jsonl=lines))
     assert len(lines_of(lines)) == there
     assert track(TrackRequest(str(cut), checkpoint, box, jsonl=lines, frames=there)) == 0
-    monkeypatch.setattr(sources, "_packets", lambda path: 40)  # as of a file trimmed by its edit list
+    monkeypatch.setattr(sources, "packets", lambda path: 40)  # as of a file trimmed by its edit list
     assert track(TrackRequest(str(cut), checkpoint, box, jsonl=lines)) == 0
     assert f"{cut}: {there} frames were shown of the 40 it holds" in capfd.readouterr().err
 
@@ -163,7 +163,7 @@ def test_names_with_a_colon_are_files(checkpoint, box, tmp_path, monkeypatch):
 
 def test_packets_are_counted_without_decoding(tmp_path):
     video = write_video(tmp_path / "harbour.mp4", moving_target(FRAMES)[0])
-    assert sources._packets(str(video)) == FRAMES
+    assert sources.packets(str(video)) == FRAMES
 
 
 def test_a_change_of_size_ends_it(checkpoint, box, tmp_path):

@@ -33,10 +33,20 @@ def as_file(path):
     return os.path.join(os.curdir, path)
 
 
-class VideoOutput:
-    """A video file of frames of one size; after the `with`, however left, `complete` says whether it can be read.
+def packets(path):
+    """Number of encoded frames in a video file, counted without decoding them; 0 where it cannot be opened."""
+    capture = cv2.VideoCapture(as_file(path), cv2.CAP_FFMPEG, [cv2.CAP_PROP_FORMAT, -1])
+    count = 0
+    while capture.grab():
+        count += 1
+    capture.release()
+    return count
 
-    Raises HiptrackError where it cannot be written, and at the end where it cannot be read back.
+
+class VideoOutput:
+    """A video file of frames of one size; after the `with`, however left, `complete` says whether it holds all of them.
+
+    Raises HiptrackError where it cannot be written, and at the end where it lacks frames.
     """
 
     def __init__(self, path, size, fps):
@@ -68,13 +78,11 @@ class VideoOutput:
     def __exit__(self, kind, *_):
         self._writer.release()
         # OpenCV's writer reports no error, not even a full disk.
-        capture = cv2.VideoCapture(as_file(self.path), cv2.CAP_FFMPEG)
-        self.complete = capture.isOpened() and capture.read()[0]
-        capture.release()
+        held = packets(self.path)
+        self.complete = 0 < self.frames <= held
         if kind is None and not self.complete:
-            size = os.path.getsize(self.path) if self.path.exists() else 0
             raise HiptrackError(
-                f"{self.path} was not written completely: {size} bytes that are no readable video. Is the disk full?"
+                f"{self.path} was not written completely: it holds {held} of {self.frames} frames. Is the disk full?"
             )
 
 

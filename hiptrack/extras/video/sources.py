@@ -18,7 +18,7 @@ from hiptrack.data.listing import image_names
 from hiptrack.data.reading import MAX_PIXELS, read_image_rgb
 from hiptrack.errors import DataError
 from hiptrack.extras.video.containers import missing_bytes
-from hiptrack.extras.video.outputs import as_file
+from hiptrack.extras.video.outputs import as_file, packets
 
 # Containers that count their frames; the others give a length in time, from which OpenCV only estimates a number.
 COUNTED_SUFFIXES = (".mp4", ".m4v", ".mov", ".3gp", ".avi")
@@ -192,7 +192,7 @@ class VideoSource(_CaptureSource):
             )
             return
         # A file trimmed without encoding it anew counts frames that it does not show, but it holds them.
-        if _packets(self.name) < self.total:
+        if packets(self.name) < self.total:
             raise DataError(
                 f"{self.name}: frame {frames + 1} cannot be decoded, and the file ought to have {self.total}. Expected a whole "
                 f"video; this one is cut off or damaged there. With at most {frames} frames it can be tracked."
@@ -242,16 +242,6 @@ class StreamSource(_CaptureSource):
         if not frames:
             raise DataError(f"{self.name}: the stream gave no frame.")
         self.notes.append(f"{self.name}: the stream ended after frame {frames}")
-
-
-def _packets(path):
-    """Number of encoded frames in a video file, counted without decoding them."""
-    capture = cv2.VideoCapture(as_file(path), cv2.CAP_FFMPEG, [cv2.CAP_PROP_FORMAT, -1])
-    count = 0
-    while capture.grab():
-        count += 1
-    capture.release()
-    return count
 
 
 def _too_short(name, start, frames):

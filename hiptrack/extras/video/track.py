@@ -15,6 +15,7 @@ from pathlib import Path
 import numpy as np
 from tqdm import tqdm
 
+from hiptrack import screen
 from hiptrack.errors import ConfigError, DataError
 from hiptrack.extras.export.tracker import exported_tracker
 from hiptrack.extras.video import outputs
@@ -215,4 +216,4 @@ def _fps(source):
 
 
 def _say(text):
-    tqdm.write(text, file=sys.stderr)
+    tqdm.write(screen.shown(text), file=sys.stderr)
