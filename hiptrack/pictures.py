@@ -4,6 +4,7 @@ Pictures are uint8 [H,W,3] RGB arrays; boxes are xywh in the frame's pixels.
 """
 
 import io
+from contextlib import contextmanager
 from dataclasses import dataclass
 
 import cv2
@@ -14,6 +15,12 @@ from hiptrack.files import write_atomically
 SEARCH_COLOUR = (90, 170, 255)
 _TEXT_COLOUR = (255, 255, 255)
 _FONT = cv2.FONT_HERSHEY_SIMPLEX
+CHART_STYLE = {
+    "font.sans-serif": "DejaVu Sans",
+    "text.parse_math": False,  # a run may be called a$b$c
+    "svg.fonttype": "none",  # text stays text
+    "svg.hashsalt": "hiptrack",  # the same runs, the same file
+}
 
 
 def draw_tracked(frame_rgb, box_xywh, search_xywh=None, text=""):
@@ -140,9 +147,23 @@ def write_jpeg(picture_rgb, path, quality=80):
     write_atomically(path, data.tobytes())
 
 
+@contextmanager
+def chart_style():
+    """Within it Matplotlib draws charts alike everywhere: a matplotlibrc, also one in the working directory, changes nothing."""
+    from matplotlib import style  # here: training draws none
+
+    with style.context(["default", CHART_STYLE]):
+        yield
+
+
 def plot_curves(metrics, path):
     """Write a PNG with one panel per metric; metrics: name -> list of (step, value)."""
-    from matplotlib.figure import Figure  # here: training draws none
+    with chart_style():
+        _write_figure(_curves(metrics), path)
+
+
+def _curves(metrics):
+    from matplotlib.figure import Figure
 
     columns = min(3, max(1, len(metrics)))
     lines = max(1, -(-len(metrics) // columns))
@@ -158,7 +179,7 @@ def plot_curves(metrics, path):
         axes.set_xlabel("step", fontsize=8)
         axes.tick_params(labelsize=8)
         axes.grid(alpha=0.3)
-    _write_figure(figure, path)
+    return figure
 
 
 def _write_figure(figure, path):

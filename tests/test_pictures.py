@@ -1,6 +1,7 @@
 """Pictures: what is drawn where, and that files are whole."""
 
 import cv2
+import matplotlib
 import numpy as np
 import pytest
 
@@ -79,3 +80,11 @@ def test_plots_are_written_whole_and_replaced(tmp_path):
     picture = cv2.imread(str(path))
     assert picture is not None and picture.std() > 5
     assert [file.name for file in tmp_path.iterdir()] == ["curves.png"]
+
+
+def test_a_matplotlibrc_changes_no_chart_and_a_name_is_no_formula(tmp_path):
+    metrics = {"Loss/a$\\frac$": [(1, 0.5), (2, 0.25)]}
+    pictures.plot_curves(metrics, tmp_path / "plain.png")
+    with matplotlib.rc_context({"text.usetex": True, "lines.linewidth": 9, "font.size": 30, "axes.facecolor": "red"}):
+        pictures.plot_curves(metrics, tmp_path / "other.png")
+    assert (tmp_path / "plain.png").read_bytes() == (tmp_path / "other.png").read_bytes()

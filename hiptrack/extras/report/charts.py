@@ -6,17 +6,11 @@ from dataclasses import dataclass
 from functools import partial
 
 import numpy as np
-from matplotlib import rc_context
 from matplotlib.figure import Figure
 
 from hiptrack import screen
+from hiptrack.pictures import chart_style
 
-STYLE = {
-    "font.sans-serif": "DejaVu Sans",
-    "text.parse_math": False,  # a run may be called a$b$c
-    "svg.fonttype": "none",  # text stays text
-    "svg.hashsalt": "hiptrack",  # the same runs, the same file
-}
 NO_METADATA = dict.fromkeys(("Creator", "Date", "Format", "Type"))
 
 
@@ -71,7 +65,7 @@ def draw(runs):
     pictures, curves = {}, charts(runs)
     shown, left_out = challenges(runs)
     known = [run for run in runs if run.numbers["classification"]]
-    with rc_context(STYLE):
+    with chart_style():
         if curves:
             pictures["success"] = _picture("success", _curves(curves))
         if len(shown) > 2:  # fewer corners make no polygon

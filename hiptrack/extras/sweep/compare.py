@@ -24,6 +24,7 @@ from hiptrack.extras.sweep.records import (
     short_names,
 )
 from hiptrack.files import encoded, excerpt, write_atomically
+from hiptrack.pictures import chart_style
 from hiptrack.screen import shown
 from hiptrack.training.log import METRICS, number_or_text
 
@@ -231,6 +232,13 @@ def as_csv(comparison: Comparison) -> str:
 
 def as_picture(comparison: Comparison) -> bytes:
     """PNG: the first number of each variant, with its spread, and of each run; the best on top."""
+    with chart_style():
+        buffer = io.BytesIO()
+        _figure(comparison).savefig(buffer, format="png", dpi=110)
+        return buffer.getvalue()
+
+
+def _figure(comparison):
     name, variants = comparison.numbers[0], [v for v in comparison.variants if v.numbers(comparison.numbers[0])]
     figure = Figure(figsize=(8, 1.2 + 0.4 * min(len(variants), MOST_ROWS)), layout="constrained")
     axes = figure.add_subplot()
@@ -245,9 +253,7 @@ def as_picture(comparison: Comparison) -> bytes:
     axes.grid(axis="x", alpha=0.3)
     if len(variants) > MOST_ROWS:
         axes.set_title(f"the first {MOST_ROWS} of {len(variants)}", fontsize=8)
-    buffer = io.BytesIO()
-    figure.savefig(buffer, format="png", dpi=110)
-    return buffer.getvalue()
+    return figure
 
 
 def write(comparison: Comparison, folder: Path) -> list[str]:
