@@ -8,6 +8,7 @@ from hiptrack import config
 from hiptrack.cli.options import add_benchmark, add_checkpoint, attribute_sequences
 from hiptrack.data.benchmarks import open_benchmark
 from hiptrack.nano import checkpoint_name, checkpoint_path
+from hiptrack.screen import shown
 
 
 def main():
@@ -47,6 +48,6 @@ def show(found, checkpoint, dataset, benchmark):
     if is_handed_in:
         write_submission(found.folder, expected_of(found.sequences), found.folder / SUBMISSION, FORMS[benchmark])
     print(format_table(found.report))
-    print(f"results: {found.folder} (report.html shows them)")
+    print(f"results: {shown(found.folder)} (report.html shows them)")
     if is_handed_in:
-        print(f"to hand in: {found.folder / SUBMISSION}")
+        print(f"to hand in: {shown(found.folder / SUBMISSION)}")

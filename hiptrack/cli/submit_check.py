@@ -29,5 +29,5 @@ def main():
     if problems:
         print("\n  ".join(map(shown, [f"{args.zip}: {len(problems)} problems:", *listed(problems, 50)])))
         return 1
-    print(f"{args.zip}: in order" + ("" if args.root else " in itself (--root checks it against the data, too)"))
+    print(f"{shown(args.zip)}: in order" + ("" if args.root else " in itself (--root checks it against the data, too)"))
     return 0

@@ -347,6 +347,10 @@ def test_no_name_in_a_zip_fakes_a_line(tmp_path, monkeypatch, capsys):
         f"{path}: 1 problems:\n  b\\nx.zip: in order\\x1b[2J: no result file; <sequence>/<sequence>_001.txt and "
         "<sequence>/<sequence>_time.txt were expected\n"
     )
+    odd = zipped(tmp_path / "x\x1b[2J\ny.zip", {**GOOD})
+    monkeypatch.setattr(sys, "argv", ["hiptrack submit-check", str(odd)])
+    assert submit_check.main() == 0
+    assert capsys.readouterr().out.startswith(f"{tmp_path}/x\\x1b[2J\\ny.zip: in order")
 
 
 def test_the_tool_says_what_is_wrong(results, tmp_path):
