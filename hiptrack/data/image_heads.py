@@ -15,10 +15,11 @@ JPEG_START, JPEG_END = b"\xff\xd8", b"\xff\xd9"  # the markers SOI and EOI
 PNG_START, PNG_HEAD = b"\x89PNG\r\n\x1a\n", b"IHDR"
 BMP_START, BMP_OLD_HEAD = b"BM", 12  # bytes of OS/2's head, which has 16-bit sizes
 
-BASELINE, EXTENDED, PROGRESSIVE = 0xC0, 0xC1, 0xC2
+BASELINE, EXTENDED, PROGRESSIVE, PROGRESSIVE_ARITHMETIC = 0xC0, 0xC1, 0xC2, 0xCA
 OTHER_FRAMES = {0xC3, 0xC5, 0xC6, 0xC7, 0xC9, 0xCA, 0xCB, 0xCD, 0xCE, 0xCF}  # lossless, hierarchical, arithmetic
 WITHOUT_LENGTH = {0x00, 0x01, *range(0xD0, 0xD8)}  # a stuffed 0xFF, TEM, RST0 to RST7
 HUFFMAN_TABLES, SCAN, RESTART_INTERVAL, APP1 = 0xC4, 0xDA, 0xDD, 0xE1
+SCAN_START = b"\xff\xda"
 OF_COEFFICIENTS, FIRST_SYMBOL = 1, 17  # the class of a table, and where in it the symbols begin
 MOST_SEGMENTS = 4096  # before the picture's; a large colour profile has 255
 BLOCK = 8  # pixels a side
@@ -50,13 +51,14 @@ class JpegHead(ImageHead):
     """height_at, scan_at: where in the file the height stands, and the first scan's head. is_plain: grey or three colours of
     8 bits, Huffman-coded, and without Exif data, which may tell the decoder to turn the picture. in_order: its rows lie in
     the file one after another (one scan, not progressive, without restart markers). has_codes_of_zeros: zero bits alone may
-    code any number of its blocks (see jpeg_holes.py)."""
+    code any number of its blocks (see jpeg_holes.py). scans: how often the decoder goes over the picture."""
 
     height_at: int = 0
     scan_at: int = 0
     is_plain: bool = False
     in_order: bool = False
     has_codes_of_zeros: bool = True
+    scans: int = 1
 
     def upper_rows(self, data: bytes, rows: int) -> bytes:
         """The file `data` cut to an image whose first `rows` rows are those of the whole; `data` where that fails.
@@ -173,4 +175,7 @@ def _described(data, marker, body, exif, restarts, codes_of_zeros, scan_body):
         # a code has a bit at least; a block has one of them, or two where all of it is coded at once
         fewest = blocks * (1 if marker == PROGRESSIVE else 2) // 8
     codes_of_zeros = codes_of_zeros or marker not in (BASELINE, EXTENDED)
-    return JpegHead(width, height, bits, fewest, body + 1, scan_body, is_plain, in_order, codes_of_zeros)
+    # the decoder leaves out what follows a scan of all components that is whole in itself
+    in_one = marker not in (PROGRESSIVE, PROGRESSIVE_ARITHMETIC) and data[scan_body] == components
+    scans = 1 if in_one else 1 + data.count(SCAN_START, scan_body)
+    return JpegHead(width, height, bits, fewest, body + 1, scan_body, is_plain, in_order, codes_of_zeros, scans)

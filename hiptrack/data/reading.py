@@ -21,6 +21,7 @@ from hiptrack.files import read_bytes, read_text, signature
 MAX_TEXT_BYTES = 2**26
 IN_FULL = cv2.IMREAD_COLOR | cv2.IMREAD_ANYDEPTH  # three channels, uint8 or whatever else the file holds
 MAX_PIXELS = 2**26  # of an image: 8192 x 8192, of which 200 MB are decoded
+MAX_SCANS = 100  # of a JPEG, as in libjpeg's cjpeg; each takes time for all of the picture, however few bytes it has
 
 BLANK = " \t"  # what may stand around a number; a line ends with a newline alone, however the file writes it
 
@@ -187,6 +188,11 @@ def read_image(path: str) -> tuple[bytes, ImageHead]:
         raise DataError(
             f"{path}: the image has {head.width}x{head.height} pixels, the most that is read is {MAX_PIXELS} pixels. Expected "
             "a frame of a video; scale it down, and its boxes."
+        )
+    if isinstance(head, JpegHead) and head.scans > MAX_SCANS:
+        raise DataError(
+            f"{path}: the JPEG is made of {head.scans} scans, the most that are read are {MAX_SCANS}. Expected a picture that a "
+            "decoder goes over some ten times; save it again."
         )
     # OpenCV paints what a cut JPEG lacks grey; only the missing end-of-image marker tells, or too few bytes.
     if len(data) < head.fewest_bytes or data.startswith(JPEG_START) and data.rfind(JPEG_END) < 0:

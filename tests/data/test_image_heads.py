@@ -11,7 +11,7 @@ import pytest
 from hiptrack.data import reading
 from hiptrack.data.crop_reading import read_crops
 from hiptrack.data.image_heads import UPRIGHT, orientation, read_head
-from hiptrack.data.reading import MAX_PIXELS, read_image_rgb
+from hiptrack.data.reading import MAX_PIXELS, MAX_SCANS, read_image_rgb
 from hiptrack.errors import DataError
 
 KINDS = [".jpg", ".png", ".bmp", ".webp", ".gif", ".tiff", ".pgm"]
@@ -68,6 +68,15 @@ def test_more_pixels_than_are_read_are_refused_by_the_head(tmp_path, name, resiz
     (tmp_path / name).write_bytes(resized(encoded(name[-4:]), side, side))
     text = refusal(tmp_path / name, read)
     assert f"the image has {side}x{side} pixels, the most that is read is {MAX_PIXELS} pixels" in text
+
+
+def test_a_jpeg_of_more_scans_than_any_encoder_writes_is_refused(tmp_path, no_decoder):
+    """A scan of a few bytes may stand for all of a large picture: a megabyte of them takes hours."""
+    data = encoded(".jpg", 50, 30, 3, cv2.IMWRITE_JPEG_PROGRESSIVE, 1)
+    last = data[data.rindex(b"\xff\xda") : -2]
+    (tmp_path / "a.jpg").write_bytes(data[:-2] + last * MAX_SCANS + data[-2:])
+    assert f"is made of {data.count(last[:2]) + MAX_SCANS} scans" in refusal(tmp_path / "a.jpg")
+    assert read_head(data).scans == data.count(last[:2]) > 1 and read_head(encoded(".jpg")).scans == 1
 
 
 @pytest.mark.parametrize("suffix", KINDS)
