@@ -21,7 +21,7 @@ import numpy as np
 from hiptrack.config.portable import read_settings
 from hiptrack.errors import CheckpointError, ConfigError, DataError
 from hiptrack.evaluation.identity import sequence_identity
-from hiptrack.files import check_archive, check_file, excerpt, read_bytes, read_text, write_atomically
+from hiptrack.files import check_archive, check_file, check_own, excerpt, read_bytes, read_text, write_atomically
 from hiptrack.taxonomy import TEN, Taxonomy
 
 KEY = "key.json"
@@ -62,12 +62,15 @@ def claim_folder(folder, key, names, taxonomy):
     """Make `folder` the place of the results with `key` (a string that changes whenever results would).
 
     `names` are the sequences about to be tracked, `taxonomy` has the tracker's classes. Any number of processes may call this at once with the same
-    key. Raises DataError when the folder holds results of another key or of none, and for a name that no result can have.
+    key. Raises DataError when the folder holds results of another key or of none, for a name that no result can have, and for
+    a sequence's folder that is a link.
     """
     for name in names:
         _require_place(folder, name)
     key_path = Path(folder) / KEY
     try:
+        for name in names:
+            check_own(sequence_folder(folder, name))
         # Looked at before the key, which another process of this run writes before its first result.
         found = [name for name in names if _box_path(folder, name).exists()]
         theirs = sorted(name for name in OWN - {KEY} if os.path.lexists(Path(folder) / name))

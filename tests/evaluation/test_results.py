@@ -139,6 +139,17 @@ def test_a_folder_of_someone_else_is_not_taken_for_results(tmp_path, name):
     assert [path.read_text() for path in tmp_path.iterdir()] == ["theirs"]
 
 
+def test_a_sequence_s_folder_that_is_a_link_is_not_written_through(tmp_path):
+    theirs, folder = tmp_path / "theirs" / "a_001.txt", tmp_path / "out"
+    theirs.parent.mkdir()
+    theirs.write_text("theirs")
+    folder.mkdir()
+    (folder / "a").symlink_to(theirs.parent)
+    with pytest.raises(DataError, match="cannot be used: .*a is a link, and what it leads to would be changed"):
+        claim_folder(folder, "key", ["a"], TEN)
+    assert list(theirs.parent.iterdir()) == [theirs] and theirs.read_text() == "theirs"
+
+
 def test_the_longest_name_is_written_and_read(tmp_path):
     name, boxes = "é" * 116, np.array([GIVEN])
     claim_folder(tmp_path, "key", [name], TEN)
