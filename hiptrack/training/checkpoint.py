@@ -54,7 +54,7 @@ class Position:
         self.stage, self.epoch = self.stage + 1, 0
 
 
-def save_checkpoint(folder, accelerator, model, text, optimizer, position, state, keep):
+def save_checkpoint(folder, accelerator, model, text, optimizer, position, state, keep, chooses):
     """Write a checkpoint of all processes below `folder`; called by every process at the same step.
 
     Args:
@@ -63,6 +63,7 @@ def save_checkpoint(folder, accelerator, model, text, optimizer, position, state
         state: whatever else the run must find again, a JSON-ready dict; its `validation` (values with "AO", or None)
             decides which checkpoint is the best.
         keep: so many of the newest are kept, and the best.
+        chooses: whether there may be a best one (selection.py); if not, only the newest are kept.
 
     Raises HiptrackError on all processes where it cannot be written; the earlier ones are then as they were.
     """
@@ -90,8 +91,9 @@ def save_checkpoint(folder, accelerator, model, text, optimizer, position, state
         sync_folder(folder.parent)
 
     def tidy():
-        publish_best(folder, folder.parent / BEST)
-        prune(folder, keep)
+        best = best_checkpoint(folder) if chooses else None
+        publish_best(best, folder.parent / BEST)
+        prune(folder, keep, best)
 
     what, is_main = f"the checkpoint {final}", accelerator.is_main_process
     try:
@@ -131,7 +133,8 @@ def newest_sound(folder):
 def best_checkpoint(folder):
     """The checkpoint with the highest AO of validation, the earliest of equals.
 
-    None where no validation chose: there was none, or it was on test data.
+    None where no validation chose: there was none, or it was on test data. Earlier starts of the run may have chosen:
+    whoever asks sees to it that the present one may.
     """
     scored = []
     for path in finished_checkpoints(folder):
@@ -144,9 +147,8 @@ def best_checkpoint(folder):
     return max(scored, key=lambda pair: pair[0])[1] if scored else None
 
 
-def prune(folder, keep):
-    """Remove all but the newest `keep` checkpoints and the best."""
-    best = best_checkpoint(folder)
+def prune(folder, keep, best):
+    """Remove all but the newest `keep` checkpoints and the best, which is None where there is none."""
     for path in finished_checkpoints(folder)[:-keep]:
         if path != best:
             doomed = path.with_name(f"tmp-{path.name}")  # half a folder must not pass for a checkpoint
@@ -154,9 +156,8 @@ def prune(folder, keep):
             shutil.rmtree(doomed, ignore_errors=True)  # of what cannot go now, the next start gets rid
 
 
-def publish_best(folder, path):
-    """Make `path` a copy of the weights of the best checkpoint below `folder`, where there is one."""
-    best = best_checkpoint(folder)
+def publish_best(best, path):
+    """Make `path` a copy of the weights of the best checkpoint, which is None where there is none."""
     if best is None or (path.is_file() and file_hash(path) == Checkpoint.open(best).state["files"][WEIGHTS]):
         return
     write_atomically(path, read_bytes(best / WEIGHTS, ANY_SIZE))
@@ -170,12 +171,13 @@ def set_aside_after(folder, name):
 
 
 def set_aside(path):
-    """Rename a checkpoint's folder, where there is one, so that it is never taken up."""
+    """Rename a checkpoint's folder or a weights file, where there is one, so that it is never taken up; its new path."""
     aside = path.with_name(f"abandoned-{path.name}")
     while aside.exists():
-        aside = aside.with_name(f"{aside.name}-again")
+        aside = aside.with_name(f"{aside.stem}-again{aside.suffix}")
     if path.exists():
         os.rename(path, aside)
+    return aside
 
 
 def remove_unfinished(folder):

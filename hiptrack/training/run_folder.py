@@ -37,9 +37,11 @@ from hiptrack.processes import on_main
 from hiptrack.signals import leave_marker, remove_marker
 from hiptrack.training.checkpoint import (
     BEST,
+    best_checkpoint,
     finished_checkpoints,
     publish_best,
     remove_unfinished,
+    set_aside,
     set_aside_after,
 )
 from hiptrack.training.log import METRICS, REJECTED, TABLED, TENSORBOARD, NoLog, RunLog
@@ -107,11 +109,11 @@ class RunFolder:
     def checkpoints(self):
         return self.path / CHECKPOINTS
 
-    def open(self, resumed, at, log_sizes, argv, warnings):
+    def open(self, resumed, at, log_sizes, argv, warnings, chooses):
         """Record the start of a run and open its log.
 
         resumed: path of the checkpoint it goes on from, or None; at: its Position; log_sizes: what the log's `sync`
-        gave there; warnings: {what of: text}.
+        gave there; warnings: {what of: text}; chooses: whether the validation may choose the best weights.
         """
 
         def write():
@@ -121,7 +123,14 @@ class RunFolder:
             record_warnings(self.path, warnings)
             remove_unfinished(self.checkpoints)
             set_aside_after(self.checkpoints, at.folder_name if resumed else "")
-            publish_best(self.checkpoints, self.path / BEST)
+            if chooses:
+                publish_best(best_checkpoint(self.checkpoints), self.path / BEST)
+            elif (self.path / BEST).exists():
+                aside = set_aside(self.path / BEST)
+                self.say(
+                    f"{self.path / BEST} is now called {aside.name}: an earlier start of the run chose these weights, and the "
+                    "validation of this one may choose none."
+                )
             own = resumed is not None and resumed.parent == self.checkpoints
             self.log = RunLog(self.path, at.step, log_sizes if own else {})
             self.log.text(at.step, "config", config_text())

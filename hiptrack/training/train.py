@@ -121,7 +121,7 @@ class Training:
             say(f"warning: {warning}")
         self.faults = DataFaults(self.max_unreadable, state.get("data_faults"))
         self.difficulty = Difficulty(state.get("difficulty"), accelerator.is_main_process)
-        folder.open(path, self.at, state.get("log"), request.argv, warnings)
+        folder.open(path, self.at, state.get("log"), request.argv, warnings, self.chooses)
         self.guard = Guard(accelerator, self.signals, folder, self.faults, self.save_steps, self.save_minutes)
         self.phase = self.step = None  # what is trained, and the TrainingStep that trains it
         self.saved = self.at.folder_name
@@ -210,6 +210,7 @@ class Training:
             choice = validation if self.chooses else None
             state = run_state(self.stages, self.folder.log, self.faults, self.difficulty, choice)
             what = self.net, self.text, self.step and self.step.optimizer.optimizer, self.at, state
-            save_checkpoint(self.folder.checkpoints, self.accelerator, *what, self.keep_checkpoints)
+            kept = self.keep_checkpoints, self.chooses
+            save_checkpoint(self.folder.checkpoints, self.accelerator, *what, *kept)
         self.saved = self.at.folder_name
         self.guard.restart_clock()

@@ -69,7 +69,7 @@ def test_training_with_timms_optimisers_resumes_exactly(name, tmp_path):
     optimizer = TimmOptimizer(groups(whole), name)
     for number in range(3):
         whole.train_step(optimizer, number)
-    save_checkpoint(tmp_path, Accelerator(), whole, "", optimizer, Position(step=3), {"validation": None}, 3)
+    save_checkpoint(tmp_path, Accelerator(), whole, "", optimizer, Position(step=3), {"validation": None}, 3, True)
     before = {key: value.clone() for key, value in whole.state_dict().items()}
 
     resumed = Net()

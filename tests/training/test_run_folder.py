@@ -115,7 +115,7 @@ def test_only_checkpoints_of_a_run_s_own_making_are_deleted_or_set_aside(tmp_pat
         (tmp_path / name).mkdir()
     remove_unfinished(tmp_path)
     set_aside_after(tmp_path, "")
-    prune(tmp_path, 1)
+    prune(tmp_path, 1, None)
     kept = ["abandoned-step-00000001", "abandoned-step-00000002"]
     assert sorted(path.name for path in tmp_path.iterdir()) == sorted([*theirs, *kept])
 

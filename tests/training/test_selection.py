@@ -116,3 +116,21 @@ def test_weights_are_chosen_on_test_data_only_if_the_user_says_so(synthetic, tmp
     assert (best_checkpoint(run / "checkpoints") is not None) == (run / "best.safetensors").exists() == allowed
     assert "world_train_0001" in json.loads((run / "warnings.json").read_text())["selection"]
     assert ("Validation.allow_test_selection = True" in (run / "config.gin").read_text()) == allowed
+
+
+def test_what_an_earlier_start_chose_on_test_data_is_set_aside(synthetic, tmp_path, monkeypatch, capsys):
+    overrides = [line for line in toy_stages(synthetic, tracker=2) if not line.startswith("train.validation")]
+    overrides += ["eval/FolderDataset.split=train", "Validation.every=1", "train.keep_checkpoints=1"]
+    scores = iter((0.7, 0.3, 0.2, 0.1))
+    monkeypatch.setattr(Validation, "__call__", lambda *_: {"AO": next(scores)})
+    run = tmp_path / "run"
+    assert run_here(FROM_SCRATCH, [*overrides, "Validation.allow_test_selection=True"], run) == 0
+    chosen = (run / "best.safetensors").read_bytes()
+    capsys.readouterr()
+    best = finished_checkpoints(run / "checkpoints")[0]
+    longer = [*overrides, "tracker/Stage.epochs=3"]
+    assert run_here(FROM_SCRATCH, longer, run, resume=str(best), allow_change=True) == 0
+    printed = capsys.readouterr()
+    assert "best.safetensors is now called abandoned-best.safetensors: an earlier start" in f"{printed.out}{printed.err}"
+    assert (run / "abandoned-best.safetensors").read_bytes() == chosen and not (run / "best.safetensors").exists()
+    assert [path.name for path in finished_checkpoints(run / "checkpoints")] == ["step-00000009-end"]
