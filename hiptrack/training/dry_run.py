@@ -40,7 +40,7 @@ def check_run(training):
 def run_warnings(training, clips):
     """What a Training's start warns of, {what of: text}; clips: the ClipDataset of each stage.
 
-    Raises DataError where the validation's data cannot be read.
+    Raises DataError where the validation's data are missing or cannot be read.
     """
     found = {}
     if training.validation is not None:
@@ -188,7 +188,7 @@ def _describe_validation(validation, drawn, absent):
         return ["no validation (train.validation): the newest weights are kept, and nothing chooses the best of them"]
     lines = [f"validation every {validation.every} epochs", *_describe_data([validation.data], None, absent)]
     try:
-        warning = selection_warning(validation, drawn)
+        warning = selection_warning(validation, drawn, may_be_missing=True)
     except HiptrackError as error:
         return lines if str(error) in absent else [*lines, f"  {error}"]
     return [*lines, f"  warning: {warning}"] if warning else lines

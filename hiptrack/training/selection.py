@@ -9,15 +9,18 @@ SELECTION = "selection"  # what the warning is of
 TEST = re.compile(r"(?<![A-Za-z])(?i:test)|(?<=[a-z])T(?i:est)")  # test, TNL2K_test_subset, OwnTest; not: latest
 
 
-def selection_warning(validation, training):
+def selection_warning(validation, training, may_be_missing=False):
     """Why weights that a Validation chooses would be chosen on test data, with the first sequence; None where not.
 
     training: the data sets that clips are drawn from. A sequence counts as trained on where its first frame is the same
-    file by its real path, or where its name, its number of frames and its boxes are the same. Raises DataError where the data of one of
-    them cannot be read; those of a validation that are missing are judged by their reader alone.
+    file by its real path, or where its name, its number of frames and its boxes are the same.
+    may_be_missing: the validation's data, where they are missing, are judged by their reader alone.
+
+    Raises DataError where data cannot be read.
     """
     data = validation.data
-    held_out = [] if data.is_endless or data.missing_paths() else validation.held_out
+    unread = data.is_endless or (may_be_missing and data.missing_paths())
+    held_out = [] if unread else validation.held_out
     reason, first = None if data.is_endless else _test_part(data), held_out[0].name if held_out else None
     if reason is None:
         both = _first_trained_on(held_out, training)

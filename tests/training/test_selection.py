@@ -11,6 +11,7 @@ from training_runs import run_here, toy_stages
 
 from hiptrack.data.benchmarks import NfSDataset, OTBDataset, TNL2KDataset, UAV123Dataset
 from hiptrack.data.folders import FolderDataset, MVTDDataset
+from hiptrack.errors import DataError
 from hiptrack.training.checkpoint import best_checkpoint, finished_checkpoints
 from hiptrack.training.selection import selection_warning
 from hiptrack.training.validation import Validation
@@ -58,7 +59,15 @@ def test_benchmarks_for_testing_are_test_data(tmp_path, write, reader, words):
     data = reader(str(tmp_path))
     assert words in warning(data)
     shutil.rmtree(tmp_path)
-    assert words.rpartition("): ")[2] in warning(reader(str(tmp_path)))  # before the data are there, too
+    absent = selection_warning(Validation(reader(str(tmp_path))), (), may_be_missing=True)
+    assert words.rpartition("): ")[2] in absent  # a dry run tells it before the data are there
+
+
+def test_a_run_without_its_validation_s_data_does_not_begin(synthetic, tmp_path):
+    overrides = [line for line in toy_stages(synthetic, tracker=1) if not line.startswith("train.validation")]
+    with pytest.raises(DataError, match="nowhere: there is no such folder"):
+        run_here(FROM_SCRATCH, [*overrides, "eval/FolderDataset.split=nowhere"], tmp_path / "run")
+    assert not (tmp_path / "run").exists()
 
 
 @pytest.fixture
