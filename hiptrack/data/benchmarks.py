@@ -48,6 +48,7 @@ class NfSDataset(SequenceDataset):
     split: None = field(default=None, init=False)
 
     LAYOUT = "a folder for each sequence with 30/<sequence>/ and 30/<sequence>.txt"
+    SPLITS = ()
     PROTOCOL = Protocol(("AUC", "P"))
 
     def _names(self):
@@ -100,6 +101,7 @@ class OTBDataset(SequenceDataset):
     split: None = field(default=None, init=False)
 
     LAYOUT = "a folder for each sequence with img/ and groundtruth_rect.txt"
+    SPLITS = ()
     PROTOCOL = Protocol(("AUC", "P"))
 
     def _names(self):
@@ -332,6 +334,7 @@ class UAV123Dataset(SequenceDataset):
     split: None = field(default=None, init=False)
 
     LAYOUT = "the folders data_seq/UAV123 (a folder of images for each video) and anno/UAV123 (a text file for each sequence)"
+    SPLITS = ()
     PROTOCOL = Protocol(("AUC", "P"), counts_absent=True, absent_is_near=True)
 
     def _folders(self):

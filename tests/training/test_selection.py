@@ -1,6 +1,7 @@
 """Validation on test data: how it is told, that nothing is chosen by it, and that a run's record says so."""
 
 import json
+import os
 import shutil
 
 import numpy as np
@@ -10,7 +11,9 @@ from miniatures import mvtd, nfs, otb, tnl2k, uav123
 from training_runs import run_here, toy_stages
 
 from hiptrack.data.benchmarks import NfSDataset, OTBDataset, TNL2KDataset, UAV123Dataset
-from hiptrack.data.folders import FolderDataset, MVTDDataset
+from hiptrack.data.folders import FolderDataset, MVTDDataset, read_sequence
+from hiptrack.data.listing import subfolders
+from hiptrack.data.sequence import GOT10K, SequenceDataset
 from hiptrack.errors import DataError
 from hiptrack.training.checkpoint import best_checkpoint, finished_checkpoints
 from hiptrack.training.selection import selection_warning
@@ -68,6 +71,25 @@ def test_a_run_without_its_validation_s_data_does_not_begin(synthetic, tmp_path)
     with pytest.raises(DataError, match="nowhere: there is no such folder"):
         run_here(FROM_SCRATCH, [*overrides, "eval/FolderDataset.split=nowhere"], tmp_path / "run")
     assert not (tmp_path / "run").exists()
+
+
+class LabDataset(SequenceDataset):
+    """A reader that says nothing of splits."""
+
+    PROTOCOL = GOT10K
+
+    def _names(self):
+        return subfolders(self.root)
+
+    def _read_sequence(self, name):
+        return read_sequence(os.path.join(self.root, name), name, False)
+
+
+def test_a_reader_that_says_nothing_of_splits_is_judged_by_its_folder(tmp_path):
+    for folder in ("harbour", "test"):
+        write_split(tmp_path / folder, {"a": BOXES}, listed=False)
+    assert warning(LabDataset(str(tmp_path / "harbour"))) is None
+    assert "its folder is called 'test'" in warning(LabDataset(str(tmp_path / "test")))
 
 
 @pytest.fixture
