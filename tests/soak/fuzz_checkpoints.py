@@ -27,7 +27,9 @@ def fuzz_checkpoints(count: int, seed: int) -> Tally:
         accelerator = Accelerator(cpu=True)
         for step in (1, 2):
             position = Position(0, 0, step, step)
-            save_checkpoint(folder.path, accelerator, model, "", optimizer, position, {"validation": None}, keep=2, chooses=True)
+            save_checkpoint(
+                folder.path, accelerator, model, "", optimizer, position, {"validation": None}, keep=2, chooses=True
+            )
         for path in sorted(folder.path.rglob("*")):
             if path.is_file():
                 folder.write(str(path.relative_to(folder.path)), path.read_bytes())

@@ -6,7 +6,7 @@ import shutil
 
 import numpy as np
 import pytest
-from helpers_data import write_split
+from helpers_data import write_sequence, write_split
 from miniatures import mvtd, nfs, otb, tnl2k, uav123
 from training_runs import run_here, toy_stages
 
@@ -29,7 +29,11 @@ def warning(data, *training, **settings):
     return selection_warning(Validation(data, **settings), training)
 
 
-@pytest.mark.parametrize("split", ["test", "TEST", "Test", "TNL2K_test_subset", "testing", "OwnTest"])
+NAMES = """test TEST Test TNL2K_test_subset testing OwnTest LaSOTTest MVTDTest UAVTest OTBtest GOT10KTest lasot-tests
+testset test2017 uavtest TESTs"""
+
+
+@pytest.mark.parametrize("split", NAMES.split())
 def test_a_split_that_is_called_test_is_test_data(tmp_path, split):
     write_split(tmp_path / split, {"first": BOXES, "second": BOXES})
     told = warning(FolderDataset(str(tmp_path), split, name="harbour"))
@@ -41,7 +45,7 @@ def test_a_split_that_is_called_test_is_test_data(tmp_path, split):
     assert f"its folder is called '{split}'" in inside
 
 
-@pytest.mark.parametrize("split", ["val", "latest", "contest_1", "train"])
+@pytest.mark.parametrize("split", ["val", "latest", "MVTDLatest", "contest_1", "testbed", "train"])
 def test_another_split_is_none(tmp_path, split):
     write_split(tmp_path / split, {"first": BOXES})
     assert warning(FolderDataset(str(tmp_path), split)) is None
@@ -121,6 +125,36 @@ def test_what_is_trained_on_too_is_found_where_it_was_copied(parts):
     assert "its sequence a is in the training data harbour, too" in warning(*sets(parts))
 
 
+@pytest.mark.parametrize("kept", [slice(0, 5), slice(3, None), slice(2, 6)], ids=["start", "end", "middle"])
+@pytest.mark.parametrize("copied", [False, True], ids=["linked", "copied"])
+@pytest.mark.parametrize("cut", ["val", "train"])
+def test_a_part_of_a_sequence_that_is_trained_on_is_found(tmp_path, kept, copied, cut):
+    """Its frames anew numbered and linked one by one, or copied under the sequence's name; whichever of the two is cut."""
+    boxes = np.arange(32.0).reshape(8, 4) + 1
+    whole, part = tmp_path / ("train" if cut == "val" else "val"), tmp_path / cut
+    write_split(whole, {"a": boxes, "b": boxes + 50}, listed=False)
+    write_sequence(part / ("a" if copied else "z"), boxes[kept])
+    if not copied:
+        images = sorted((whole / "a").glob("*.jpg"))[kept]
+        for frame, image in zip(sorted((part / "z").glob("*.jpg")), images, strict=True):
+            frame.unlink()
+            frame.symlink_to(image)
+    assert "is in the training data harbour, too" in warning(*sets(tmp_path))
+
+
+def test_parts_of_a_folder_that_share_no_frame_are_different_sequences(tmp_path):
+    """As UAV123's bird1_1 and bird1_2."""
+    boxes = np.arange(32.0).reshape(8, 4) + 1
+    write_sequence(tmp_path / "all" / "a", boxes)
+    images = sorted((tmp_path / "all" / "a").glob("*.jpg"))
+    for split, half in (("train", slice(0, 4)), ("val", slice(4, 8))):
+        write_sequence(tmp_path / split / "a", boxes[half])
+        for frame, image in zip(sorted((tmp_path / split / "a").glob("*.jpg")), images[half], strict=True):
+            frame.unlink()
+            frame.symlink_to(image)
+    assert warning(*sets(tmp_path)) is None
+
+
 def test_held_out_sequences_of_the_training_part_are_no_test_data(tmp_path):
     mvtd(tmp_path)
     held_out, rest, whole = (MVTDDataset(str(tmp_path), split) for split in ("val", "train", "train_full"))
@@ -162,6 +196,8 @@ def test_what_an_earlier_start_chose_on_test_data_is_set_aside(synthetic, tmp_pa
     longer = [*overrides, "tracker/Stage.epochs=3"]
     assert run_here(FROM_SCRATCH, longer, run, resume=str(best), allow_change=True) == 0
     printed = capsys.readouterr()
-    assert "best.safetensors is now called abandoned-best.safetensors: an earlier start" in f"{printed.out}{printed.err}"
+    assert (
+        "best.safetensors is now called abandoned-best.safetensors: an earlier start" in f"{printed.out}{printed.err}"
+    )
     assert (run / "abandoned-best.safetensors").read_bytes() == chosen and not (run / "best.safetensors").exists()
     assert [path.name for path in finished_checkpoints(run / "checkpoints")] == ["step-00000009-end"]
