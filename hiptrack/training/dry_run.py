@@ -93,6 +93,8 @@ def describe_pipeline(training, accelerator):
     if training.validation is not None:
         training.validation.data.label_by(taxonomy_of(model), training.annotations)
     lines += ["", *_describe_validation(training.validation, drawn, absent)]
+    if training.validation is not None:
+        lines += _describe_tracker(training, model, accelerator, absent)
     if absent:
         lines += ["", f"the run cannot start yet: {len(set(absent))} things above are missing or wrong"]
     return "\n".join(lines), not absent
@@ -192,6 +194,16 @@ def _describe_validation(validation, drawn, absent):
     except HiptrackError as error:
         return lines if str(error) in absent else [*lines, f"  {error}"]
     return [*lines, f"  warning: {warning}"] if warning else lines
+
+
+def _describe_tracker(training, model, accelerator, absent):
+    """What is wrong with the tracker of the validation."""
+    try:
+        training.validation.check(model, accelerator, training.stages)
+        return []
+    except HiptrackError as error:
+        absent.append(str(error))
+        return [f"  {error}"]
 
 
 def describe_time(training, accelerator):

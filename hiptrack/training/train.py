@@ -105,6 +105,8 @@ class Training:
         path, passed_over = checkpoint_to_resume(folder, request.resume)
         for stage in self.stages:
             stage.check(self.net, accelerator.num_processes)
+        if self.validation is not None:
+            on_every_process(lambda: self.validation.check(self.net, accelerator, self.stages))
         self.checkpoint, self.at, state = None, Position(), {}
         if path is None:
             on_every_process(lambda: [say(weights(self.net)) for weights in self.initial_weights])

@@ -46,13 +46,25 @@ class Validation:
     def is_due(self, epochs, of):
         return epochs % self.every == 0 or epochs == of
 
+    def check(self, model, accelerator, stages):
+        """Raise ConfigError for settings of the tracker that would stop a validation, at the end of any of the stages.
+
+        It is built as the validation builds it, in the scope of each stage, and let go: this takes a copy of the model.
+        """
+        for stage in stages:
+            with gin.config_scope(stage.scope or None):
+                self._open_tracker(model, accelerator)
+
+    def _open_tracker(self, model, accelerator):
+        return self.tracker(model=model, device=str(accelerator.device))
+
     def __call__(self, model, accelerator, gather=gather_object):
         """Track with the unwrapped model, shared out over the processes -> {name: number} (AO, ...), the same on all.
 
         gather: list -> the lists of all processes, joined; called once, when this process's share is tracked.
         """
         training = model.training
-        tracker = self.tracker(model=model, device=str(accelerator.device))
+        tracker = self._open_tracker(model, accelerator)
         report = evaluate_sequences(
             tracker,
             self.held_out,

@@ -3,10 +3,11 @@
 import gin
 import pytest
 from accelerate.state import AcceleratorState
-from training_runs import toy_stages
+from training_runs import run_here, toy_stages
 
 from hiptrack import config
 from hiptrack.cli import train as command
+from hiptrack.errors import ConfigError
 from hiptrack.models.heads import CenterHead
 from hiptrack.training.run_folder import TrainRequest
 from hiptrack.training.train import Training
@@ -49,6 +50,31 @@ def test_validation_on_test_data(dry_run, synthetic):
     code, told = dry_run([*toy_stages(synthetic, tracker=1), VALIDATION, "eval/FolderDataset.split=train"])
     assert code == 0
     assert "  warning: the validation is on test data (" in told and "its sequence world_train_0001 is in the" in told
+
+
+WRONG_TRACKERS = {
+    "needs a model with a challenge branch": ["Tracker.branch='on'", "HIPTrack.challenge=None"],
+    "Rule.challenge = 'fogg' is no challenge class": [
+        "finetune/Tracker.branch='on'",
+        "finetune/Tracker.adaptation=@Adaptation()",
+        "Adaptation.rules=[@Rule()]",
+        "Rule.challenge='fogg'",
+        "Rule.write_memory=False",
+    ],
+}
+
+
+@pytest.mark.parametrize("words", WRONG_TRACKERS)
+def test_a_tracker_that_could_not_validate_is_told_and_does_not_begin(dry_run, synthetic, tmp_path, words):
+    """In the scope of the last stage, too: otherwise its first validation would stop the run."""
+    overrides = [*toy_stages(synthetic, tracker=1, finetune=1), VALIDATION, *WRONG_TRACKERS[words]]
+    if "HIPTrack.challenge=None" in overrides:
+        overrides = [*overrides, "train.stages=[@tracker/Stage()]"]
+    code, told = dry_run(overrides)
+    assert code == 1 and words in told and "the run cannot start yet: 1 things" in told
+    with pytest.raises(ConfigError, match=words):
+        run_here(TOY, overrides, tmp_path / "run")
+    assert not (tmp_path / "run").exists()
 
 
 def test_jitter_of_another_crop(dry_run, synthetic):
