@@ -52,28 +52,33 @@ def test_validation_on_test_data(dry_run, synthetic):
     assert "  warning: the validation is on test data (" in told and "its sequence world_train_0001 is in the" in told
 
 
-WRONG_TRACKERS = {
-    "needs a model with a challenge branch": ["Tracker.branch='on'", "HIPTrack.challenge=None"],
-    "Rule.challenge = 'fogg' is no challenge class": [
-        "finetune/Tracker.branch='on'",
-        "finetune/Tracker.adaptation=@Adaptation()",
-        "Adaptation.rules=[@Rule()]",
-        "Rule.challenge='fogg'",
-        "Rule.write_memory=False",
+RULE = ["Adaptation.rules=[@Rule()]", "Rule.challenge='fogg'", "Rule.write_memory=False"]
+
+
+@pytest.mark.parametrize(
+    "words, settings, has_branch",
+    [
+        ("needs a model with a challenge branch", ["Tracker.branch='on'"], False),
+        (
+            "Rule.challenge = 'fogg' is no challenge class",
+            ["finetune/Tracker.branch='on'", "finetune/Tracker.adaptation=@Adaptation()", *RULE],
+            True,
+        ),
     ],
-}
-
-
-@pytest.mark.parametrize("words", WRONG_TRACKERS)
-def test_a_tracker_that_could_not_validate_is_told_and_does_not_begin(dry_run, synthetic, tmp_path, words):
-    """In the scope of the last stage, too: otherwise its first validation would stop the run."""
-    overrides = [*toy_stages(synthetic, tracker=1, finetune=1), VALIDATION, *WRONG_TRACKERS[words]]
-    if "HIPTrack.challenge=None" in overrides:
-        overrides = [*overrides, "train.stages=[@tracker/Stage()]"]
-    code, told = dry_run(overrides)
+)
+def test_a_tracker_that_could_not_validate_stops_no_run_later(
+    dry_run, synthetic, tmp_path, words, settings, has_branch
+):
+    """It stops it at once, and where the scope of the last stage alone has the wrong settings, too."""
+    overrides = [*toy_stages(synthetic, **dict.fromkeys(("tracker", "finetune")[: 1 + has_branch], 1)), VALIDATION]
+    if not has_branch:
+        overrides = [line for line in overrides if not line.startswith("ChallengeBranch.")] + [
+            "HIPTrack.challenge=None"
+        ]
+    code, told = dry_run([*overrides, *settings])
     assert code == 1 and words in told and "the run cannot start yet: 1 things" in told
     with pytest.raises(ConfigError, match=words):
-        run_here(TOY, overrides, tmp_path / "run")
+        run_here(TOY, [*overrides, *settings], tmp_path / "run")
     assert not (tmp_path / "run").exists()
 
 
