@@ -78,12 +78,17 @@ def check_processes(accelerator):
     asked = asked_of_launcher()
     if asked is not None and asked != joined:
         raise HiptrackError(f"accelerate launch was asked for {asked} processes, but started {joined}. {HOW_TO}")
-    here, gpus = int(os.environ.get("LOCAL_WORLD_SIZE", "1")), torch.cuda.device_count()
+    here, gpus = processes_here(), torch.cuda.device_count()
     if here > gpus and torch.distributed.is_initialized() and torch.distributed.get_backend() == "nccl":
         raise HiptrackError(
             f"{here} processes were launched on this machine, which has {gpus} GPUs: at most one process for each GPU was "
             "expected (--num_processes)."
         )
+
+
+def processes_here():
+    """Number of processes of this launch on this machine."""
+    return int(os.environ.get("LOCAL_WORLD_SIZE", "1"))
 
 
 def raise_together(error):

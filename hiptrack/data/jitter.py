@@ -40,7 +40,7 @@ def jitter_warning(clips, share):
         return None
     return (
         f"the jitter moves the target's centre out of the crop in {share:.0%} of the search frames: they teach the head a "
-        "place that it cannot give. Lower Augmentation.centre_jitter or Augmentation.scale_jitter, or raise "
+        "place that it cannot give. Lower Augmentation.centre_jitter, or raise "
         f"HIPTrack.search_factor ({clips.geometry.search_factor:g} now): a centre_jitter up to the search_factor loses none."
     )
 

@@ -1,4 +1,4 @@
-"""What a step of a stage costs: its memory, without computing a number, and its time, by taking it on clips of noise."""
+"""What a step of a stage costs: its memory, without computing a number, and its time, by passes on clips of noise."""
 
 import copy
 import time
@@ -6,6 +6,7 @@ import weakref
 
 import numpy as np
 import torch
+from accelerate.utils import gather_object
 from torch._subclasses.fake_tensor import FakeCopyMode, FakeTensorMode
 from torch.utils._python_dispatch import TorchDispatchMode
 from torch.utils._pytree import tree_leaves
@@ -13,12 +14,14 @@ from torch.utils.weak import WeakIdKeyDictionary
 
 from hiptrack.data.loader import divide_batch
 from hiptrack.models.challenge import taxonomy_of
+from hiptrack.training.optimizers import trainable_parameters
 from hiptrack.training.step import TrainingStep
 
 # What a processor takes beside the tensors, found by measuring (docs/runs.md): copies that its libraries make of them in
 # other layouts and gaps of the allocator, a share of the tensors; kernels, batches on their way and the log, a constant.
 COPIES = 1.1
 WORKING = 100e6
+PATIENCE = 6.0  # seconds for the passes that time a step; a single one may take longer
 AUTOCAST = {"bf16": torch.bfloat16, "fp16": torch.float16}
 
 
@@ -37,6 +40,12 @@ def memory_of_step(stage, phase, model, frames, accelerator):
         _take_step(stage, phase, net, frames, accelerator)
     buckets = sum(p.numel() * p.element_size() for p in net.parameters() if p.requires_grad)
     return live.peak + (buckets if accelerator.num_processes > 1 else 0)  # DDP holds the gradients a second time
+
+
+def largest_phases(stage, model):
+    """The phases of a stage, without those that train nothing but what another trains, too: a step of these takes no more."""
+    phases = {frozenset(trainable_parameters(model, phase.trainable)): phase for phase in stage.phases}
+    return [phase for own, phase in phases.items() if not any(own < other for other in phases)]
 
 
 def _take_step(stage, phase, net, frames, accelerator):
@@ -91,23 +100,41 @@ class _LiveBytes(TorchDispatchMode):
 
 
 def time_of_step(stage, phase, model, frames, accelerator):
-    """Seconds that a whole step takes, all its passes and the optimiser, after one to warm up.
+    """Seconds that a step takes: one of its passes, times their number, and the optimiser.
 
-    Called in the stage's gin scope; the model is trained by the two steps, and stays wrapped.
+    Passes of 1, 2, 4, ... clips are taken as long as PATIENCE allows; where it ends before a whole pass, the last one's
+    time is multiplied. Called in the stage's gin scope; the model is trained by the passes, and stays wrapped.
     """
     step = stage.wrap(phase, model, accelerator)
     step.model.train()
-    batches = _batches(stage, model, frames, accelerator, accelerator.device)
+    rows, passes = divide_batch(stage.batch, accelerator.num_processes, stage.largest_pass)
     keep_ratio = largest_keep_ratio(stage, model.backbone)
-    for _ in range(2):
-        began = time.perf_counter()
-        step.backward(batches, keep_ratio)
-        step.clip_gradients(stage.grad_clip)
-        step.optimizer.step()
-        step.optimizer.zero_grad()
-        if accelerator.device.type == "cuda":
-            torch.cuda.synchronize(accelerator.device)
-    return time.perf_counter() - began
+    doubled = [2**n for n in range(rows.bit_length()) if 2**n < rows]
+    clips, one_pass, update, spent = 1, 0.0, 0.0, 0.0
+    for more in (1, *doubled, rows, rows):  # the first and the largest twice: new sizes take longer
+        if spent + one_pass * more / clips > PATIENCE:
+            break
+        clips = more
+        batch = random_clips(model, clips, frames, accelerator.device)
+        one_pass = _slowest(accelerator, step.backward, [batch], keep_ratio)
+        update = _slowest(accelerator, _update, step, stage.grad_clip)
+        spent += one_pass + update
+    return passes * one_pass * rows / clips + update
+
+
+def _update(step, grad_clip):
+    step.clip_gradients(grad_clip)
+    step.optimizer.step()
+    step.optimizer.zero_grad()
+
+
+def _slowest(accelerator, action, *arguments):
+    """Seconds that an action takes on the slowest process: all must agree on what they do next."""
+    began = time.perf_counter()
+    action(*arguments)
+    if accelerator.device.type == "cuda":
+        torch.cuda.synchronize(accelerator.device)
+    return max(gather_object([time.perf_counter() - began]))
 
 
 def largest_keep_ratio(stage, backbone):

@@ -3,6 +3,7 @@
 import gin
 import psutil
 import torch
+from accelerate.utils import gather_object
 
 from hiptrack.config.meaning import current_bindings
 from hiptrack.data.clips import ClipDataset, Geometry
@@ -13,7 +14,16 @@ from hiptrack.files import excerpt
 from hiptrack.models.challenge import taxonomy_of
 from hiptrack.models.prepare import choose_kernels, device_faults, lay_out
 from hiptrack.models.weights import model_text
-from hiptrack.training.cost import COPIES, WORKING, duration, memory_of_step, search_frames, time_of_step
+from hiptrack.processes import processes_here
+from hiptrack.training.cost import (
+    COPIES,
+    WORKING,
+    duration,
+    largest_phases,
+    memory_of_step,
+    search_frames,
+    time_of_step,
+)
 from hiptrack.training.optimizers import freeze_all_but
 from hiptrack.training.selection import SELECTION, selection_warning
 
@@ -54,19 +64,21 @@ def run_warnings(training, clips):
 def print_pipeline(training, accelerator, timed):
     """Print what a Training would do; returns the exit code: 0 where everything that it needs is there.
 
-    Builds no data and reads no weights that are absent. timed: take a step of each stage, and print how long all takes.
+    Builds no data and reads no weights that are absent. timed: take passes of each stage, and print how long all takes.
     """
-    text, complete = describe_pipeline(training, accelerator)
+    text, complete, too_large = describe_pipeline(training, accelerator)
     accelerator.print(text)
     if timed:
+        too_large = set(gather_object(too_large))  # each process looks at the memory for itself, and all step together
         with device_faults():
-            accelerator.print("\n".join(["", *describe_time(training, accelerator)]))
+            accelerator.print("\n".join(["", *describe_time(training, accelerator, too_large)]))
     return 0 if complete else 1
 
 
 def describe_pipeline(training, accelerator):
-    """(what a Training would do, whether everything that it needs is there)."""
-    model, absent = lay_out(training.model(), accelerator.device, accelerator.mixed_precision), []
+    """(what a Training would do, whether everything that it needs is there, names of stages that memory is too small for)."""
+    model = lay_out(training.model(), accelerator.device, accelerator.mixed_precision)
+    absent, too_large = [], []
     resident = psutil.Process().memory_info().rss  # of a training process before its first step: the same is imported
     lines = [f"model: {_millions(model.parameters())}"]
     lines += [f"  {name}: {_millions(module.parameters())}" for name, module in model.named_children()]
@@ -84,7 +96,9 @@ def describe_pipeline(training, accelerator):
         data = stage.open_data(model, training.annotations)
         with gin.config_scope(stage.scope or None):
             lines += ["", *_describe_stage(number + 1, stage, model, accelerator.num_processes)]
-            lines += _describe_memory(stage, model, data, accelerator, resident)
+            memory, fits = _describe_memory(stage, model, data, accelerator, resident)
+        lines += memory
+        too_large += [] if fits else [stage.name]
         before = len(absent)
         lines += _describe_data(data.datasets, data.ratios, absent)
         if len(absent) == before:
@@ -97,7 +111,7 @@ def describe_pipeline(training, accelerator):
         lines += _describe_tracker(training, model, accelerator, absent)
     if absent:
         lines += ["", f"the run cannot start yet: {len(set(absent))} things above are missing or wrong"]
-    return "\n".join(lines), not absent
+    return "\n".join(lines), not absent, too_large
 
 
 def _describe_file(absent):
@@ -122,13 +136,9 @@ def _describe_stage(number, stage, model, processes):
         freeze_all_but(model, phase.trainable)
         if len(stage.phases) > 1:
             lines.append(f"  from epoch {phase.first} on:")
-        trained = [name for name, part in model.named_children() if _trains(part)]
-        frozen = [name for name, part in model.named_children() if not _trains(part)]
-        trainable = [p for p in model.parameters() if p.requires_grad]
-        lines.append(f"  trainable: {_millions(trainable)} in {', '.join(trained)}")
-        lines.append(
-            f"  frozen: {_millions(p for p in model.parameters() if not p.requires_grad)} in {', '.join(frozen) or '-'}"
-        )
+        for word, trains in (("trainable", True), ("frozen", False)):
+            chosen = [p for p in model.parameters() if p.requires_grad == trains]
+            lines.append(f"  {word}: {_millions(chosen)} in {_holders(model, trains)}")
         for group in stage.parameter_groups(model):
             lines.append(f"  learning rate {group['lr']:g}: {group['name']} ({_millions(group['params'])})")
         lines.append(f"  losses: {', '.join(f'{loss.name} x {loss.weight:g}' for loss in stage.losses_in(model))}")
@@ -137,23 +147,33 @@ def _describe_stage(number, stage, model, processes):
 
 
 def _describe_memory(stage, model, data, accelerator, resident):
-    """The memory of a step in the phase that takes most. resident: bytes of this process, the model's among them."""
+    """(lines on the memory of a step in the phase that takes most, whether there is so much).
+
+    resident: bytes of this process, the model's among them. On a processor all processes of this machine share what is
+    free, and hold so much already.
+    """
     frames, device = search_frames(data.sampler), accelerator.device
     try:
-        tensors = max(memory_of_step(stage, phase, model, frames, accelerator) for phase in stage.phases)
+        tensors = max(
+            memory_of_step(stage, phase, model, frames, accelerator) for phase in largest_phases(stage, model)
+        )
     except RuntimeError as error:
-        return [f"  memory of a step: not known, for it cannot be taken without numbers ({excerpt(str(error))})"]
+        return [f"  memory of a step: not known, for it cannot be taken without numbers ({excerpt(str(error))})"], True
     if device.type == "cuda":
         own = sum(tensor.numel() * tensor.element_size() for tensor in (*model.parameters(), *model.buffers()))
-        taken, free, where = own + tensors, torch.cuda.mem_get_info(device)[0], "of the GPU"
+        taken, free, sharing, where = own + tensors, torch.cuda.mem_get_info(device)[0], 1, "of the GPU"
     else:
-        taken, free, where = resident + WORKING + COPIES * tensors, psutil.virtual_memory().available, "of this machine"
+        taken, sharing, where = resident + WORKING + COPIES * tensors, processes_here(), "of this machine"
+        free = psutil.virtual_memory().available + sharing * resident
     lines = [f"  memory of a step: about {_gb(taken)} {where} for each training process"]
-    if taken > free:
+    fits = sharing * taken <= free
+    if not fits:
+        whom = "it" if sharing == 1 else f"the {sharing} of this machine"
         lines.append(
-            f"  warning: only {_gb(free)} are free: lower Stage.largest_pass, or set Stage.activation_checkpointing = True"
+            f"  warning: only {_gb(free)} are there for {whom}: lower Stage.largest_pass, or set "
+            "Stage.activation_checkpointing = True"
         )
-    return lines
+    return lines, fits
 
 
 def _describe_class_weights(stage, model, data):
@@ -206,13 +226,19 @@ def _describe_tracker(training, model, accelerator, absent):
         return [f"  {error}"]
 
 
-def describe_time(training, accelerator):
-    """Lines that tell how long a step, an epoch and a stage take, and all of them, by steps on clips of noise."""
+def describe_time(training, accelerator, too_large):
+    """Lines that tell how long a step, an epoch and a stage take, and all of them, by passes on clips of noise.
+
+    too_large: names of the stages whose step takes more memory than there is; they are not timed.
+    """
     choose_kernels(training.deterministic, training.tf32)
     model = lay_out(training.model(), accelerator.device, accelerator.mixed_precision)
     lines, whole = [f"time of clips of noise on this machine ({accelerator.device}):"], 0.0
     for stage in training.stages:
-        spent = 0.0
+        if stage.name in too_large:
+            lines.append(f"  {stage.name}: not timed, for a step takes more memory than there is")
+            continue
+        spent, most = 0.0, _at_most([stage])
         with gin.config_scope(stage.scope or None):
             frames = search_frames(stage.data().sampler)
             for phase, end in zip(stage.phases, [*(phase.first for phase in stage.phases[1:]), stage.epochs]):
@@ -220,10 +246,18 @@ def describe_time(training, accelerator):
                 epoch = seconds * stage.steps_per_epoch
                 spent += epoch * (end - phase.first)
                 since = f" from epoch {phase.first} on" if len(stage.phases) > 1 else ""
-                lines.append(f"  {stage.name}{since}: {seconds:.3g} s a step, {duration(epoch)} an epoch")
-        lines.append(f"  {stage.name}: {duration(spent)} the stage")
+                lines.append(f"  {stage.name}{since}: {most}{seconds:.3g} s a step, {most}{duration(epoch)} an epoch")
+        lines.append(f"  {stage.name}: {most}{duration(spent)} the stage")
         whole += spent
-    return [*lines, f"  the whole run: {duration(whole)}; data loading, validation and checkpoints are not in it"]
+    if too_large:
+        return [*lines, "  the whole run: not known, for not all of it was timed"]
+    total = f"{_at_most(training.stages)}{duration(whole)}"
+    return [*lines, f"  the whole run: {total}; data loading, validation and checkpoints are not in it"]
+
+
+def _at_most(stages):
+    """What stands before a time: a keep ratio that changes is timed at its largest."""
+    return "at most " if any(stage.keep_ratio is not None for stage in stages) else ""
 
 
 def _describe_data(datasets, ratios, absent):
@@ -243,8 +277,14 @@ def _describe_data(datasets, ratios, absent):
     return lines
 
 
-def _trains(module):
-    return any(p.requires_grad for p in module.parameters())
+def _holders(model, trains):
+    """The parts of a model whose parameters are trained, or not (trains); "in part" where that holds for some of them."""
+    found = []
+    for name, part in model.named_children():
+        alike = [p.requires_grad == trains for p in part.parameters()]
+        if any(alike):
+            found.append(name if all(alike) else f"{name} (in part)")
+    return ", ".join(found) or "-"
 
 
 def _millions(parameters):

@@ -85,8 +85,15 @@ def test_the_warning_names_what_to_change():
     clips = clips_of(MINI)
     told = jitter_warning(clips, share_lost(clips))
     assert "in 55% of the search frames" in told or "in 54% of the search frames" in told
-    for name in ("Augmentation.centre_jitter", "Augmentation.scale_jitter", "HIPTrack.search_factor (3 now)"):
+    for name in ("Augmentation.centre_jitter", "HIPTrack.search_factor (3 now)"):
         assert name in told
+    assert "scale_jitter" not in told
+
+
+def test_scale_jitter_changes_nothing():
+    """The reach of the jitter grows with the box, and so does the crop's side."""
+    calm = share_lost(clips_of(NANO, Augmentation(scale_jitter=0.0, centre_jitter=4.5)))
+    assert abs(calm - share_lost(clips_of(NANO))) < 0.02
 
 
 def test_endless_data_are_judged_by_a_few_scenes(monkeypatch):

@@ -8,7 +8,15 @@ from torch.autograd.graph import saved_tensors_hooks
 from toy import toy_branch, toy_model
 
 from hiptrack.data.sampling import CausalSampler, RandomIntervalSampler
-from hiptrack.training.cost import duration, memory_of_step, random_clips, search_frames, time_of_step
+from hiptrack.training import cost
+from hiptrack.training.cost import (
+    duration,
+    largest_phases,
+    memory_of_step,
+    random_clips,
+    search_frames,
+    time_of_step,
+)
 from hiptrack.training.losses import CenterFocalLoss, ChallengeLoss, GIoULoss, L1Loss
 from hiptrack.training.optimizers import SGD
 from hiptrack.training.stage import Stage
@@ -82,6 +90,21 @@ def test_it_depends_on_what_a_stage_trains_and_how(model, accelerator):
     assert whole - plain == pytest.approx(2 * parameters(model), rel=0.01)
 
 
+@pytest.mark.parametrize(
+    "trainable, largest",
+    [
+        ({0: ["challenge"], 4: ["challenge", "box_head"], 8: ["all"]}, [8]),
+        ({0: ["all"], 4: ["backbone", "history", "box_head"]}, [0]),
+        ({0: ["backbone", "box_head"], 4: ["backbone.blocks.1"], 8: ["challenge"]}, [0, 8]),
+    ],
+)
+def test_only_phases_that_may_take_most_are_looked_at(model, accelerator, trainable, largest):
+    stage = Stage(None, [GIoULoss(), ChallengeLoss()], epochs=9, lr=1e-3, batch=4, clips=4, trainable=trainable)
+    told = {phase.first: memory_of_step(stage, phase, model, FRAMES, accelerator) for phase in stage.phases}
+    assert [phase.first for phase in largest_phases(stage, model)] == largest
+    assert max(told.values()) == max(told[first] for first in largest)
+
+
 def test_the_model_is_left_as_it_is(model, accelerator):
     before = {name: tensor.clone() for name, tensor in model.state_dict().items()}
     said(model, accelerator, stage_of())
@@ -104,6 +127,21 @@ def test_a_step_is_timed_and_taken(accelerator):
     stage = stage_of(batch=2, largest_pass=1)
     assert 0 < time_of_step(stage, stage.phases[0], model, FRAMES, accelerator) < 60
     assert not torch.equal(before["backbone.blocks.0.mlp.fc1.weight"], model.backbone.blocks[0].mlp.fc1.weight)
+
+
+def test_of_a_long_pass_a_part_is_timed(accelerator, monkeypatch):
+    """Two passes of 16 clips, each clip a second."""
+    now, taken = [0.0], []
+
+    def backward(step, batches, keep_ratio):
+        taken.append(len(batches[0]["search"]))
+        now[0] += taken[-1]
+
+    monkeypatch.setattr(TrainingStep, "backward", backward)
+    monkeypatch.setattr(cost.time, "perf_counter", lambda: now[0])
+    stage = stage_of(batch=32, largest_pass=16)
+    assert time_of_step(stage, stage.phases[0], toy_model(toy_branch), FRAMES, accelerator) == 32
+    assert sum(taken) <= cost.PATIENCE
 
 
 def test_samplers_say_how_many_frames_a_clip_has():

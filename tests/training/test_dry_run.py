@@ -1,6 +1,9 @@
 """What --dry-run says before a run, and when it fails."""
 
+from types import SimpleNamespace
+
 import gin
+import psutil
 import pytest
 from accelerate.state import AcceleratorState
 from training_runs import run_here, toy_stages
@@ -128,6 +131,21 @@ def test_the_time_of_all(dry_run, synthetic):
     assert told.rstrip().endswith("data loading, validation and checkpoints are not in it")
 
 
+def test_a_time_at_the_largest_keep_ratio_is_an_upper_bound(dry_run, synthetic):
+    keep_ratio = ["finetune/Stage.keep_ratio=@KeepRatioSchedule()", "KeepRatioSchedule.start=1"]
+    code, told = dry_run([*toy_stages(synthetic, tracker=1, finetune=2), *keep_ratio], timed=True)
+    assert code == 0
+    assert "  finetune: at most " in told and "the whole run: at most " in told and "  tracker: at most " not in told
+
+
+def test_a_part_that_is_half_frozen_is_named_twice(dry_run, synthetic):
+    half = "tracker/Stage.trainable=['box_head', 'backbone.norm']"
+    code, told = dry_run([*toy_stages(synthetic, tracker=1), half])
+    assert code == 0
+    assert " parameters in backbone (in part), box_head\n" in told
+    assert " parameters in backbone (in part), history, challenge\n" in told
+
+
 def test_time_needs_dry_run(monkeypatch):
     monkeypatch.setattr("sys.argv", ["hiptrack train", "--gin", *TOY, "--time"])
     with pytest.raises(command.ConfigError, match="--dry-run is missing"):
@@ -136,5 +154,19 @@ def test_time_needs_dry_run(monkeypatch):
 
 def test_a_model_that_is_too_large_is_told(dry_run, synthetic):
     large = [line for line in toy_stages(synthetic, tracker=1) if not line.startswith("Stage.")]
-    code, told = dry_run([*large, "Stage.batch=1000000", "Stage.clips=1000000"])
+    code, told = dry_run([*large, "Stage.batch=1000000", "Stage.clips=1000000"], timed=True)
     assert code == 0 and "lower Stage.largest_pass, or set Stage.activation_checkpointing = True" in told
+    assert "  tracker: not timed, for a step takes more memory than there is" in told and " s a step" not in told
+    assert told.rstrip().endswith("the whole run: not known, for not all of it was timed")
+
+
+@pytest.mark.parametrize("processes, free, warned", [(1, 200, False), (2, 200, True), (2, 400, False), (1, 50, True)])
+def test_memory_is_compared_with_what_the_processes_of_the_machine_share(
+    dry_run, synthetic, monkeypatch, processes, free, warned
+):
+    """A step of the toy takes 100 to 200 MB beside what the process holds already; free: in MB."""
+    monkeypatch.setenv("LOCAL_WORLD_SIZE", str(processes))
+    monkeypatch.setattr(psutil, "virtual_memory", lambda: SimpleNamespace(available=free * 10**6))
+    code, told = dry_run(toy_stages(synthetic, tracker=1))
+    assert code == 0 and ("lower Stage.largest_pass" in told) == warned
+    assert ("for the 2 of this machine: " in told) == (warned and processes == 2)
