@@ -1,4 +1,7 @@
-"""Initial weights of a model: of its backbone from timm or a file, or of a whole tracker from a weights file."""
+"""Initial weights of a model: of its backbone from timm or a file, or of a whole tracker from a weights file.
+
+Called with a model on the meta device they check all they can, and load nothing.
+"""
 
 from pathlib import Path
 
@@ -14,7 +17,7 @@ from hiptrack.models.published import (
     load_vit,
     without_prefix,
 )
-from hiptrack.models.weights import load_exact, read_tensors, taxonomy_in
+from hiptrack.models.weights import is_without_memory, load_exact, read_tensors, taxonomy_in
 from hiptrack.nano import weights_path
 
 
@@ -40,7 +43,7 @@ class TimmWeights:
         import timm  # here: see create_vit in backbone.py
 
         try:
-            vit = timm.create_model(self.name, pretrained=True, num_classes=0)
+            vit = timm.create_model(self.name, pretrained=not is_without_memory(model), num_classes=0)
         except (RuntimeError, OSError, ValueError) as error:
             raise CheckpointError(f"timm could not load pretrained weights for '{self.name}': {error}.") from error
         load_vit(model.backbone, vit.state_dict(), self.name)

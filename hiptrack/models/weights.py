@@ -191,11 +191,18 @@ def _opened(path):
 def load_exact(module, state, source, may_miss=None):
     """Load tensors by name; missing (save those `may_miss` fits), unexpected and misshapen ones are errors.
 
-    Returns the names that were allowed to miss and did.
+    A module on the meta device has no memory to load into: it is checked alone. Returns the names that were allowed to
+    miss and did.
     """
     excused = require_fit(module, state, source, may_miss)
-    module.load_state_dict(state, strict=False)
+    if not is_without_memory(module):
+        module.load_state_dict(state, strict=False)
     return excused
+
+
+def is_without_memory(module):
+    """Whether a module is on the meta device: shapes alone."""
+    return any(parameter.is_meta for parameter in module.parameters())
 
 
 def require_fit(module, state, source, may_miss=None):

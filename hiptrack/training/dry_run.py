@@ -1,5 +1,7 @@
 """What can be said of a run before it starts: what cannot be, its warnings, and for `--dry-run` the resolved pipeline."""
 
+import copy
+
 import gin
 import psutil
 import torch
@@ -86,11 +88,7 @@ def describe_pipeline(training, accelerator):
         own = sum(p.numel() for name, p in model.challenge.named_parameters() if not name.startswith("to_grid."))
         lines.append(f"challenge branch: {own:,} parameters without the projection to the grid")
     lines += _describe_file(absent)
-    for weights in training.initial_weights:
-        missing = weights.missing_paths()
-        absent += missing
-        lines.append(f"initial weights: {weights.describe()}")
-        lines += [f"  not found: {path}" for path in missing]
+    lines += _describe_weights(training.initial_weights, model, absent)
     drawn = []
     for number, stage in enumerate(training.stages):
         data = stage.open_data(model, training.annotations)
@@ -122,6 +120,24 @@ def _describe_file(absent):
     except HiptrackError as error:
         absent.append(str(error))
         return [f"  no weights file could name this model: {error}"]
+
+
+def _describe_weights(initial, model, absent):
+    """The first weights, and why they do not fit the model: they are held against its shapes, and nothing is loaded."""
+    lines, shapes = [], copy.deepcopy(model).to("meta")
+    for weights in initial:
+        lines.append(f"initial weights: {weights.describe()}")
+        missing = weights.missing_paths()
+        absent += missing
+        lines += [f"  not found: {path}" for path in missing]
+        if missing:
+            continue
+        try:
+            weights(shapes)
+        except HiptrackError as error:
+            absent.append(str(error))
+            lines.append(f"  {error}")
+    return lines
 
 
 def _describe_stage(number, stage, model, processes):

@@ -10,8 +10,9 @@ from training_runs import run_here, toy_stages
 
 from hiptrack import config
 from hiptrack.cli import train as command
-from hiptrack.errors import ConfigError
+from hiptrack.errors import CheckpointError, ConfigError
 from hiptrack.models.heads import CenterHead
+from hiptrack.models.weights import model_text, save_weights
 from hiptrack.training.run_folder import TrainRequest
 from hiptrack.training.train import Training
 
@@ -106,6 +107,53 @@ def test_a_part_that_no_weights_file_could_name(dry_run, synthetic):
     assert code == 1
     assert 'no weights file could name this model: HIPTrack: head: hiptrack.models has nothing called "OwnHead"' in told
     assert "the run cannot start yet: 1 things above are missing or wrong" in told
+
+
+@pytest.fixture(scope="module")
+def toy_file(tmp_path_factory):
+    """Weights of the toys' model, with its branch."""
+    path = tmp_path_factory.mktemp("weights") / "toy.safetensors"
+    config.load(TOY, toy_stages("nowhere", tracker=1), root="train")
+    save_weights(path, Training().model(), model_text())
+    return path
+
+
+BRANCH = "TrackerWeights.branch = False leaves out the file's branch."
+
+
+@pytest.mark.parametrize(
+    "override, words",
+    [
+        ("ChallengeBranch.hidden_width=24", ("of another shape: challenge.projection.0.weight [16, 32]", BRANCH)),
+        ("Taxonomy.classes=['hidden', 'glare', 'easy']", ("its branch has the classes occlusion, ", BRANCH)),
+        ("Backbone.depth=3", ("missing: backbone.blocks.2.", "do not fit the model")),
+    ],
+)
+def test_first_weights_that_do_not_fit_are_refused_in_the_words_of_the_training(
+    dry_run, synthetic, toy_file, tmp_path, override, words
+):
+    flags = (
+        ["Taxonomy.vlm={'occlusion': 'hidden'}", "Taxonomy.cv={'low_res': 'glare'}"] if "Taxonomy" in override else []
+    )
+    weights = ["train.initial_weights=[@TrackerWeights()]", f"TrackerWeights.path={toy_file}"]
+    overrides = [*toy_stages(synthetic, tracker=1), *weights, *flags]
+    overrides = [line for line in overrides if line.partition("=")[0] != override.partition("=")[0]] + [override]
+    code, told = dry_run(overrides)
+    assert code == 1 and all(part in told for part in words), told
+    AcceleratorState._reset_state(reset_partial_state=True)
+    config.load(TOY, overrides, root="train")
+    with pytest.raises(CheckpointError) as raised:
+        Training().run(TrainRequest(tmp_path / "run"))
+    assert f"\n  {raised.value}\n" in told
+
+
+def test_first_weights_that_fit(dry_run, synthetic, toy_file):
+    weights = ["train.initial_weights=[@TrackerWeights()]", f"TrackerWeights.path={toy_file}"]
+    other = [line for line in toy_stages(synthetic, tracker=1) if not line.startswith("ChallengeBranch.hidden_width")]
+    code, told = dry_run([*toy_stages(synthetic, tracker=1), *weights])
+    assert code == 0 and f"initial weights: tracker <- {toy_file}\n\n" in told
+    code, _ = dry_run([*other, *weights, "TrackerWeights.branch=False", "ChallengeBranch.hidden_width=24"])
+    assert code == 0
 
 
 def test_data_that_are_absent_hide_nothing_else(dry_run, tmp_path):
