@@ -1,6 +1,7 @@
 """Counts and checks of a folder of challenge annotations."""
 
 import os
+import re
 from dataclasses import dataclass, field
 
 import gin
@@ -23,6 +24,8 @@ from hiptrack.tables import as_text
 from hiptrack.taxonomy import TEN, Taxonomy
 
 SPLITS = ("", "train", "val", "test")
+_PLACE = re.compile(r"(?:(.*?)(?::[0-9]+)?: )?(.*)", re.DOTALL)  # a problem's file, and what is wrong
+_VALUE = re.compile(r" is .*: (?=object missing|expected )")  # that stands in a line
 GOOD_OVERLAP = 0.9
 
 
@@ -32,13 +35,14 @@ class AnnotationReport:
 
     `problems`: one text for every malformed line or unreadable file, `file:line: reason`. `class_counts`:
     [C], by the draw that is fixed outside training. `flag_counts`: [C - 1], columns as in `FrameLabels`.
-    `not_found`: annotated sequences without frames in the data, `without_file`: folders without their own
-    annotation file. `frames`: number of frames of the sequences found, `annotated`: how many of them have
-    a valid line. `stated` and `truth`: [K, 4], ground_truth_bbox as written and the box of the same frame
+    `data_given`: whether there were data to match lines to. `not_found`: annotated sequences without frames in the
+    data, `without_file`: folders without their own annotation file. `frames`: number of frames of the sequences
+    found, `annotated`: how many of them have a valid line. `stated` and `truth`: [K, 4], ground_truth_bbox as written and the box of the same frame
     in groundtruth.txt (xywh, with an area).
     """
 
     taxonomy: Taxonomy
+    data_given: bool = False
     sequences: int = 0
     lines: int = 0
     problems: list[str] = field(default_factory=list)
@@ -79,7 +83,7 @@ def check_annotations(directory: str, data: str | None = None, taxonomy: Taxonom
     for path, content in ((directory, "<sequence>/<sequence>.jsonl"), (data, "sequences or their splits")):
         if path is not None and not os.path.isdir(path):
             raise DataError(f"{path}: does not exist or is no folder. Give the folder that holds {content}.")
-    report = AnnotationReport(taxonomy or TEN)
+    report = AnnotationReport(taxonomy or TEN, data is not None)
     for name in subfolders(directory):
         if os.path.lexists(annotation_path(directory, name)):
             _check_sequence(report, annotation_path(directory, name), name, data)
@@ -95,7 +99,7 @@ def check_annotations(directory: str, data: str | None = None, taxonomy: Taxonom
 
 def format_report(report: AnnotationReport) -> str:
     """The report as text of several lines, malformed lines first."""
-    rows = [shown(problem) for problem in report.problems]
+    rows = _grouped(report.problems)
     rows.append(f"{report.sequences} sequences, {report.lines} lines, {len(report.problems)} problems")
     if report.without_file:
         rows.append(f"folders without an annotation file of their own: {_names(report.without_file)}")
@@ -107,17 +111,43 @@ def format_report(report: AnnotationReport) -> str:
     if report.frames:
         rows.append(f"frames without a valid line: {report.frames - report.annotated} of {report.frames}")
     else:
-        rows.append("frames without a valid line: not done (no frames given; see --data)")
+        why = "the data have none of these sequences" if report.data_given else "no frames given; see --data"
+        rows.append(f"frames without a valid line: not done ({why})")
     if report.not_found:
         rows.append(f"sequences without frames in the data: {_names(report.not_found)}")
     agreement = report.agreement()
     if agreement is None:
-        rows.append("agreement of ground_truth_bbox: not done (no ground truth given; see --data)")
+        rows.append(f"agreement of ground_truth_bbox: not done ({_why_not_compared(report)})")
     else:
         rows.append(f"agreement of ground_truth_bbox with groundtruth.txt on {len(report.truth)} frames:")
         for reading, (mean, share) in agreement.items():
             rows.append(f"  read as {reading}: mean IoU {mean:.3f}, IoU > {GOOD_OVERLAP} in {share:.1%}")
     return "\n".join(rows)
+
+
+def _grouped(problems):
+    """One text for each reason: the first line that has it, and how many others do, whatever value stands there."""
+    alike = {}
+    for problem in problems:
+        file, reason = _PLACE.fullmatch(problem).groups()
+        alike.setdefault(_VALUE.sub(": ", reason), []).append((file, problem))
+    rows = []
+    for places in alike.values():
+        more = (
+            f" ({len(places) - 1} more like it; files: {len({file for file, _ in places})})" if len(places) > 1 else ""
+        )
+        rows.append(shown(places[0][1]) + more)
+    return rows
+
+
+def _why_not_compared(report):
+    if not report.data_given:
+        return "no ground truth given; see --data"
+    if not report.frames:
+        return "the data have none of these sequences"
+    if not report.annotated:
+        return "no line is valid"
+    return "no valid line is of a frame with a box in groundtruth.txt"
 
 
 def _check_sequence(report, path, name, data):

@@ -110,6 +110,28 @@ def test_every_problem_is_listed_and_the_rest_is_counted(labels, tmp_path):
     assert (report.lines, report.class_counts.sum(), report.annotated, report.frames) == (9, 5, 5, 9)
 
 
+def test_a_flag_that_all_lines_lack_is_one_line(tmp_path):
+    for name, frames in (("a", 3), ("b", 2)):
+        lines = [annotation(name, frame) for frame in range(1, frames + 1)]
+        for line in lines:
+            del line["vlm_response"]["occlusion"]
+            line["vlm_response"]["motion_blur"]["conf"] = line["frame_id"] / 10
+        write_annotations(tmp_path / "labels", name, lines)
+    write_split(tmp_path / "data", {"a": BOXES, "b": BOXES[:2]})
+    report = check_annotations(str(tmp_path / "labels"), str(tmp_path / "data"))
+    assert len(report.problems) == 5
+    first, counts = format_report(report).splitlines()[:2]
+    assert "/a/a.jsonl:1: 'vlm_response' is {" in first and "}: object missing required field `occlusion`" in first
+    assert first.endswith("(4 more like it; files: 2)") and counts == "2 sequences, 5 lines, 5 problems"
+    assert "agreement of ground_truth_bbox: not done (no line is valid)" in format_report(report)
+
+
+def test_data_without_the_sequences(labels, tmp_path):
+    (tmp_path / "data" / "z").mkdir(parents=True)
+    text = format_report(check_annotations(str(labels), str(tmp_path / "data")))
+    assert text.count("not done (the data have none of these sequences)") == 2 and "see --data" not in text
+
+
 def test_sequence_in_two_splits_is_a_problem(labels, tmp_path):
     for split in ("train", "test"):
         write_split(tmp_path / "data" / split, {"a": BOXES})
