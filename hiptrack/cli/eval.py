@@ -41,13 +41,14 @@ def show(found, checkpoint, dataset, benchmark):
     """Write an Evaluation's page, and for a test split that a server scores the zip to hand in; then print its table."""
     from hiptrack.evaluation.submission import FORMS, SUBMISSION, expected_of, write_submission
     from hiptrack.evaluation.table import format_table
-    from hiptrack.extras.report.write import write_report
+    from hiptrack.extras.report.write import left_out, write_report
 
-    write_report({checkpoint_name(checkpoint): found.report}, found.sequences, found.folder, dataset.name)
+    reports = {checkpoint_name(checkpoint): found.report}
+    files = write_report(reports, found.sequences, found.folder, dataset.name)
     is_handed_in = benchmark in FORMS and dataset.split == "test" and not found.report.failures
     if is_handed_in:
         write_submission(found.folder, expected_of(found.sequences), found.folder / SUBMISSION, FORMS[benchmark])
     print(format_table(found.report))
-    print(f"results: {shown(found.folder)} (report.html shows them)")
+    print(f"{left_out(reports, files)}results: {shown(found.folder)} (report.html shows them)")
     if is_handed_in:
         print(f"to hand in: {shown(found.folder / SUBMISSION)}")

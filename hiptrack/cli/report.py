@@ -18,7 +18,7 @@ def main():
 
     from hiptrack.evaluation.score import read_back
     from hiptrack.evaluation.table import challenge_table, compare_table
-    from hiptrack.extras.report.write import write_report
+    from hiptrack.extras.report.write import left_out, write_report
 
     dataset = open_benchmark(args.dataset, args.root, args.split, args.annotations, args.include, args.exclude)
     reports = {}
@@ -35,7 +35,7 @@ def main():
     print(compare_table(reports))
     if any(report.by_challenge for report in reports.values()):
         print(f"\n{challenge_table(reports)}")
-    print(f"written: {', '.join(files)} in {args.out}")
+    print(f"{left_out(reports, files)}written: {', '.join(files)} in {args.out}")
     return 0
 
 

@@ -36,6 +36,13 @@ def write_report(reports, sequences, folder, title):
     return list(files)
 
 
+def left_out(reports, files):
+    """A line on what `write_report`, which wrote these files, could not draw of {name: score.Report}; "" for nothing."""
+    if "by_challenge.png" in files or not any(report.by_challenge for report in reports.values()):
+        return ""
+    return "no radar plot (by_challenge.png): it needs three challenges with numbers\n"
+
+
 def tables_for_papers(reports):
     """{file: Markdown or LaTeX} of {name: score.Report}: all of them side by side, and by challenge where there are labels."""
     metrics = next(iter(reports.values())).protocol.metrics
