@@ -9,11 +9,12 @@ from dataclasses import dataclass, field, replace
 import gin
 import numpy as np
 
-from hiptrack.data.listing import FramePaths, image_names, subfolders
+from hiptrack.data.listing import FramePaths, files, image_names, subfolders
 from hiptrack.data.reading import nearest_name, packaged_list, read_boxes, read_marks, read_names, require_pixels, show
 from hiptrack.data.sequence import FULL_COVER, GOT10K, Protocol, Sequence, SequenceDataset
 from hiptrack.errors import ConfigError, DataError
 
+PARTS = ("train", "val", "test")  # what splits are called
 EXCLUSIONS = ("defective", "vot")  # lists/got10k_*.txt
 
 logger = logging.getLogger(__name__)
@@ -69,8 +70,20 @@ class FolderDataset(SequenceDataset):
         listing = os.path.join(folder, "list.txt")
         if os.path.lexists(listing):
             return read_names(listing, found, "folder beside list.txt")
+        if self.split is None:
+            self._require_no_splits(folder, found)
         logger.info("%s: no list.txt, taking all %d folders in natural order", folder, len(found))
         return found
+
+    def _require_no_splits(self, folder, found):
+        """Raise DataError where the folders of a root are splits, not sequences."""
+        splits = [name for name in found if name in PARTS and not files(os.path.join(folder, name))]
+        if splits and len(splits) == len(found):
+            other = " In a command that has --dataset, `--dataset mvtd` reads MVTD." if self.is_of_command else ""
+            raise DataError(
+                f"{folder}: holds the folders {', '.join(splits)}, which are splits and no sequences. Set "
+                f"{self._called('split')} to one of them, as in {splits[-1]!r}.{other}"
+            )
 
     def _left_out(self, names):
         left_out = super()._left_out(names)

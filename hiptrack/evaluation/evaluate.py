@@ -23,6 +23,7 @@ from hiptrack.nano import checkpoint_name
 from hiptrack.processes import on_main, open_accelerator
 from hiptrack.ranges import Count
 from hiptrack.taxonomy import Taxonomy
+from hiptrack.tracking.hub import WEIGHTS
 from hiptrack.tracking.tracker import Tracker, parts_of
 
 
@@ -64,8 +65,10 @@ def evaluate(
     accelerator = open_accelerator()
     weights_file, settings = parts_of(options.checkpoint)
     if weights_file.is_dir():
+        own = weights_file / WEIGHTS
+        hint = f" Of this run it is {own}." if own.is_file() else ""
         raise ConfigError(
-            f"{weights_file} is a folder: --checkpoint expects a weights file (.safetensors), or a folder of save_pretrained."
+            f"{weights_file} is a folder: --checkpoint expects a weights file (.safetensors), or a folder of save_pretrained.{hint}"
         )
     if not weights_file.is_file():
         raise NotFoundError(f"not found: {options.checkpoint} (--checkpoint: a weights file)", str(options.checkpoint))
