@@ -15,7 +15,7 @@ from hiptrack.errors import ConfigError, HiptrackError
 from hiptrack.files import excerpt
 from hiptrack.models.challenge import taxonomy_of
 from hiptrack.models.prepare import choose_kernels, device_faults, lay_out
-from hiptrack.models.weights import model_text
+from hiptrack.models.weights import _some, model_text
 from hiptrack.processes import processes_here
 from hiptrack.training.cost import (
     COPIES,
@@ -108,7 +108,10 @@ def describe_pipeline(training, accelerator):
     if training.validation is not None:
         lines += _describe_tracker(training, model, accelerator, absent)
     if absent:
-        lines += ["", f"the run cannot start yet: {len(set(absent))} things above are missing or wrong"]
+        things, places = len(set(absent)), len(absent)  # a folder that two stages read is one thing
+        what = "1 thing is" if things == 1 else f"{things} things are"
+        where = "" if places == things else f" (in {places} lines)"
+        lines += ["", f"the run cannot start yet: {what} missing or wrong above{where}"]
     return "\n".join(lines), not absent, too_large
 
 
@@ -224,7 +227,11 @@ def _describe_clips(stage, model, data, seed, number, absent):
 def _describe_validation(validation, drawn, absent):
     if validation is None:
         return ["no validation (train.validation): the newest weights are kept, and nothing chooses the best of them"]
-    lines = [f"validation every {validation.every} epochs", *_describe_data([validation.data], None, absent)]
+    when = "epoch" if validation.every == 1 else f"{validation.every} epochs, and at the end of each stage"
+    lines, before = [f"validation every {when}"], len(absent)
+    lines += _describe_data([validation.data], None, absent)
+    if len(absent) == before and not validation.data.is_endless:
+        lines.append(f"  tracked: {_some(sequence.name for sequence in validation.held_out)}")
     try:
         warning = selection_warning(validation, drawn, may_be_missing=True)
     except HiptrackError as error:

@@ -17,6 +17,7 @@ from hiptrack.data.benchmarks import (
     TNL2KDataset,
     TrackingNetDataset,
     UAV123Dataset,
+    open_benchmark,
 )
 from hiptrack.data.detection import COCODataset, ImageNetVIDDataset
 from hiptrack.data.folders import MVTDDataset
@@ -260,3 +261,9 @@ def test_a_pipe_in_the_place_of_a_file_does_not_block(benchmark, path, tmp_path)
     os.mkfifo(Path(tmp_path) / path)
     with pytest.raises(DataError, match="not a regular file"):
         _ = READERS[benchmark](str(tmp_path)).sequences
+
+
+def test_a_root_of_splits_is_told_to_choose_one(tmp_path):
+    miniatures.mvtd(tmp_path)
+    with pytest.raises(DataError, match=r"holds the folders test, train, which are splits.*--split.*--dataset mvtd"):
+        list(open_benchmark("got10k", str(tmp_path)).sequences)

@@ -123,5 +123,8 @@ def test_annotations_of_other_data_are_an_error(run_eval, tmp_path):
 
 
 def test_a_folder_is_no_weights_file(run_eval, tmp_path):
-    with pytest.raises(ConfigError, match="is a folder: --checkpoint expects a weights file"):
+    (tmp_path / "model.safetensors").touch()
+    with pytest.raises(
+        ConfigError, match=r"is a folder: --checkpoint expects .* Of this run it is .*/model.safetensors"
+    ):
         run_eval("lasot", "--checkpoint", str(tmp_path))

@@ -29,7 +29,7 @@ from hiptrack.evaluation.table import challenge_table, what_counts
 from hiptrack.extras.report.charts import challenges, draw
 from hiptrack.extras.report.page import page
 from hiptrack.extras.report.summary import summarise_run
-from hiptrack.extras.report.write import write_report
+from hiptrack.extras.report.write import left_out, write_report
 from hiptrack.screen import shown
 from hiptrack.taxonomy import CLASSES
 from hiptrack.tracking.tracker import Tracker
@@ -349,8 +349,10 @@ def test_the_corners_of_a_polygon_are_the_run_s_numbers(annotated, monkeypatch):
 
 
 def test_two_classes_make_no_polygon(annotated, tmp_path):
-    files = write_report({"mine": evaluated(annotated[1:], 8)}, annotated[1:], tmp_path, "val")
+    reports = {"mine": evaluated(annotated[1:], 8)}
+    files = write_report(reports, annotated[1:], tmp_path, "val")
     assert "by_challenge.tex" in files and "by_challenge.png" not in files
+    assert "needs three challenges" in left_out(reports, files) and left_out(reports, ["by_challenge.png"]) == ""
     assert "radar" not in (tmp_path / "report.html").read_text()
 
 

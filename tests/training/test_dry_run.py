@@ -47,7 +47,8 @@ def test_all_is_well(dry_run, synthetic):
     assert code == 0 and "warning" not in told
     assert "  jitter: 0.0% of the search frames do not show the target's centre\n" in told
     assert "  memory of a step: about " in told and " a step, " not in told
-    assert "validation every 5 epochs\n  data synthetic" in told
+    assert "validation every 5 epochs, and at the end of each stage\n  data synthetic" in told
+    assert "  tracked: world_val_0001" in told
 
 
 def test_validation_on_test_data(dry_run, synthetic):
@@ -106,7 +107,7 @@ def test_a_part_that_no_weights_file_could_name(dry_run, synthetic):
     code, told = dry_run([*overrides, "HIPTrack.head=@OwnHead"])
     assert code == 1
     assert 'no weights file could name this model: HIPTrack: head: hiptrack.models has nothing called "OwnHead"' in told
-    assert "the run cannot start yet: 1 things above are missing or wrong" in told
+    assert "the run cannot start yet: 1 thing is missing or wrong above" in told
 
 
 @pytest.fixture(scope="module")
@@ -159,7 +160,8 @@ def test_first_weights_that_fit(dry_run, synthetic, toy_file):
 def test_data_that_are_absent_hide_nothing_else(dry_run, tmp_path):
     """Memory is told without data, and a split is called test whether it is there or not."""
     code, told = dry_run([*toy_stages(tmp_path / "nowhere", tracker=1), VALIDATION, "eval/FolderDataset.split=test"])
-    assert code == 1 and "not found: " in told
+    assert code == 1 and told.count("not found: ") == 4
+    assert told.endswith("the run cannot start yet: 2 things are missing or wrong above (in 4 lines)\n")
     assert "  memory of a step: about " in told and "  jitter" not in told
     assert "the validation is on test data (nowhere-test): its split is called 'test'" in told
 
