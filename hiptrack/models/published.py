@@ -6,7 +6,7 @@ import torch
 import torch.nn.functional as F
 
 from hiptrack.errors import CheckpointError
-from hiptrack.models.weights import _some, load_exact
+from hiptrack.models.weights import some_of, load_exact
 
 # Published name -> our name, by prefix; the first that fits decides.
 TABLE = [
@@ -89,7 +89,7 @@ def from_published(published):
     unknown = [name for name in published if our_name(name) is None and name not in (CLASS_TOKEN, POSITIONS)]
     if unknown:
         raise CheckpointError(
-            f"{len(unknown)} tensors have no place in a published HIPTrack: {_some(unknown)}. A HIPTrack or DropTrack "
+            f"{len(unknown)} tensors have no place in a published HIPTrack: {some_of(unknown)}. A HIPTrack or DropTrack "
             "checkpoint was expected."
         )
     if POSITIONS in published and published[POSITIONS].ndim != 3:
@@ -116,14 +116,14 @@ def to_published(model):
     unknown = [name for name in state if published_name(name) is None]
     if unknown:
         raise CheckpointError(
-            f"The published form has no name for {_some(unknown)}: only a plain HIPTrack (no branch, no neck, the ViT's own "
+            f"The published form has no name for {some_of(unknown)}: only a plain HIPTrack (no branch, no neck, the ViT's own "
             "patch embedding) can be written so."
         )
     published.update((published_name(name), tensor) for name, tensor in state.items())
     absent = [prefix for prefix, _ in TABLE if not any(name.startswith(prefix) for name in published)]
     if absent:
         raise CheckpointError(
-            f"The published form has {_some(absent)}, which this model lacks: it is of another architecture."
+            f"The published form has {some_of(absent)}, which this model lacks: it is of another architecture."
         )
     return {name: tensor.detach().clone() for name, tensor in published.items()}
 

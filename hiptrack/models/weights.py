@@ -227,7 +227,7 @@ def require_fit(module, state, source, may_miss=None):
             if theirs.is_floating_point() != ours.is_floating_point()
         ],
     }
-    found = [f"{len(names)} {what}: {_some(names)}" for what, names in problems.items() if names]
+    found = [f"{len(names)} {what}: {some_of(names)}" for what, names in problems.items() if names]
     if found:
         raise CheckpointError(f"The tensors of {source} do not fit the model. " + ". ".join(found) + ".")
     return excused
@@ -257,7 +257,7 @@ def read_tensors(path):
     size = path.stat().st_size
     hollow = [name for name, tensor in tensors.items() if not _is_stored(tensor, size)]
     if hollow:
-        raise CheckpointError(f"{path} is refused: it does not hold every value of {_some(hollow)}.")
+        raise CheckpointError(f"{path} is refused: it does not hold every value of {some_of(hollow)}.")
     return tensors
 
 
@@ -322,9 +322,9 @@ def _what_it_holds(path):
     foreign = [name for name in foreign if name not in known]
     if not foreign:
         return "is damaged, or holds pickled objects besides tensors"
-    return f"holds pickled objects besides tensors, which could run code when loaded: {_some(foreign)}"
+    return f"holds pickled objects besides tensors, which could run code when loaded: {some_of(foreign)}"
 
 
-def _some(names):
+def some_of(names):
     names = list(names)
     return ", ".join(map(excerpt, names[:6])) + (f" and {len(names) - 6} more" if len(names) > 6 else "")

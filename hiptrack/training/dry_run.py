@@ -15,7 +15,7 @@ from hiptrack.errors import ConfigError, HiptrackError
 from hiptrack.files import excerpt
 from hiptrack.models.challenge import taxonomy_of
 from hiptrack.models.prepare import choose_kernels, device_faults, lay_out
-from hiptrack.models.weights import _some, model_text
+from hiptrack.models.weights import some_of, model_text
 from hiptrack.processes import processes_here
 from hiptrack.training.cost import (
     COPIES,
@@ -231,7 +231,7 @@ def _describe_validation(validation, drawn, absent):
     lines, before = [f"validation every {when}"], len(absent)
     lines += _describe_data([validation.data], None, absent)
     if len(absent) == before and not validation.data.is_endless:
-        lines.append(f"  tracked: {_some(sequence.name for sequence in validation.held_out)}")
+        lines.append(f"  tracked: {some_of(sequence.name for sequence in validation.held_out)}")
     try:
         warning = selection_warning(validation, drawn, may_be_missing=True)
     except HiptrackError as error:

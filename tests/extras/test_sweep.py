@@ -376,7 +376,7 @@ def test_finished_runs_are_evaluated_once(synthetic, tmp_path, capsys, monkeypat
     (run,) = planned_runs(plan, tmp_path, check_runs(plan), data)
     assert run.next_step() is None
     assert sweep(plan, tmp_path, data=replace(data, split="train")) == 0
-    (other,), _ = read_runs([tmp_path])
+    (other,), _, _ = read_runs([tmp_path])
     assert data_digest not in other.source and not other.state  # the report is of the other data alone
     assert sweep(plan, tmp_path, data=data) == 0
     weights = tmp_path / "seed=0/model.safetensors"

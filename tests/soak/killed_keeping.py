@@ -1,4 +1,4 @@
-"""tools/eval.py that keeps its sequence after every frame, and is killed in that: `killed_keeping.py NUMBER SHARE ARGUMENT...`
+"""tools/eval.py that keeps its sequence after every frame, and is killed when it writes that or a result: `killed_keeping.py NUMBER SHARE ARGUMENT...`
 (dying.py)."""
 
 import runpy
@@ -11,5 +11,5 @@ from hiptrack.evaluation import unfinished
 
 number, share = int(sys.argv.pop(1)), float(sys.argv.pop(1))
 unfinished.INTERVAL = 0
-die_in_sync("_unfinished.safetensors.", number, share)
+die_in_sync("/.hiptrack-", number, share)  # the names of write_atomically: what is kept, and now and then a result
 runpy.run_path(str(REPO_ROOT / "tools" / "eval.py"), run_name="__main__")
