@@ -6,7 +6,7 @@ import torch
 import torch.nn.functional as F
 
 from hiptrack.errors import CheckpointError
-from hiptrack.models.weights import some_of, load_exact
+from hiptrack.models.weights import load_exact, some_of
 
 # Published name -> our name, by prefix; the first that fits decides.
 TABLE = [

@@ -326,5 +326,6 @@ def _what_it_holds(path):
 
 
 def some_of(names):
+    """The first names of many, and how many more there are, as one line."""
     names = list(names)
     return ", ".join(map(excerpt, names[:6])) + (f" and {len(names) - 6} more" if len(names) > 6 else "")

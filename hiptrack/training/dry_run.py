@@ -15,7 +15,7 @@ from hiptrack.errors import ConfigError, HiptrackError
 from hiptrack.files import excerpt
 from hiptrack.models.challenge import taxonomy_of
 from hiptrack.models.prepare import choose_kernels, device_faults, lay_out
-from hiptrack.models.weights import some_of, model_text
+from hiptrack.models.weights import model_text, some_of
 from hiptrack.processes import processes_here
 from hiptrack.training.cost import (
     COPIES,
