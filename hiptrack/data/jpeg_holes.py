@@ -31,19 +31,23 @@ def has_zeros(data: bytes, head: JpegHead) -> bool:
 def ends_early(data: bytes, head: JpegHead, image_bgr: np.ndarray) -> bool:
     """Whether a picture's data end before the picture. image_bgr: [H, W, 3], decoded down to a row of the picture, at any scale.
 
-    The decoder leaves what comes behind the end grey. Where the last row is, something is put behind the data: it becomes
-    a part of the picture if that is not complete.
+    The decoder leaves what comes behind the end grey. Where the last row ends so, something is put behind the data: it
+    becomes a part of the picture if that is not complete.
     """
-    if not (head.is_plain and head.in_order) or cv2.countNonZero(image_bgr[-1].reshape(-1) - GREY):
+    end = max(BLOCK * image_bgr.shape[1] // head.width, 1)  # a block, at this scale
+    if not (head.is_plain and head.in_order) or cv2.countNonZero(image_bgr[-1, -end:].reshape(-1) - GREY):
         return False
-    from PIL import Image
-
     blocks = -(-head.width // BLOCK) * -(-head.height // BLOCK)
     noise = np.random.default_rng(0).integers(1, 255, blocks * NOISE_A_BLOCK, np.uint8).tobytes()
-    data = data[: data.find(JPEG_END, head.scan_at)] + noise + JPEG_END
+    data = data[: data.find(JPEG_END, head.scan_at)]
     try:
-        with Image.open(io.BytesIO(data)) as image:
-            last_row = np.asarray(image.convert("RGB"))[-1]
+        return not np.array_equal(_last_row(data + JPEG_END), _last_row(data + noise + JPEG_END))
     except (OSError, SyntaxError, ValueError):
         return True
-    return bool((last_row != GREY).any())
+
+
+def _last_row(data):
+    from PIL import Image
+
+    with Image.open(io.BytesIO(data)) as image:
+        return np.asarray(image.convert("RGB"))[-1]

@@ -64,6 +64,13 @@ def test_an_optimised_file_with_zeros_is_refused_where_its_codes_tell(write):
         read_image_rgb(write(hole(data, 0.4, 512)))
 
 
+def test_rows_that_a_head_invents_are_refused_where_the_filling_bits_code_a_block(write):
+    data = encoded(np.full((69, 28, 3), (20, 90, 200), np.uint8))
+    height_at = read_head(data).height_at
+    with pytest.raises(DataError, match="a part of its data is missing"):
+        read_image_rgb(write(data[:height_at] + (93).to_bytes(2, "big") + data[height_at + 2 :]))
+
+
 @pytest.mark.parametrize("damage", ["zeros to the end", "cut, with an end"])
 @pytest.mark.parametrize("factor, size", [(2.0, 40), (4.0, 40), (4.0, 20)])
 def test_a_crop_is_right_or_refused(write, damage, factor, size):

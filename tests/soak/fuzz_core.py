@@ -1,9 +1,13 @@
 """Running a fuzz: many seeded cases, each of which must end in a right value or in an error for the user."""
 
+import os
 import random
 import shutil
+import signal
+import stat
 import tempfile
 from collections.abc import Callable
+from contextlib import contextmanager
 from dataclasses import dataclass
 from pathlib import Path
 
@@ -11,6 +15,8 @@ import hypothesis
 from hypothesis import HealthCheck, Phase, strategies
 
 from hiptrack.errors import HiptrackError
+
+LONGEST = 300  # seconds of a case, on a busy machine
 
 
 @dataclass
@@ -42,7 +48,8 @@ def run(name: str, cases: strategies.SearchStrategy, check: Callable[[object], b
     @hypothesis.given(cases)
     def one(case):
         try:
-            right = check(case)
+            with _in_time():
+                right = check(case)
         except Exception as error:
             kind = "" if isinstance(error, AssertionError) else f"{type(error).__name__}: "
             raise AssertionError(f"{name}: {kind}{error}; in the case {case!r}") from error
@@ -52,6 +59,22 @@ def run(name: str, cases: strategies.SearchStrategy, check: Callable[[object], b
 
     one()
     return tally
+
+
+@contextmanager
+def _in_time():
+    """AssertionError in what takes longer than LONGEST: a pipe that is waited for, say."""
+
+    def late(*_):
+        raise AssertionError(f"it takes longer than {LONGEST} s")
+
+    earlier = signal.signal(signal.SIGALRM, late)
+    signal.alarm(LONGEST)
+    try:
+        yield
+    finally:
+        signal.alarm(0)
+        signal.signal(signal.SIGALRM, earlier)
 
 
 def made(make: Callable[[random.Random], object]) -> strategies.SearchStrategy:
@@ -94,19 +117,33 @@ class Folder:
             assert path.read_bytes() == data, f"{path.name} was changed"
 
 
+def snapshot(folder: str | os.PathLike) -> dict[str, tuple]:
+    """{path below a folder: what is there}, to see that nothing was touched: kind and rights, links, bytes, time of change."""
+    found = {}
+    for parent, folders, files in os.walk(folder):
+        for path in (os.path.join(parent, name) for name in (*folders, *files)):
+            status, content = os.lstat(path), None
+            if stat.S_ISLNK(status.st_mode):
+                content = os.readlink(path)
+            elif stat.S_ISREG(status.st_mode):
+                content = Path(path).read_bytes(), status.st_mtime_ns
+            found[os.path.relpath(path, folder)] = status.st_mode, content
+    return found
+
+
 def damages(most: int) -> strategies.SearchStrategy:
-    """Lists of 1..most changes for `damaged`: (kind, place as a share of the length, bytes)."""
-    kinds = ("replace", "insert", "remove", "cut", "repeat")
+    """What `draw_damages` gives."""
+    return made(lambda rng: draw_damages(rng, most))
 
-    def changes(rng):
-        number = rng.randint(1, most)
-        return [(rng.choice(kinds), rng.random(), rng.randbytes(rng.randint(1, 4))) for _ in range(number)]
 
-    return made(changes)
+def draw_damages(rng: random.Random, most: int) -> list:
+    """1..most changes for `damaged`: (kind, place as a share of the length, bytes)."""
+    kinds, number = ("replace", "insert", "remove", "cut", "repeat"), rng.randint(1, most)
+    return [(rng.choice(kinds), rng.random(), rng.randbytes(rng.randint(1, 4))) for _ in range(number)]
 
 
 def damaged(data: bytes, changes: list) -> bytes:
-    """The bytes after the changes of `damages`, one after the other."""
+    """The bytes after the changes of `draw_damages`, one after the other."""
     for kind, share, new in changes:
         at, length = int(share * len(data)), len(new)
         if kind == "replace":
