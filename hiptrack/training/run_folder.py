@@ -34,7 +34,7 @@ from hiptrack.files import (
 )
 from hiptrack.models.weights import save_weights
 from hiptrack.processes import on_main
-from hiptrack.signals import leave_marker, remove_marker
+from hiptrack.signals import MARKER, leave_marker, remove_marker
 from hiptrack.training.checkpoint import (
     BEST,
     best_checkpoint,
@@ -230,7 +230,7 @@ def _unusable(folder, error):
 
 def _is_run(folder, names):
     """Whether a folder that holds these names is a run's, or one in which a run may begin."""
-    if names <= {CONFIG}:  # which a start writes first
+    if names <= {CONFIG, MARKER}:  # of a start that was stopped at once
         return True
     try:
         versions = read_bytes(folder / VERSIONS, MAX_BYTES)

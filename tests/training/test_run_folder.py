@@ -13,6 +13,7 @@ import pytest
 import hiptrack
 from hiptrack import files
 from hiptrack.errors import ConfigError, DataError, HiptrackError
+from hiptrack.signals import leave_marker
 from hiptrack.training import run_folder
 from hiptrack.training.checkpoint import prune, remove_unfinished, set_aside_after
 from hiptrack.training.log import RunLog
@@ -79,6 +80,8 @@ def test_nothing_is_left_in_a_folder_that_is_refused(tmp_path):
 def test_a_run_is_known_however_far_it_came(tmp_path):
     (tmp_path / ".lock").write_text("")
     (tmp_path / f".hiptrack-{'0' * 32}.tmp").write_text("half")
+    open_run(tmp_path, "auto")
+    leave_marker(tmp_path, "stopped while it read its data")
     open_run(tmp_path, "auto")
     (tmp_path / "config.gin").write_text("")
     open_run(tmp_path, "auto")
