@@ -37,8 +37,8 @@ class AnnotationReport:
     [C], by the draw that is fixed outside training. `flag_counts`: [C - 1], columns as in `FrameLabels`.
     `data_given`: whether there were data to match lines to. `not_found`: annotated sequences without frames in the
     data, `without_file`: folders without their own annotation file. `frames`: number of frames of the sequences
-    found, `annotated`: how many of them have a valid line. `stated` and `truth`: [K, 4], ground_truth_bbox as written and the box of the same frame
-    in groundtruth.txt (xywh, with an area).
+    found, `annotated`: how many of them have a valid line. `stated` and `truth`: [K, 4], ground_truth_bbox as written
+    and the box of the same frame in groundtruth.txt (xywh, with an area).
     """
 
     taxonomy: Taxonomy
@@ -77,8 +77,8 @@ def check_annotations(directory: str, data: str | None = None, taxonomy: Taxonom
     """Reads every `<directory>/<sequence>/<sequence>.jsonl` to its end.
 
     `data`: a folder of sequences, or one with the splits train, val and test; with it lines are matched
-    to images and boxes, without it by `frame_id` alone. `taxonomy`: the classes; None: the ten. Raises DataError where a folder is missing or
-    holds no annotation file; everything else is collected in the report.
+    to images and boxes, without it by `frame_id` alone. `taxonomy`: the classes; None: the ten. Raises DataError where
+    a folder is missing or holds no annotation file; everything else is collected in the report.
     """
     for path, content in ((directory, "<sequence>/<sequence>.jsonl"), (data, "sequences or their splits")):
         if path is not None and not os.path.isdir(path):

@@ -97,7 +97,8 @@ class ClipData:
     def class_shares(self):
         """[C]: the share of the drawn frames that has each class as its label, on average; unlabelled frames have none.
 
-        As clips are drawn: data sets by their ratios, the sequences of one alike, visible frames of a sequence alike. Raises ConfigError for a data set that is drawn as it is asked for.
+        As clips are drawn: data sets by their ratios, the sequences of one alike, visible frames of a sequence alike.
+        Raises ConfigError for a data set that is drawn as it is asked for.
         """
         for dataset in self.drawn:
             if dataset.is_endless:
@@ -120,13 +121,13 @@ class ClipDataset(torch.utils.data.Dataset):
     of the sequences at the start of the epoch; from nothing else.
 
     A sample is a dict: template [3, Ht, Ht] uint8, template_box [4], search [F, 3, Hs, Hs] uint8, boxes_xywh [F, 4]
-    (boxes xywh normalised by the crop side), labels [F] class indices (-1: unlabelled), flags [F, C] float (all classes of a
-    frame: FrameLabels.multi_hot), gaps [F] (frames from the search frame before; 0 for the first), sequence: its name after that of its data set, source: text naming
-    sequence and frames,
-    rejected: the draws before it that gave no clip, in order, each {"reason": "unreadable image" or "empty crop" or
-    "no visible frame", "sequence": its name, "file": the image's path or None, "error": what is wrong with it, or None}. After
-    REDRAWS of those in a row, as for any other error of
-    the data, a HiptrackError is returned in the sample's place: raised in a worker it would lose its words.
+    (boxes xywh normalised by the crop side), labels [F] class indices (-1: unlabelled), flags [F, C] float (all classes
+    of a frame: FrameLabels.multi_hot), gaps [F] (frames from the search frame before; 0 for the first), sequence: its
+    name after that of its data set, source: text naming sequence and frames, rejected: the draws before it that gave no
+    clip, in order, each {"reason": "unreadable image" or "empty crop" or "no visible frame", "sequence": its name,
+    "file": the image's path or None, "error": what is wrong with it, or None}. After REDRAWS of those in a row, as for
+    any other error of the data, a HiptrackError is returned in the sample's place: raised in a worker it would lose its
+    words.
     """
 
     def __init__(self, data: ClipData, geometry: Geometry, seed: int, stage: int):

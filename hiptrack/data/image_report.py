@@ -1,8 +1,9 @@
 """Every image of a data set, decoded once: which are damaged or odd, and boxes that lie outside of them.
 
 A JPEG with a hole in its data is decoded without an error, to grey or to stripes. jpeg_holes.py finds the most common ones;
-of all others only the decoder's own words on stderr tell, without the file's name. So each process here that decodes has a file in the place of its stderr, and reads what was
-said of each image. (Training and tracking share their stderr with others, and cannot.)
+of all others only the decoder's own words on stderr tell, without the file's name. So each process here that decodes
+has a file in the place of its stderr, and reads what was said of each image. (Training and tracking share their stderr
+with others, and cannot.)
 """
 
 import os

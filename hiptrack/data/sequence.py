@@ -82,10 +82,11 @@ class SequenceDataset:
     """Base of the readers: what a set of named sequences offers, whatever its layout.
 
     A reader defines `_names` (all sequences, in order) and `_read_sequence` (one of them), and says in `LAYOUT` what
-    its root holds, in `SPLITS` which splits there are (None: any, which their names tell; (): none, all is for testing), in
-    `PLACE` which parameters say what folders are read, and in `PROTOCOL` how the benchmark scores. What it read is kept (cache.py): all it reads
-    must go through reading.py or be told to note_source (sources.py). Nothing is read before the first access of `sequences`,
-    `labelled_frames` or `describe`, which raise DataError for whatever is missing or malformed.
+    its root holds, in `SPLITS` which splits there are (None: any, which their names tell; (): none, all is for testing),
+    in `PLACE` which parameters say what folders are read, and in `PROTOCOL` how the benchmark scores. What it read is
+    kept (cache.py): all it reads must go through reading.py or be told to note_source (sources.py). Nothing is read
+    before the first access of `sequences`, `labelled_frames` or `describe`, which raise DataError for whatever is
+    missing or malformed.
 
     A command whose options choose the data sets `is_of_command`: errors then name the options instead of the parameters.
 

@@ -61,9 +61,9 @@ class SequenceResult:
 def claim_folder(folder, key, names, taxonomy):
     """Make `folder` the place of the results with `key` (a string that changes whenever results would).
 
-    `names` are the sequences about to be tracked, `taxonomy` has the tracker's classes. Any number of processes may call this at once with the same
-    key. Raises DataError when the folder holds results of another key or of none, for a name that no result can have, and for
-    a sequence's folder that is a link.
+    `names` are the sequences about to be tracked, `taxonomy` has the tracker's classes. Any number of processes may
+    call this at once with the same key. Raises DataError when the folder holds results of another key or of none, for a
+    name that no result can have, and for a sequence's folder that is a link.
     """
     for name in names:
         _require_place(folder, name)

@@ -29,8 +29,8 @@ def memory_of_step(stage, phase, model, frames, accelerator):
     """Most bytes that the tensors of a step take on one process at once, the model's own left out.
 
     The step is taken on tensors without numbers (FakeTensorMode), and each storage is counted from the operation that
-    makes it to its end. Called in the stage's gin scope. model: as `lay_out` gives it; frames: search frames of a clip. Raises RuntimeError where a
-    part of the model, a loss or the optimiser decides by the values of a tensor.
+    makes it to its end. Called in the stage's gin scope. model: as `lay_out` gives it; frames: search frames of a clip.
+    Raises RuntimeError where a part of the model, a loss or the optimiser decides by the values of a tensor.
     """
     fake, live = FakeTensorMode(allow_non_fake_inputs=True), _LiveBytes()
     with FakeCopyMode(fake):

@@ -226,7 +226,8 @@ def unwrap(model, accelerator):
 def read_data(stages, model, seed, annotations, say):
     """The clips of every stage: all at once, so that what is wrong with the data stops a run at its start.
 
-    annotations: the folder for data sets that name none themselves. Raises DataError, and ConfigError as `Stage.check_targets` does.
+    annotations: the folder for data sets that name none themselves. Raises DataError, and ConfigError as
+    `Stage.check_targets` does.
     """
     shared, clips = {}, []
     for number, stage in enumerate(stages):

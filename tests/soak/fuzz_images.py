@@ -31,7 +31,16 @@ REFUSED = ("bomb", "dangling", "loop", "pipe", "folder", "device", "text")
 SOUND = ("none", "link", "segments", "hard name")
 SUFFIXES = (".jpg", ".jpeg", ".png", ".bmp", ".JPG")
 SIZES = {"png": (16, ">II"), "png16": (16, ">II"), "bmp": (18, "<ii"), "gif": (6, "<HH")}  # where a head has its size
-TEXTS = (b"", b"\0" * 999, b"<html>404</html>", b"\xff\xd8\xff", b"BM", b"\x89PNG\r\n\x1a\n", b"version https://git-lfs", b"\xff\xd8\xff\xd9")
+TEXTS = (
+    b"",
+    b"\0" * 999,
+    b"<html>404</html>",
+    b"\xff\xd8\xff",
+    b"BM",
+    b"\x89PNG\r\n\x1a\n",
+    b"version https://git-lfs",
+    b"\xff\xd8\xff\xd9",
+)
 HARD_NAMES = ("a\nb", "\x1b[2J", "é", "\udce9", "漢" * 70, "%s {0} $(x)", "-rf", "\u202e")
 LAST_ROWS = 17  # of a cut JPEG: those of a block, and the one that colours are interpolated to
 CLOSE = 1.0  # grey levels; the mean difference of two decoders of JPEG and WebP
@@ -203,7 +212,11 @@ def _changed(case, sound):
 def _with_segments(jpeg, seed):
     """A JPEG with what decoders pass over before its picture: filling, and segments that look like heads of others."""
     fake = b"\xff\xc0\x00\x11\x08\x75\x30\x75\x30\x03\x01\x22\x00\x02\x11\x01\x03\x11\x01\xff\xda\x00\x02\xff\xd9"
-    segments = (b"\xff\xe4" + struct.pack(">H", len(fake) + 2) + fake, b"\xff\xff\xff\xfe\x00\x06\xff\xd8\xff\xd9", b"\xff\xec\x00\x02")
+    segments = (
+        b"\xff\xe4" + struct.pack(">H", len(fake) + 2) + fake,
+        b"\xff\xff\xff\xfe\x00\x06\xff\xd8\xff\xd9",
+        b"\xff\xec\x00\x02",
+    )
     return jpeg[:2] + b"".join(segments[: 1 + seed % 3]) + jpeg[2:]
 
 
@@ -225,7 +238,12 @@ def _put(case, path, data):
     """Have the file, or what stands in its place, at a path."""
     aside = os.path.join(os.path.dirname(path), "aside")
     if case.defect in ("dangling", "loop", "device", "link"):
-        target = {"dangling": aside, "loop": path, "device": ("/dev/zero", "/proc/self/mem")[case.seed % 2], "link": aside}
+        target = {
+            "dangling": aside,
+            "loop": path,
+            "device": ("/dev/zero", "/proc/self/mem")[case.seed % 2],
+            "link": aside,
+        }
         os.symlink(target[case.defect], path)
         path = aside
     if case.defect == "pipe":
@@ -235,4 +253,3 @@ def _put(case, path, data):
     elif case.defect not in ("dangling", "loop", "device"):
         with open(path, "wb") as file:
             file.write(data)
-

@@ -29,7 +29,12 @@ CHANGES = (
 
 
 def _case(rng):
-    return rng.choice(sorted(FORMS)), rng.sample(SEQUENCES, rng.randint(1, 3)), rng.choice(CHANGES), rng.randrange(2**20)
+    return (
+        rng.choice(sorted(FORMS)),
+        rng.sample(SEQUENCES, rng.randint(1, 3)),
+        rng.choice(CHANGES),
+        rng.randrange(2**20),
+    )
 
 
 def fuzz_zips(count: int, seed: int) -> Tally:
@@ -86,7 +91,9 @@ def _changed(files, change, rng):
     lines = content.split(b"\n")
     line = rng.randrange(len(lines) - 1)
     entry, method = zipfile.ZipInfo(name), rng.choice(METHODS) if change == "method" else zipfile.ZIP_DEFLATED
-    entry.external_attr = {"link": stat.S_IFLNK | 0o777, "device": stat.S_IFCHR | 0o666}.get(change, stat.S_IFREG | 0o644) << 16
+    entry.external_attr = {"link": stat.S_IFLNK | 0o777, "device": stat.S_IFCHR | 0o666}.get(
+        change, stat.S_IFREG | 0o644
+    ) << 16
     if change == "crlf":
         content = content.replace(b"\n", b"\r\n")
     elif change == "no last line end":
@@ -121,7 +128,9 @@ def _changed(files, change, rng):
     elif change == "twice":
         files.append((name, rng.choice((content, b"1,1,1,1\n", b""))))
     elif change == "foreign":
-        files.append((rng.choice(("readme.md", "c/", "c/c_001.txt", "\x1b[2J.txt", "a", "..", "", "é" * 999)), b"1,1,1,1\n"))
+        files.append(
+            (rng.choice(("readme.md", "c/", "c/c_001.txt", "\x1b[2J.txt", "a", "..", "", "é" * 999)), b"1,1,1,1\n")
+        )
     return _packed(files, method, change, rng)
 
 
@@ -149,15 +158,28 @@ def _seen_by_a_server(data, form, expected, known):
         entries = [entry for entry in archive.infolist() if not entry.filename.endswith("/")]
         wanted = {place.format(name) for name in expected for place in form.paths.values()}
         names = [entry.filename for entry in entries]
-        if len(set(names)) < len(names) or known and set(names) != wanted or any(stat.S_ISLNK(e.external_attr >> 16) for e in entries):
+        if (
+            len(set(names)) < len(names)
+            or known
+            and set(names) != wanted
+            or any(stat.S_ISLNK(e.external_attr >> 16) for e in entries)
+        ):
             return f"it holds {names}"
         for entry in entries:
             text = archive.read(entry).decode("ascii")
             columns = 1 if entry.filename.endswith("_time.txt") and "/" in entry.filename else 4
             rows = np.loadtxt(io.StringIO(text), delimiter=",", ndmin=2)
-            if not np.isfinite(rows).all() or rows.shape[1:] != (columns,) or not len(rows) or (rows[:, -2:] <= 0).any():
+            if (
+                not np.isfinite(rows).all()
+                or rows.shape[1:] != (columns,)
+                or not len(rows)
+                or (rows[:, -2:] <= 0).any()
+            ):
                 return f"{entry.filename} is {rows.tolist()}"
-            own = next((expected[name] for name in expected for p in form.paths.values() if p.format(name) == entry.filename), None)
+            own = next(
+                (expected[name] for name in expected for p in form.paths.values() if p.format(name) == entry.filename),
+                None,
+            )
             if known and len(rows) != own.frames:
                 return f"{entry.filename} has {len(rows)} lines"
             if known and columns == 4 and np.abs(rows[0] - own.first_xywh).max() > SAME_BOX:

@@ -1,5 +1,5 @@
-"""tools/eval.py that keeps its sequence after every frame, and is killed when it writes that or a result: `killed_keeping.py NUMBER SHARE ARGUMENT...`
-(dying.py)."""
+"""tools/eval.py that keeps its sequence after every frame, and is killed when it writes that or a result:
+`killed_keeping.py NUMBER SHARE ARGUMENT...` (dying.py)."""
 
 import runpy
 import sys
