@@ -13,6 +13,10 @@ COUNTS = {
     fuzz.fuzz_results: 300,
     fuzz.fuzz_weights: 100,
     fuzz.fuzz_checkpoints: 60,
+    fuzz.fuzz_images: 300,
+    fuzz.fuzz_names: 100,
+    fuzz.fuzz_zips: 150,
+    fuzz.fuzz_disks: 60,
 }
 
 

@@ -20,6 +20,10 @@ CASES = {
     fuzz.fuzz_results: 3_000,
     fuzz.fuzz_weights: 1_000,
     fuzz.fuzz_checkpoints: 1_000,
+    fuzz.fuzz_images: 1_200,
+    fuzz.fuzz_names: 600,
+    fuzz.fuzz_zips: 700,
+    fuzz.fuzz_disks: 500,
 }
 
 
