@@ -136,12 +136,13 @@ def _changed(files, change, rng):
 
 def _packed(files, method, change, rng):
     buffer = io.BytesIO()
-    with warnings.catch_warnings(action="ignore"), zipfile.ZipFile(buffer, "w") as archive:  # of names that come again
+    with warnings.catch_warnings(), zipfile.ZipFile(buffer, "w") as archive:
+        warnings.simplefilter("ignore")  # of names that come again
         for entry, content in files:
             if isinstance(entry, zipfile.ZipInfo):
                 archive.writestr(entry, content, method)
             elif entry.endswith("/"):
-                archive.mkdir(entry.rstrip("/") or "x")
+                archive.writestr(zipfile.ZipInfo(entry.replace("./", "x/")), b"")
             else:
                 archive.writestr(zipfile.ZipInfo(entry), content, zipfile.ZIP_DEFLATED)
     data = buffer.getvalue()
