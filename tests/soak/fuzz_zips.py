@@ -142,7 +142,7 @@ def _packed(files, method, change, rng):
             if isinstance(entry, zipfile.ZipInfo):
                 archive.writestr(entry, content, method)
             elif entry.endswith("/"):
-                archive.writestr(zipfile.ZipInfo(entry.replace("./", "x/")), b"")
+                archive.writestr(zipfile.ZipInfo(entry), b"")
             else:
                 archive.writestr(zipfile.ZipInfo(entry), content, zipfile.ZIP_DEFLATED)
     data = buffer.getvalue()
