@@ -61,6 +61,11 @@ class ReportedElsewhere(HiptrackError):
     """An error of another process, which reports it; this one only stops too."""
 
 
+def message_of(error: BaseException) -> str:
+    """What an error says, without the lines that gin appended to it on its way."""
+    return _GIN_TRAIL.sub("", str(error))
+
+
 def nearest(word: str, options: Iterable[str], cutoff: float = 0.0) -> str | None:
     """The option most like `word`, upper and lower case alike; None where none is (cutoff: how alike, 0 to 1)."""
     by_lower = {option.lower(): option for option in sorted(options, reverse=True)}
@@ -96,7 +101,7 @@ def run_main(main: Callable[[], int | None]) -> NoReturn:
     except ReportedElsewhere:
         code = 1
     except HiptrackError as error:
-        code = _fail(_GIN_TRAIL.sub("", str(error)))
+        code = _fail(message_of(error))
     except KeyboardInterrupt:
         code = 130
     except Exception as error:
@@ -134,7 +139,7 @@ ADVICE = {
 
 def surroundings_fault(error: Exception) -> str | None:
     """A paragraph on an exception by which the disk, the memory or a limit of the system is to blame; None for any other."""
-    detail = shown(_GIN_TRAIL.sub("", str(error)))
+    detail = shown(message_of(error))
     while isinstance(error, OSError) and error.errno is None and isinstance(error.__context__, OSError):
         error = error.__context__  # gin raises a copy that knows the message alone
     if isinstance(error, getattr(sys.modules.get("torch"), "OutOfMemoryError", ())):

@@ -11,7 +11,7 @@ from hiptrack.config.meaning import current_bindings
 from hiptrack.data.clips import ClipDataset, Geometry
 from hiptrack.data.jitter import jitter_warning, share_lost
 from hiptrack.data.loader import divide_batch
-from hiptrack.errors import ConfigError, HiptrackError
+from hiptrack.errors import ConfigError, HiptrackError, message_of
 from hiptrack.files import excerpt
 from hiptrack.models.challenge import taxonomy_of
 from hiptrack.models.prepare import choose_kernels, device_faults, lay_out
@@ -242,11 +242,11 @@ def _describe_validation(validation, drawn, absent):
 def _describe_tracker(training, model, accelerator, absent):
     """What is wrong with the tracker of the validation."""
     try:
-        training.validation.check(model, accelerator, training.stages)
+        training.validation.check(model, accelerator)
         return []
     except HiptrackError as error:
-        absent.append(str(error))
-        return [f"  {error}"]
+        absent.append(message_of(error))
+        return [f"  {message_of(error)}"]
 
 
 def describe_time(training, accelerator, too_large):

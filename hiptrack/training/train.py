@@ -106,7 +106,7 @@ class Training:
         for stage in self.stages:
             stage.check(self.net, accelerator.num_processes)
         if self.validation is not None:
-            on_every_process(lambda: self.validation.check(self.net, accelerator, self.stages))
+            on_every_process(lambda: self.validation.check(self.net, accelerator))
         self.checkpoint, self.at, state = None, Position(), {}
         if path is None:
             on_every_process(lambda: [say(weights(self.net)) for weights in self.initial_weights])

@@ -46,14 +46,12 @@ class Validation:
     def is_due(self, epochs, of):
         return epochs % self.every == 0 or epochs == of
 
-    def check(self, model, accelerator, stages):
-        """Raise ConfigError for settings of the tracker that would stop a validation, at the end of any of the stages.
+    def check(self, model, accelerator):
+        """Raise ConfigError for settings of the tracker by which no validation could begin.
 
-        It is built as the validation builds it, in the scope of each stage, and let go: this takes a copy of the model.
+        The tracker is built as it is then, and let go: for a moment this takes a copy of the model.
         """
-        for stage in stages:
-            with gin.config_scope(stage.scope or None):
-                self._open_tracker(model, accelerator)
+        self._open_tracker(model, accelerator)
 
     def _open_tracker(self, model, accelerator):
         return self.tracker(model=model, device=str(accelerator.device))
