@@ -102,39 +102,44 @@ class _LiveBytes(TorchDispatchMode):
 def time_of_step(stage, phase, model, frames, accelerator):
     """Seconds that a step takes: one of its passes, times their number, and the optimiser.
 
-    Passes of 1, 2, 4, ... clips are taken as long as PATIENCE allows; where it ends before a whole pass, the last one's
-    time is multiplied. Called in the stage's gin scope; the model is trained by the passes, and stays wrapped.
+    Passes of 1, 2, 4, ... clips are taken as long as PATIENCE allows, after a short one to warm up. Where it ends before
+    a whole pass, the last one's time is multiplied. Called in the stage's gin scope; the model is trained by the passes, and stays wrapped.
     """
     step = stage.wrap(phase, model, accelerator)
     step.model.train()
     rows, passes = divide_batch(stage.batch, accelerator.num_processes, stage.largest_pass)
     keep_ratio = largest_keep_ratio(stage, model.backbone)
+    _take(step, random_clips(model, 1, min(frames, 2), accelerator.device), keep_ratio, stage, accelerator)
     doubled = [2**n for n in range(rows.bit_length()) if 2**n < rows]
     clips, one_pass, update, spent = 1, 0.0, 0.0, 0.0
-    for more in (1, *doubled, rows, rows):  # the first and the largest twice: new sizes take longer
+    for more in (*doubled, rows, rows):  # a whole one twice: the first of a size takes longer
         if spent + one_pass * more / clips > PATIENCE:
             break
         clips = more
         batch = random_clips(model, clips, frames, accelerator.device)
-        one_pass = _slowest(accelerator, step.backward, [batch], keep_ratio)
-        update = _slowest(accelerator, _update, step, stage.grad_clip)
+        one_pass, update = _take(step, batch, keep_ratio, stage, accelerator)
         spent += one_pass + update
     return passes * one_pass * rows / clips + update
 
 
-def _update(step, grad_clip):
-    step.clip_gradients(grad_clip)
+def _take(step, batch, keep_ratio, stage, accelerator):
+    """Take a step of one pass; seconds of (the pass, the optimiser) on the slowest process: all go on by the same."""
+    times = [_now(accelerator.device)]
+    step.backward([batch], keep_ratio)
+    times.append(_now(accelerator.device))
+    step.clip_gradients(stage.grad_clip)
     step.optimizer.step()
     step.optimizer.zero_grad()
+    times.append(_now(accelerator.device))
+    seconds = gather_object([(times[1] - times[0], times[2] - times[1])])
+    return max(one_pass for one_pass, _ in seconds), max(update for _, update in seconds)
 
 
-def _slowest(accelerator, action, *arguments):
-    """Seconds that an action takes on the slowest process: all must agree on what they do next."""
-    began = time.perf_counter()
-    action(*arguments)
-    if accelerator.device.type == "cuda":
-        torch.cuda.synchronize(accelerator.device)
-    return max(gather_object([time.perf_counter() - began]))
+def _now(device):
+    """Seconds of the clock, when the device has done all that it was given."""
+    if device.type == "cuda":
+        torch.cuda.synchronize(device)
+    return time.perf_counter()
 
 
 def largest_keep_ratio(stage, backbone):
