@@ -237,7 +237,9 @@ class Saved(File):
     def _save(self, step):
         position = Position(0, 0, step, step)
         state = {"validation": {"AO": step / 10}}
-        save_checkpoint(self.path, self.accelerator, self.model, "", self.optimizer, position, state, keep=2)
+        save_checkpoint(
+            self.path, self.accelerator, self.model, "", self.optimizer, position, state, keep=2, chooses=True
+        )
 
     def state(self):
         path, passed_over = newest_sound(self.path)
