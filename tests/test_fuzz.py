@@ -17,6 +17,7 @@ COUNTS = {
     fuzz.fuzz_names: 100,
     fuzz.fuzz_zips: 150,
     fuzz.fuzz_disks: 60,
+    fuzz.fuzz_foreign: 30,
 }
 
 

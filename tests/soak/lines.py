@@ -24,6 +24,7 @@ CASES = {
     fuzz.fuzz_names: 600,
     fuzz.fuzz_zips: 700,
     fuzz.fuzz_disks: 500,
+    fuzz.fuzz_foreign: 300,
 }
 
 
