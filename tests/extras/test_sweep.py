@@ -8,6 +8,7 @@ import sys
 from dataclasses import replace
 
 import pytest
+import torch
 from small_runs import SmallRun
 from training_runs import run_here, same_log, same_tensors, toy_stages
 
@@ -380,5 +381,10 @@ def test_finished_runs_are_evaluated_once(synthetic, tmp_path, capsys, monkeypat
     assert data_digest not in other.source and not other.state  # the report is of the other data alone
     assert sweep(plan, tmp_path, data=data) == 0
     weights = tmp_path / "seed=0/model.safetensors"
-    save_weights(weights, load_model(weights), read_metadata(weights)["model"], step=3, note="trained on")
+    model, text = load_model(weights), read_metadata(weights)["model"]
+    save_weights(weights, model, text, step=3, note="the same tensors")
+    assert run.next_step() is None
+    with torch.no_grad():
+        next(model.parameters()).add_(1)
+    save_weights(weights, model, text, note="trained on")
     assert run.next_step()[0] == "evaluation"
