@@ -386,5 +386,5 @@ def test_finished_runs_are_evaluated_once(synthetic, tmp_path, capsys, monkeypat
     assert run.next_step() is None
     with torch.no_grad():
         next(model.parameters()).add_(1)
-    save_weights(weights, model, text, note="trained on")
+    save_weights(weights, model, text, step=3, note="trained on")
     assert run.next_step()[0] == "evaluation"
