@@ -104,6 +104,8 @@ def run_main(main: Callable[[], int | None]) -> NoReturn:
         code = _fail(message_of(error))
     except KeyboardInterrupt:
         code = 130
+    except SystemExit as stopped:  # of --help, say, which is printed, too
+        code = stopped.code
     except Exception as error:
         told = surroundings_fault(error)
         if told is None:

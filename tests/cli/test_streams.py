@@ -86,6 +86,12 @@ def test_a_ranking_that_cannot_be_printed_is_written_and_told(odd, tmp_path):
     assert b"Traceback" not in done.stderr and harmless(done.stderr)
 
 
+def test_a_help_that_cannot_be_printed_is_told():
+    with open("/dev/full", "wb") as full:
+        done = hiptrack("submit-check", "--help", stdout=full)
+    assert done.returncode == 1 and b"What was printed could not be written (No space left on device)" in done.stderr
+
+
 def test_a_training_whose_reader_leaves_ends_whole(odd, tmp_path, left):
     (tmp_path / "train").symlink_to(odd / "val")
     (tmp_path / "annotations").symlink_to(odd / "annotations")
