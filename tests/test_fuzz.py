@@ -18,6 +18,7 @@ COUNTS = {
     fuzz.fuzz_zips: 150,
     fuzz.fuzz_disks: 60,
     fuzz.fuzz_foreign: 30,
+    fuzz.fuzz_streams: 30,
 }
 
 

@@ -25,6 +25,7 @@ CASES = {
     fuzz.fuzz_zips: 700,
     fuzz.fuzz_disks: 500,
     fuzz.fuzz_foreign: 300,
+    fuzz.fuzz_streams: 500,
 }
 
 
