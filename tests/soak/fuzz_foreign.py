@@ -150,7 +150,7 @@ def _add_foreign(folder, names):
     """Files of someone else in the folder; those for which there is room."""
     added = []
     for path in (folder / name for name in names):
-        if path.resolve(strict=False).is_relative_to(folder.parent.parent / "here") and not _below_a_link(path, folder):
+        if not _below_a_link(path, folder):
             try:
                 path.parent.mkdir(parents=True, exist_ok=True)
                 path.write_bytes(b"mine")
@@ -161,7 +161,7 @@ def _add_foreign(folder, names):
 
 
 def _below_a_link(path, folder):
-    return any(parent.is_symlink() for parent in path.parents if parent != folder.parent)
+    return any(parent.is_symlink() for parent in path.parents if parent.is_relative_to(folder))
 
 
 def _seen(path: Path):
