@@ -71,18 +71,21 @@ class FailingDisk:
 
 
 class _File(io.FileIO):
-    """A file of which a write that fails leaves one half."""
+    """A file of which a write that fails leaves one half: as of a disk that fills up, the half is taken, the rest refused."""
 
     def __init__(self, disk, path, opener):
         super().__init__(path, "ab+", opener=opener)
-        self._disk = disk
+        self._disk, self._fault = disk, None
 
     def write(self, data):
+        fault, self._fault = self._fault, None
+        if fault:
+            raise fault
         try:
             self._disk.change()
-        except OSError:
-            super().write(bytes(data)[: len(data) // 2])
-            raise
+        except OSError as error:
+            self._fault = error
+            return super().write(bytes(data)[: (len(data) + 1) // 2])
         return super().write(data)
 
 
