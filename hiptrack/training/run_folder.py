@@ -50,6 +50,7 @@ LOCK, CONFIG, VERSIONS, CHECKPOINTS = ".lock", "config.gin", "versions.json", "c
 MAX_BYTES = 2**26  # of what a run says about itself
 MAX_HOLDER = 2**10  # bytes of a lock
 WARNINGS = "warnings.json"  # {what of: text}
+LAUNCHER_LOGS = (".log", ".out", ".err")  # where whoever starts a run may send what it prints
 _DISTRIBUTIONS = {
     "torch": ("torch",),
     "accelerate": ("accelerate",),
@@ -230,7 +231,8 @@ def _unusable(folder, error):
 
 def _is_run(folder, names):
     """Whether a folder that holds these names is a run's, or one in which a run may begin."""
-    if names <= {CONFIG, MARKER}:  # of a start that was stopped at once
+    begun = {name for name in names if not name.endswith(LAUNCHER_LOGS)}
+    if begun <= {CONFIG, MARKER}:  # of a start that was stopped at once
         return True
     try:
         versions = read_bytes(folder / VERSIONS, MAX_BYTES)

@@ -81,6 +81,8 @@ def test_a_run_is_known_however_far_it_came(tmp_path):
     (tmp_path / ".lock").write_text("")
     (tmp_path / f".hiptrack-{'0' * 32}.tmp").write_text("half")
     open_run(tmp_path, "auto")
+    (tmp_path / "slurm-7.out").write_text("where the launcher writes what is printed")
+    open_run(tmp_path, "auto")
     leave_marker(tmp_path, "stopped while it read its data")
     open_run(tmp_path, "auto")
     (tmp_path / "config.gin").write_text("")
