@@ -7,7 +7,7 @@ import os
 import re
 import sys
 
-from hiptrack.data.reading import note_source
+from hiptrack.data.sources import note_source
 from hiptrack.errors import DataError
 
 IMAGE_SUFFIXES = (".jpg", ".jpeg", ".png", ".bmp")
@@ -68,7 +68,8 @@ def in_order(folder: str, names: list[str]) -> list[str]:
     """The names of a folder's frames in natural order.
 
     Digits behind a point count as decimals (0.1, 0.15, 0.2), or as a number of their own (0.1, 0.2, 0.15). Where this
-    makes a difference, that reading holds by which no two names are the same; DataError where both can be.
+    makes a difference, that reading holds by which no two names are the same, or by which no number is missing; DataError
+    where both can be.
     """
     together = "".join(names)
     if together.count(".") == len(names) and "," not in together:  # the only point is that of the suffix
@@ -79,7 +80,7 @@ def in_order(folder: str, names: list[str]) -> list[str]:
         name: _FRACTION.sub(lambda found: f"{found[1]}.{found[2]:0<{_MOST_DIGITS}}", stems[name]) for name in names
     }
     by_value = sorted(names, key=lambda name: natural_key(decimals[name]))
-    if by_value == counted or _has_twins(decimals.values()):
+    if by_value == counted or _has_twins(decimals.values()) or _is_a_count(stems.values()):
         return counted
     if _has_twins(stems.values()):
         return by_value
@@ -89,6 +90,15 @@ def in_order(folder: str, names: list[str]) -> list[str]:
         f"{folder}: the order of the frames cannot be told. With decimals behind the point it is {shown[0]} ..., with a number "
         f"of its own there it is {shown[1]} .... Expected as many digits behind the point in every name; rename the images."
     )
+
+
+def _is_a_count(names):
+    """Whether names differ in one number alone, which misses none between its first and its last."""
+    parts = [natural_key(name)[0] for name in names]  # text and numbers by turns
+    if len({len(own) for own in parts}) > 1 or len({tuple(own[::2]) for own in parts}) > 1:
+        return False
+    varying = [sorted(numbers) for numbers in zip(*(own[1::2] for own in parts)) if len(set(numbers)) > 1]
+    return len(varying) == 1 and varying[0] == list(range(varying[0][0], varying[0][0] + len(varying[0])))
 
 
 def _has_twins(names):

@@ -217,7 +217,7 @@ def require_made_of(folder, result, sequence):
     if result.made_of != sequence_identity(sequence):
         raise DataError(
             f"{_details_path(folder, result.name)} was made of other images or of another first box than the sequence "
-            f"{result.name} has now. Move {sequence_folder(folder, result.name)} away to have it tracked again, or choose "
+            f"{result.name} has now, or noted by an earlier version of hiptrack. Move {sequence_folder(folder, result.name)} away to have it tracked again, or choose "
             "another results folder."
         )
 
@@ -231,6 +231,11 @@ def _read_details(path, num_frames, classes):
             details = dict(file)
     except Exception as error:  # a damaged file makes NumPy's reader fail in any way
         raise DataError(_damaged(path, f"cannot be read ({excerpt(str(error))})")) from error
+    if "made_of" not in details:
+        raise DataError(
+            f"{path} is of an earlier version of hiptrack, which did not note of what images it was made. Move the sequence's "
+            "result folder away to have the sequence tracked again."
+        )
     shapes = {"end_to_end_seconds": (), "image_size": (2,), "scores": (num_frames,), "made_of": ()}
     if "challenges" in details:
         shapes["challenges"] = (num_frames, classes)

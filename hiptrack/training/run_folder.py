@@ -12,7 +12,7 @@ import shlex
 import socket
 import subprocess
 from collections.abc import Sequence
-from contextlib import ExitStack, contextmanager
+from contextlib import ExitStack, contextmanager, suppress
 from dataclasses import dataclass
 from pathlib import Path
 
@@ -335,10 +335,11 @@ def run_lock(folder, what="the run folder", option="--run DIR"):
             _sign(file, shown, option)
             yield
         finally:
-            if [entry.name for entry in path.parent.iterdir()] == [LOCK]:
-                path.unlink()
-                if is_new:
-                    path.parent.rmdir()
+            with suppress(OSError):  # another process may come just now; what became of the run counts
+                if [entry.name for entry in path.parent.iterdir()] == [LOCK]:
+                    path.unlink()
+                    if is_new:
+                        path.parent.rmdir()
 
 
 def _sign(file, shown, option):

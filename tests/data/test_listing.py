@@ -44,6 +44,7 @@ def touched(folder, names, suffix=".jpg"):
         ["img.1", "img.2", "img.10"],
         ["v1.5_2", "v1.5_10", "v1.5_100"],
         ["frame9", "frame10", "frame011"],
+        ["cam2.9", "cam2.10", "cam2.11", "cam2.12"],
     ],
 )
 def test_names_whose_order_is_known(tmp_path, names):
