@@ -29,12 +29,12 @@ def commands(part):
     return "".join(re.findall(r"^(?: {4}.*)?\n", text, re.MULTILINE))
 
 
-def run(script, folder, rules, clips):
+def run(script, folder, rules):
     """Make the data and run a script with small values of the variables; returns its output."""
     make_mvtd_form(CLIPS, folder / "mvtd", rules)
     small = {
         "ROOT": folder / "mvtd", "ANNOTATIONS": folder / "mvtd" / "annotations", "MODEL": "gin/model/hiptrack_nano.gin",
-        "WEIGHTS": "nano", "EPOCHS": 1, "FINETUNE_EPOCHS": 1, "CLIPS": clips, "SEQUENCE": "8-USV", "RUN": folder / "run",
+        "WEIGHTS": "nano", "EPOCHS": 1, "FINETUNE_EPOCHS": 1, "CLIPS": 128, "SEQUENCE": "8-USV", "RUN": folder / "run",
         "RESULTS": folder / "results", "CLASSES": folder / "harbour.gin",
     }  # fmt: skip
     for name, value in small.items():
@@ -52,7 +52,7 @@ def run(script, folder, rules, clips):
 
 
 def test_the_experiment_on_mvtd_from_the_folders_to_the_table(tmp_path):
-    printed = run(commands(0), tmp_path, RULES, clips=128)
+    printed = run(commands(0), tmp_path, RULES)
     assert "P_norm0.2" in printed and "balanced accuracy" in printed
     stored = json.loads((tmp_path / "results" / "report.json").read_text())
     assert list(stored["sequences"]) == ["7-Sailboat", "8-USV"] and 0.3 < stored["overall"]["AUC"] < 0.9
@@ -64,7 +64,7 @@ def test_the_experiment_on_mvtd_from_the_folders_to_the_table(tmp_path):
 
 def test_the_same_with_six_classes_of_ones_own(tmp_path):
     variables = commands(0).lstrip("\n").split("\n\n")[0]
-    printed = run(f"{variables}\n{commands(1)}", tmp_path, HARBOUR, clips=32)
+    printed = run(f"{variables}\n{commands(1)}", tmp_path, HARBOUR)
     stored = json.loads((tmp_path / "results" / "report.json").read_text())
     assert stored["classification"]["classes"] == ["hidden", "glare", "spray", "small", "faint", "easy"]
     assert "glare" in printed and "partial_visibility" not in printed

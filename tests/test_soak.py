@@ -16,8 +16,8 @@ def test_what_is_killed_ends_as_if_it_had_not_been(tmp_path):
     def over_one():
         yield kill_training(tmp_path, 1, 2, SEED, epochs=EPOCHS)
         yield kill_saves(tmp_path, 1, SEED, epochs=EPOCHS)
-        yield kill_evaluation(tmp_path, 1, SEED)
-        yield kill_keeps(tmp_path, 1, SEED)
+        yield kill_evaluation(tmp_path, 2, SEED)
+        yield kill_keeps(tmp_path, 2, SEED)
 
     def over_two():
         yield kill_training(tmp_path, 2, 1, SEED, epochs=EPOCHS)

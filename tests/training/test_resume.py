@@ -38,7 +38,7 @@ def require_same_run(whole, cut):
     assert all(shown[name] == expected[name] for name in shown if not name.startswith("Time/"))
 
 
-@pytest.mark.parametrize("processes, step", [(1, 1), (1, 5), (2, 4)])
+@pytest.mark.parametrize("processes, step", [(1, 1), (1, 5), (2, 4), (3, 2)])
 def test_killed_run_resumes_to_the_same_weights(synthetic, tmp_path, monkeypatch, processes, step):
     """SIGKILL in mid-epoch (1: of the first stage, before any checkpoint of an epoch), then --resume auto."""
     overrides = [
